@@ -1,0 +1,1 @@
+"""Tilescribe: the commands, the audio pipeline and the Python API."""

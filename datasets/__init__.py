@@ -1,0 +1,1 @@
+"""Utterances: audio with its reference text. Knows nothing of models."""

@@ -1,0 +1,1 @@
+"""The numeric contract of the attention kernels and everything that realises it. Knows nothing of Whisper."""

@@ -1,0 +1,100 @@
+"""`tilescribe models`: list, fetch and verify Whisper's weights."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from models.weights import VerifyResult, WeightsError
+
+models_app = typer.Typer(help="List, fetch and verify Whisper's weights.", no_args_is_help=True)
+
+_USAGE = 2
+_LACKING = 5
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """Show every model: name, size, where it comes from, and where it is on this machine (unchecked)."""
+    from models import weights
+
+    rows = [("NAME", "PARAMETERS", "SOURCE", "ON THIS MACHINE")]
+    for name in weights.model_names():
+        path = weights.cached_path(name)
+        rows.append((name, f"{weights.parameters(name)} M", weights.source(name), str(path) if path else "-"))
+    _print_table(rows)
+
+
+@models_app.command("fetch")
+def fetch_models(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as `list` names them.")],
+) -> None:
+    """Get models that are not on this machine yet, and replace damaged ones."""
+    from models import weights
+
+    _require_known(names)
+    failed = False
+    for name in names:
+        try:
+            path = weights.fetch(name)
+            typer.echo(f"{name}: ready in {path}", err=True)
+        except weights.WeightsError as error:
+            _print_error(error)
+            failed = True
+    if failed:
+        raise typer.Exit(_LACKING)
+
+
+@models_app.command("verify")
+def verify_models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Models; all that are present by default.")
+    ] = None,
+) -> None:
+    """Compare the files of models on this machine with their SHA-256."""
+    from models import weights
+
+    _require_known(names or [])
+    chosen = names or [name for name in weights.model_names() if weights.cached_path(name)]
+    rows, failed = [("NAME", "STATE", "SHA-256", "FILE")], False
+    for name in chosen:
+        try:
+            result: VerifyResult = weights.verify(name)
+        except weights.WeightsError as error:
+            _print_error(error)
+            failed = True
+            continue
+        rows.append((name, result.state, result.found_sha256 or "-", str(result.path)))
+        if result.problem:
+            typer.echo(f"error: {result.problem}", err=True)
+            failed = True
+    if chosen:
+        _print_table(rows)
+    else:
+        typer.echo(
+            "no model is on this machine yet: `tilescribe models fetch base` gets the default one", err=True
+        )
+    if failed:
+        raise typer.Exit(_LACKING)
+
+
+def _require_known(names: list[str]) -> None:
+    """Check every name before anything is done with the first."""
+    from models import weights
+
+    for name in names:
+        try:
+            weights.location(name)
+        except weights.UnknownModelError as error:
+            _print_error(error)
+            raise typer.Exit(_USAGE) from None
+
+
+def _print_error(error: "WeightsError") -> None:
+    typer.echo(f"error: {error}", err=True)
+
+
+def _print_table(rows: list[tuple[str, str, str, str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

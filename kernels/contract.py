@@ -1,0 +1,133 @@
+"""The numeric contract of the attention kernels: constants, the exponential, and the integer operands of a run.
+
+`CONTRACT.md` beside this file says the same in prose and shows why nothing overflows. Every realisation
+(reference, emulator, AIE2 source) takes its numbers from here and has to agree with the reference bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+HEAD_DIM = 64
+"""Width of a head: the channels of a query, key or value. Every Whisper model has 64."""
+
+TILE_SIZES = (64, 128, 256)
+"""Keys per tile: each (row, key tile) pair has its own power-of-two exponent."""
+
+MAX_KEYS = 4096
+"""Most keys (padding included) that the 32-bit accumulator is sized for."""
+
+FRACTION_BITS = 8
+"""Fraction bits of the base-2 logits z."""
+
+PROBABILITY_MAX = 2047
+"""The largest weight p: 11 bits, so that 64 products with INT8 values stay under 2^24."""
+
+SUM_FRACTION_BITS = 7
+"""The running sum counts weights in units of 1/128, so that merging rounds it as finely as the values."""
+
+OUTPUT_FRACTION_BITS = 8
+"""Fraction bits of the INT16 output, in units of the value's quantisation step."""
+
+MULTIPLIER_MAX = 1023
+"""Scores are at most 2^20, so their product with a 10-bit multiplier fits in 32 bits."""
+
+SHIFT_MIN, SHIFT_MAX = 2, 28
+
+MERGE_SHIFT_MAX = 30
+"""A tile whose exponent lies further than this under the running one no longer counts."""
+
+RECIPROCAL_BITS = 45
+"""The sum's reciprocal is floor(2^45 / sum); the sum is over 2^17, so the reciprocal is under 2^28."""
+
+EXP2_ONE = 32752
+"""2^0 in the exponential's scale: 16 * PROBABILITY_MAX."""
+
+EXP2_COEFFICIENTS = (22645, 7557, 1290)
+"""Coefficients of x, x^2, x^3 in 2^-x, times EXP2_ONE; fitted for the least maximal relative error (1.2e-4)."""
+
+INT8_SCORE_STEP = 192
+"""The step of the `int8` kernel's scores, in units of 2^-8 octaves: 0.75 octaves, chosen as CONTRACT.md tells."""
+
+ScoreType = Literal["int32", "int8"]
+
+
+def exp2_mantissa(fraction: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """2^(-fraction/256) in units of 1/EXP2_ONE, by Horner's scheme in integers.
+
+    Args:
+        fraction: integers in 0..255, any shape.
+
+    Returns:
+        int64 of the same shape, from 32752 (fraction 0) down to 16419 (fraction 255). Every intermediate fits in
+        16 bits and every product in 24, so a vector unit of 16-bit lanes computes it as it stands.
+    """
+    c1, c2, c3 = EXP2_COEFFICIENTS
+    t = (fraction * c3 + 128) >> 8
+    t = (fraction * (c2 - t) + 128) >> 8
+    t = (fraction * (c1 - t) + 128) >> 8
+    return EXP2_ONE - t
+
+
+def exponent_table() -> npt.NDArray[np.int16]:
+    """The 256 values of `exp2_mantissa`, for realisations that look them up: int16, shape (256,)."""
+    return exp2_mantissa(np.arange(256, dtype=np.int64)).astype(np.int16)
+
+
+class ContractError(ValueError):
+    """Operands that the contract does not allow."""
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The integers that a run of `n` heads works on.
+
+    Attributes:
+        q: queries, int8, shape (n, rows, 64), as many values as the type has.
+        k: keys, int8, shape (n, keys, 64), as many values as the type has.
+        v: values, int8, shape (n, keys, 64), as many values as the type has.
+        multiplier: uint16, shape (n, rows), 1..1023: with `shift` it turns an integer score into a base-2 logit.
+        shift: int32, shape (n,), 2..28.
+        valid_keys: how many leading keys count; the rest is padding. 1..keys.
+    """
+
+    q: npt.NDArray[np.int8]
+    k: npt.NDArray[np.int8]
+    v: npt.NDArray[np.int8]
+    multiplier: npt.NDArray[np.uint16]
+    shift: npt.NDArray[np.int32]
+    valid_keys: int
+
+    def check(self, tile_size: int) -> None:
+        """Refuse what the contract does not allow.
+
+        Args:
+            tile_size: keys per tile.
+
+        Raises:
+            ContractError: shapes, dtypes or ranges are outside the contract.
+        """
+        if tile_size not in TILE_SIZES:
+            raise ContractError(f"tile size {tile_size}: it has to be one of {TILE_SIZES}")
+        if self.q.ndim != 3 or self.k.ndim != 3 or self.v.shape != self.k.shape:
+            raise ContractError("q, k and v have to be (heads, rows or keys, 64), k and v alike")
+        heads, rows, width = self.q.shape
+        keys = self.k.shape[1]
+        if width != HEAD_DIM or self.k.shape != (heads, keys, HEAD_DIM):
+            raise ContractError(f"heads are {HEAD_DIM} wide: q is {self.q.shape}, k is {self.k.shape}")
+        if self.multiplier.shape != (heads, rows) or self.shift.shape != (heads,):
+            raise ContractError("there has to be one multiplier per row and one shift per head")
+        wanted = {"q": np.int8, "k": np.int8, "v": np.int8, "multiplier": np.uint16, "shift": np.int32}
+        for name, dtype in wanted.items():
+            if getattr(self, name).dtype != dtype:
+                raise ContractError(f"{name} has to be {np.dtype(dtype)}, not {getattr(self, name).dtype}")
+        if not 1 <= self.valid_keys <= keys <= MAX_KEYS:
+            raise ContractError(f"{self.valid_keys} valid keys of {keys}: 1 <= valid <= keys <= {MAX_KEYS}")
+        if rows and not (1 <= self.multiplier.min() and self.multiplier.max() <= MULTIPLIER_MAX):
+            raise ContractError(f"a multiplier is outside 1..{MULTIPLIER_MAX}")
+        if heads and not (SHIFT_MIN <= self.shift.min() and self.shift.max() <= SHIFT_MAX):
+            raise ContractError(f"a shift is outside {SHIFT_MIN}..{SHIFT_MAX}")

@@ -1,0 +1,241 @@
+"""The contract at the speed of a CPU: the same bits as `reference`, through float32 matrix products and numba.
+
+Both matrix products are exact in float32: a score is a sum of 64 products under 2^14, and a block of 64 keys adds
+64 products of an 11-bit weight with an INT8 value, so every partial sum stays within 2^24. Each (head, block of rows)
+is worked on by one thread with its scores in the second-level cache; threads share nothing but the operands.
+"""
+
+from __future__ import annotations
+
+from threading import local
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from kernels import contract as c
+from kernels.workers import Workers
+
+_ROWS = 128
+_BLOCK = 64  # keys per exact float32 product
+
+_C1, _C2, _C3 = c.EXP2_COEFFICIENTS
+_ONE = c.EXP2_ONE
+_FRACTION_BITS = c.FRACTION_BITS
+_FRACTION_MASK = (1 << c.FRACTION_BITS) - 1
+_SUM_FRACTION_BITS = c.SUM_FRACTION_BITS
+_MERGE_SHIFT_MAX = c.MERGE_SHIFT_MAX
+_RECIPROCAL = 1 << c.RECIPROCAL_BITS
+_STEP = c.INT8_SCORE_STEP
+_NEVER = -(1 << 30)
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+class Emulator:
+    """Runs operands on the CPU.
+
+    Attributes:
+        name: what to call it in reports.
+        workers: the threads that it runs on.
+    """
+
+    name = "emulator"
+
+    def __init__(self, workers: Workers | None = None) -> None:
+        """Make an emulator that uses `workers`, or as many threads as there are processors."""
+        self.workers = workers or Workers()
+        self._local = local()
+
+    def run(
+        self,
+        operands: c.Operands,
+        *,
+        scores: c.ScoreType = "int32",
+        tile_size: int = 64,
+        output_bits: int = 16,
+    ) -> npt.NDArray[np.int16]:
+        """Attention of every head, by the contract.
+
+        Args:
+            operands: the integers of the run.
+            scores: `int32` keeps exact scores; `int8` holds them in INT8.
+            tile_size: keys per tile: 64, 128 or 256.
+            output_bits: 16 for the value's step / 256, 8 for the value's step.
+
+        Returns:
+            int16, shape (n, rows, 64).
+
+        Raises:
+            kernels.contract.ContractError: operands outside the contract.
+        """
+        operands.check(tile_size)
+        heads, rows, _ = operands.q.shape
+        out = np.empty((heads, rows, c.HEAD_DIM), np.int16)
+
+        def head(h: int) -> None:
+            self._head(operands, h, scores == "int8", tile_size, output_bits, out[h])
+
+        self.workers.each(head, heads)
+        return out
+
+    def _head(
+        self,
+        operands: c.Operands,
+        h: int,
+        int8_scores: bool,
+        tile_size: int,
+        output_bits: int,
+        out: npt.NDArray[np.int16],
+    ) -> None:
+        valid = operands.valid_keys
+        tiles = -(-valid // tile_size)
+        padded = tiles * tile_size
+        scratch = self._scratch(padded, tiles)
+        keys, values = scratch["keys"], scratch["values"]
+        keys[:, :valid] = operands.k[h, :valid].T
+        keys[:, valid:] = 0
+        values[:valid] = operands.v[h, :valid]
+        values[valid:] = 0
+        blocks = values.reshape(padded // _BLOCK, _BLOCK, c.HEAD_DIM)
+        rows = operands.q.shape[1]
+        for start in range(0, rows, _ROWS):
+            n = min(_ROWS, rows - start)
+            queries, s = scratch["queries"][:n], scratch["scores"][:n]
+            queries[...] = operands.q[h, start : start + n]
+            np.matmul(queries, keys, out=s)
+            p = scratch["weights"][:, :n]
+            _weights(
+                s,
+                operands.multiplier[h, start : start + n],
+                operands.shift[h],
+                valid,
+                tile_size,
+                int8_scores,
+                scratch["logits"],
+                p,
+                scratch["exponents"],
+                scratch["sums"],
+            )
+            products = scratch["products"][:, :n]
+            np.matmul(p, blocks, out=products)
+            _merge(
+                products,
+                scratch["exponents"],
+                scratch["sums"],
+                tile_size // _BLOCK,
+                output_bits,
+                scratch["accumulator"],
+                out[start : start + n],
+            )
+
+    def _scratch(self, padded: int, tiles: int) -> dict[str, npt.NDArray[Any]]:
+        """This thread's work space, kept from run to run."""
+        kept: dict[Any, dict[str, npt.NDArray[Any]]] = self._local.__dict__
+        key = (padded, tiles)
+        if key not in kept:
+            kept.clear()
+            blocks = padded // _BLOCK
+            kept[key] = {
+                "keys": np.empty((c.HEAD_DIM, padded), np.float32),
+                "values": np.empty((padded, c.HEAD_DIM), np.float32),
+                "queries": np.empty((_ROWS, c.HEAD_DIM), np.float32),
+                "scores": np.empty((_ROWS, padded), np.float32),
+                "logits": np.empty(256, np.int32),
+                "weights": np.empty((blocks, _ROWS, _BLOCK), np.float32),
+                "exponents": np.empty((tiles, _ROWS), np.int32),
+                "sums": np.empty((tiles, _ROWS), np.int32),
+                "products": np.empty((blocks, _ROWS, c.HEAD_DIM), np.float32),
+                "accumulator": np.empty(c.HEAD_DIM, np.int32),
+            }
+        return kept[key]
+
+
+@_jit
+def _weights(s, multiplier, shift, valid, tile_size, int8_scores, z, p, exponents, sums):  # type: ignore[no-untyped-def]
+    """Scores (rows, keys) to weights (blocks, rows, 64), with each tile's exponent and sum (tiles, rows)."""
+    rows, padded = s.shape
+    half = np.int32(1) << (shift - np.int32(1))
+    for r in range(rows):
+        m8 = np.int32(multiplier[r])
+        for t in range(padded // tile_size):
+            start = t * tile_size
+            width = min(tile_size, valid - start)
+            top = np.int32(-2147483648)
+            for j in range(width):
+                x = (np.int32(s[r, start + j]) * m8 + half) >> shift
+                z[j] = x
+                top = max(top, x)
+            if int8_scores:
+                top = max(np.int32(-128), min(np.int32(127), top)) * np.int32(_STEP)
+                for j in range(width):
+                    z[j] = max(np.int32(-128), min(np.int32(127), z[j])) * np.int32(_STEP)
+            exponent = (top + np.int32(_FRACTION_MASK)) >> np.int32(_FRACTION_BITS)
+            ceiling = exponent << np.int32(_FRACTION_BITS)
+            total = np.int32(0)
+            for b in range(tile_size // _BLOCK):
+                block = t * (tile_size // _BLOCK) + b
+                count = min(_BLOCK, max(0, width - b * _BLOCK))
+                for j in range(count):
+                    # 12 octaves down the weight rounds to nothing
+                    d = min(ceiling - z[b * _BLOCK + j], np.int32(12 << _FRACTION_BITS))
+                    f = d & np.int32(_FRACTION_MASK)
+                    e = (f * np.int32(_C3) + np.int32(128)) >> np.int32(8)
+                    e = (f * (np.int32(_C2) - e) + np.int32(128)) >> np.int32(8)
+                    e = (f * (np.int32(_C1) - e) + np.int32(128)) >> np.int32(8)
+                    n = (d >> np.int32(_FRACTION_BITS)) + np.int32(4)
+                    w = (np.int32(_ONE) - e + (np.int32(1) << (n - np.int32(1)))) >> n
+                    total += w
+                    p[block, r, j] = np.float32(w)
+                for j in range(count, _BLOCK):
+                    p[block, r, j] = np.float32(0)
+            exponents[t, r] = exponent
+            sums[t, r] = total
+
+
+@_jit
+def _merge(products, exponents, sums, blocks_per_tile, output_bits, a, out):  # type: ignore[no-untyped-def]
+    """Merges the tiles' products (blocks, rows, 64) and sums into the requantised rows of `out`."""
+    tiles = products.shape[0] // blocks_per_tile
+    bits = np.int64(38) if output_bits == 8 else np.int64(30)
+    limit = np.int64(1) << np.int64(output_bits - 1)
+    for r in range(products.shape[1]):
+        running = np.int32(_NEVER)
+        total = np.int32(0)
+        for i in range(a.shape[0]):
+            a[i] = np.int32(0)
+        for t in range(tiles):
+            exponent = exponents[t, r]
+            down = min(max(exponent - running, np.int32(0)), np.int32(31))
+            up = min(max(running - exponent, np.int32(0)), np.int32(31))
+            running = max(running, exponent)
+            tile_total = sums[t, r] << np.int32(_SUM_FRACTION_BITS)
+            if down > _MERGE_SHIFT_MAX:
+                total = np.int32(0)
+                for i in range(a.shape[0]):
+                    a[i] = np.int32(0)
+            elif down > 0:
+                half = np.int32(1) << (down - np.int32(1))
+                total = (total + half) >> down
+                for i in range(a.shape[0]):
+                    a[i] = (a[i] + half) >> down
+            if up > _MERGE_SHIFT_MAX:
+                continue
+            first = t * blocks_per_tile
+            half = (np.int32(1) << up) >> np.int32(1)
+            total += (tile_total + half) >> up
+            if blocks_per_tile == 1:
+                for i in range(a.shape[0]):
+                    a[i] += (np.int32(products[first, r, i]) + half) >> up
+            else:
+                for i in range(a.shape[0]):
+                    whole = np.int32(0)
+                    for b in range(blocks_per_tile):
+                        whole += np.int32(products[first + b, r, i])
+                    a[i] += (whole + half) >> up
+        reciprocal = np.int64(_RECIPROCAL) // np.int64(total)
+        half64 = np.int64(1) << (bits - np.int64(1))
+        for i in range(a.shape[0]):
+            y = (np.int64(a[i]) * reciprocal + half64) >> bits
+            out[r, i] = np.int16(max(-limit, min(limit - np.int64(1), y)))

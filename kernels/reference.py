@@ -1,0 +1,136 @@
+"""The contract, written out one step at a time in integers of unlimited size: slow, and meant to be obviously right.
+
+Nothing here is shared with the emulator but the constants. Python's integers neither overflow nor round, so each
+claim of `CONTRACT.md` about 32-bit ranges is checked where it is made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import contract as c
+
+
+def attention(
+    operands: c.Operands, *, scores: c.ScoreType = "int32", tile_size: int = 64, output_bits: int = 16
+) -> npt.NDArray[np.int16]:
+    """Attention of every head, by the contract.
+
+    Args:
+        operands: the integers of the run.
+        scores: `int32` keeps exact scores; `int8` holds them in INT8.
+        tile_size: keys per tile: 64, 128 or 256.
+        output_bits: 16 for the value's step / 256, 8 for the value's step.
+
+    Returns:
+        int16, shape (n, rows, 64).
+
+    Raises:
+        kernels.contract.ContractError: operands outside the contract.
+    """
+    operands.check(tile_size)
+    heads, rows, _ = operands.q.shape
+    out = np.zeros((heads, rows, c.HEAD_DIM), np.int16)
+    for h in range(heads):
+        keys = [[int(x) for x in key] for key in operands.k[h]]
+        values = [[int(x) for x in value] for value in operands.v[h]]
+        for r in range(rows):
+            query = [int(x) for x in operands.q[h, r]]
+            multiplier, shift = int(operands.multiplier[h, r]), int(operands.shift[h])
+            out[h, r] = _row(
+                query, keys, values, multiplier, shift, operands.valid_keys, scores, tile_size, output_bits
+            )
+    return out
+
+
+def _row(
+    query: list[int],
+    keys: list[list[int]],
+    values: list[list[int]],
+    multiplier: int,
+    shift: int,
+    valid_keys: int,
+    scores: c.ScoreType,
+    tile_size: int,
+    output_bits: int,
+) -> list[int]:
+    exponent: int | None = None
+    total = 0
+    accumulator = [0] * c.HEAD_DIM
+    for start in range(0, valid_keys, tile_size):
+        tile = range(start, min(start + tile_size, valid_keys))
+        z = [logit(score(query, keys[j]), multiplier, shift, scores) for j in tile]
+        m = -((-max(z)) >> c.FRACTION_BITS)  # ceiling
+        p = [weight((m << c.FRACTION_BITS) - x) for x in z]
+        tile_total = sum(p) << c.SUM_FRACTION_BITS
+        tile_accumulator = [
+            sum(weight * values[j][col] for weight, j in zip(p, tile, strict=True))
+            for col in range(c.HEAD_DIM)
+        ]
+        if exponent is None:
+            exponent, total, accumulator = m, tile_total, tile_accumulator
+            continue
+        if m > exponent:
+            total = shift_right(total, m - exponent)
+            accumulator = [shift_right(a, m - exponent) for a in accumulator]
+        else:
+            tile_total = shift_right(tile_total, exponent - m)
+            tile_accumulator = [shift_right(a, exponent - m) for a in tile_accumulator]
+        exponent = max(m, exponent)
+        total = _int32(total + tile_total)
+        accumulator = [_int32(a + b) for a, b in zip(accumulator, tile_accumulator, strict=True)]
+    return [output(a, total, output_bits) for a in accumulator]
+
+
+def score(query: list[int], key: list[int]) -> int:
+    """The exact dot product of two INT8 vectors; at most 2^20 in magnitude."""
+    s = sum(a * b for a, b in zip(query, key, strict=True))
+    if abs(s) > 1 << 20:
+        raise AssertionError(f"score {s} passes 2^20")
+    return s
+
+
+def logit(s: int, multiplier: int, shift: int, scores: c.ScoreType) -> int:
+    """The base-2 logit of a score, with 8 fraction bits."""
+    z = _int32(_int32(s * multiplier) + (1 << (shift - 1))) >> shift
+    if scores == "int8":
+        return max(-128, min(127, z)) * c.INT8_SCORE_STEP
+    return z
+
+
+def weight(distance: int) -> int:
+    """round(2047 * 2^(-distance / 256)) by the contract's exponential; 0 from 12 octaves on."""
+    octaves, fraction = min(distance >> c.FRACTION_BITS, 12), distance & 255
+    if octaves == 12:
+        return 0
+    c1, c2, c3 = c.EXP2_COEFFICIENTS
+    t = (fraction * c3 + 128) >> 8
+    t = (fraction * (c2 - t) + 128) >> 8
+    t = (fraction * (c1 - t) + 128) >> 8
+    return (c.EXP2_ONE - t + (1 << (octaves + 3))) >> (octaves + 4)
+
+
+def shift_right(x: int, bits: int) -> int:
+    """x / 2^bits, rounded to the nearest, halves up; nothing is left from 31 bits on."""
+    if bits == 0:
+        return x
+    if bits > c.MERGE_SHIFT_MAX:
+        return 0
+    return _int32(x + (1 << (bits - 1))) >> bits
+
+
+def output(accumulator: int, total: int, output_bits: int) -> int:
+    """The requantised quotient, saturated to `output_bits` bits."""
+    reciprocal = (1 << c.RECIPROCAL_BITS) // total
+    # accumulator / (total / 2^7), with 8 more fraction bits for a 16-bit output
+    bits = c.RECIPROCAL_BITS - c.SUM_FRACTION_BITS - (c.OUTPUT_FRACTION_BITS if output_bits == 16 else 0)
+    y = (accumulator * reciprocal + (1 << (bits - 1))) >> bits
+    limit = 1 << (output_bits - 1)
+    return max(-limit, min(limit - 1, y))
+
+
+def _int32(x: int) -> int:
+    if not -(1 << 31) <= x < 1 << 31:
+        raise AssertionError(f"{x} does not fit in 32 bits")
+    return x

@@ -1,0 +1,103 @@
+"""The seam in Whisper's encoder: self-attention behind one small interface, and what implements it."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.contract import HEAD_DIM, ScoreType
+from kernels.device import Device, DeviceName, open_device
+from kernels.quantise import quantise
+from kernels.workers import Workers
+
+BackendName = Literal["cpu", "int32", "int8"]
+BACKEND_NAMES: tuple[BackendName, ...] = ("cpu", "int32", "int8")
+
+
+class Attention(Protocol):
+    """Self-attention of one encoder layer, for any number of windows and heads.
+
+    Attributes:
+        name: the backend's name.
+        device: what computes it: `cpu`, `emulator` or `npu`.
+        reason: why it is that device.
+    """
+
+    name: BackendName
+    device: str
+    reason: str
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k^T / 8) v.
+
+        Args:
+            q: queries, float32, shape (windows, tokens, heads, 64).
+            k: keys, like `q`.
+            v: values, like `q`.
+
+        Returns:
+            float32, shape (windows, tokens, heads, 64).
+        """
+        ...
+
+
+class CpuAttention:
+    """FP32 softmax attention: the reference that the others are measured against."""
+
+    name: BackendName = "cpu"
+    device = "cpu"
+    reason = "float32 on the CPU"
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Attention`."""
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class TileAttention:
+    """Attention in integers, tile by tile: quantise, run on the device, requantise."""
+
+    def __init__(
+        self, scores: ScoreType, device: Device, reason: str, workers: Workers, tile_size: int = 64
+    ) -> None:
+        """Make the `scores` kernel's attention on an open device."""
+        self.name: BackendName = scores
+        self.device = device.name
+        self.reason = reason
+        self.tile_size = tile_size
+        self._scores = scores
+        self._device = device
+        self._workers = workers
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
+        queries, keys, values = (x.transpose(1, 2).numpy() for x in (q, k, v))
+        quantised = quantise(queries, keys, values, self._scores, workers=self._workers)
+        output = self._device.run(quantised.operands, scores=self._scores, tile_size=self.tile_size)
+        result = torch.empty(*q.shape[:3], HEAD_DIM)
+        quantised.dequantise(output, result.transpose(1, 2).numpy())
+        return result
+
+
+def open_attention(
+    backend: BackendName, device: DeviceName = "auto", *, threads: int | None = None, tile_size: int = 64
+) -> Attention:
+    """Open a backend.
+
+    Args:
+        backend: `cpu`, `int32` or `int8`.
+        device: where the integer kernels run; `cpu` has no device.
+        threads: worker threads of the emulator; as many as there are processors unless given.
+        tile_size: keys per tile of the integer kernels: 64, 128 or 256.
+
+    Raises:
+        kernels.device.DeviceError: the NPU was asked for and cannot be used.
+    """
+    if backend == "cpu":
+        return CpuAttention()
+    workers = Workers(threads)
+    opened = open_device(device, workers)
+    return TileAttention(backend, opened.device, opened.reason, workers, tile_size)

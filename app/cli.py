@@ -1,0 +1,69 @@
+"""The console scripts. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from app.commands.models import models_app
+from app.commands.transcribe import transcribe
+
+__all__ = ["main", "transcribe_main"]
+
+
+def _settings() -> dict[str, Any]:
+    # openai-whisper spells options with underscores; both are accepted.
+    return {
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: (
+            name.replace("_", "-") if name.startswith("-") or "_" in name else name
+        ),
+    }
+
+
+def _application(**kwargs: Any) -> typer.Typer:
+    return typer.Typer(
+        context_settings=_settings(),
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+        **kwargs,
+    )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("tilescribe"))
+        raise typer.Exit
+
+
+app = _application(help="Whisper transcription with integer tile attention, and the evidence to deploy it.")
+app.command("transcribe", no_args_is_help=True)(transcribe)
+app.add_typer(models_app, name="models")
+
+_transcribe = _application()
+_transcribe.command(no_args_is_help=True)(transcribe)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_version, help="Show the version."
+    ),
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """`tilescribe`: every command."""
+    app()
+
+
+def transcribe_main() -> None:
+    """`transcribe`: the command that most people want."""
+    _transcribe(prog_name="transcribe")

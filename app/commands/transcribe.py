@@ -1,0 +1,389 @@
+"""`transcribe`: recordings to text."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from app.inputs import STANDARD_INPUT, InputError, Recording, recordings
+from app.writers import Format, Layout, formats, output_path, render, write
+
+if TYPE_CHECKING:
+    from app.pipeline import Transcriber, Transcript
+    from models.decoding import DecodeOptions
+
+_FAILED = 1
+_USAGE = 2
+_LACKING = 5
+_INTERRUPTED = 130
+
+
+class Backend(StrEnum):
+    """Arithmetic of the encoder's attention."""
+
+    INT32 = "int32"
+    INT8 = "int8"
+    CPU = "cpu"
+
+
+class DeviceChoice(StrEnum):
+    """Where the integer kernels run."""
+
+    AUTO = "auto"
+    NPU = "npu"
+    EMULATOR = "emulator"
+
+
+class TaskChoice(StrEnum):
+    """What to write: the words that were said, or their translation into English."""
+
+    TRANSCRIBE = "transcribe"
+    TRANSLATE = "translate"
+
+
+class TileSize(StrEnum):
+    """Keys per tile."""
+
+    SMALL = "64"
+    MEDIUM = "128"
+    LARGE = "256"
+
+
+def transcribe(
+    audio: Annotated[
+        list[str],
+        typer.Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder."
+        ),
+    ] = "base",
+    backend: Annotated[
+        Backend, typer.Option(help="Arithmetic of the encoder's attention; cpu is the FP32 reference.")
+    ] = Backend.INT32,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
+    ] = DeviceChoice.AUTO,
+    tile_size: Annotated[TileSize, typer.Option(help="Keys per tile.")] = TileSize.SMALL,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Over 1: cut at quiet places and decode so many pieces at once.")
+    ] = 1,
+    output_dir: Annotated[
+        str | None,
+        typer.Option("--output-dir", "-o", help="Write files there; - writes to standard output."),
+    ] = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option(
+            "--output-format", "-f", help="txt, srt, vtt, tsv, json or all; written to . unless -o is given."
+        ),
+    ] = None,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Leave out what has its files already: resumes an interrupted run."
+        ),
+    ] = False,
+    progress: Annotated[
+        bool | None, typer.Option(help="Show a progress bar; by default on a terminal.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Transcribe what there is of files that end early.")
+    ] = False,
+    language: Annotated[str | None, typer.Option(help="Code or name; detected unless given.")] = None,
+    task: Annotated[TaskChoice, typer.Option(help="translate: into English.")] = TaskChoice.TRANSCRIBE,
+    initial_prompt: Annotated[
+        str | None, typer.Option(help="Text before the first window: names, spelling.")
+    ] = None,
+    carry_initial_prompt: Annotated[
+        bool, typer.Option("--carry-initial-prompt", help="Put the initial prompt before every window.")
+    ] = False,
+    condition_on_previous_text: Annotated[
+        bool, typer.Option(help="Prompt each window with the text before it.")
+    ] = True,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="First temperature; 0 is greedy or beam search.")
+    ] = 0.0,
+    temperature_increment_on_fallback: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Step to the next temperature, up to 1, when decoding fails; 0: none."),
+    ] = 0.2,
+    best_of: Annotated[int, typer.Option(min=1, help="Samples at temperatures over 0.")] = 5,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, help="Beams at temperature 0; greedy unless given.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option(help="Beam search patience (arxiv.org/abs/2204.05424).")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Length penalty (arxiv.org/abs/1609.08144).")
+    ] = None,
+    suppress_tokens: Annotated[
+        str, typer.Option(help="Token ids never to use; -1: symbols that are not speech.")
+    ] = "-1",
+    seed: Annotated[int, typer.Option(help="Of sampling, so that a run can be repeated.")] = 0,
+    clip_timestamps: Annotated[
+        str, typer.Option(help="start,end,start,... in seconds: the parts to read.")
+    ] = "0",
+    compression_ratio_threshold: Annotated[float, typer.Option(help="Over it text is too repetitive.")] = 2.4,
+    logprob_threshold: Annotated[float, typer.Option(help="Under it text is too improbable.")] = -1.0,
+    no_speech_threshold: Annotated[
+        float, typer.Option(help="Over it an improbable window is silence.")
+    ] = 0.6,
+    hallucination_silence_threshold: Annotated[
+        float | None, typer.Option(help="Skip silence of so many seconds where a hallucination is likely.")
+    ] = None,
+    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Time every word.")] = False,
+    prepend_punctuations: Annotated[str, typer.Option(help="Belong to the word after them.")] = "\"'“¿([{-",
+    append_punctuations: Annotated[
+        str, typer.Option(help="Belong to the word before them.")
+    ] = "\"'.。,，!！?？:：”)]}、",
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight-words", help="Underline words as they are said.")
+    ] = False,
+    max_line_width: Annotated[int | None, typer.Option(min=1, help="Characters in a line.")] = None,
+    max_line_count: Annotated[int | None, typer.Option(min=1, help="Lines in a subtitle.")] = None,
+    max_words_per_line: Annotated[int | None, typer.Option(min=1, help="Words in a line.")] = None,
+) -> None:
+    """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
+    layout = Layout(highlight_words, max_line_width, max_line_count, max_words_per_line)
+    try:
+        if layout != Layout() and not word_timestamps:
+            raise ValueError("--highlight-words and the --max- options need --word-timestamps")
+        choice = formats(output_format or "txt")
+        if output_dir == "-" and len(choice) > 1:
+            raise ValueError("standard output takes one format: -f txt, srt, vtt, tsv or json")
+        inputs, problems = recordings(audio)
+        from models.decoding import DecodeOptions
+
+        options = DecodeOptions(
+            task=str(task),
+            language=language,
+            temperature=_temperatures(temperature, temperature_increment_on_fallback),
+            best_of=best_of,
+            beam_size=beam_size,
+            patience=patience,
+            length_penalty=length_penalty,
+            suppress_tokens=suppress_tokens,
+            initial_prompt=initial_prompt,
+            carry_initial_prompt=carry_initial_prompt,
+            condition_on_previous_text=condition_on_previous_text,
+            compression_ratio_threshold=compression_ratio_threshold,
+            logprob_threshold=logprob_threshold,
+            no_speech_threshold=no_speech_threshold,
+            word_timestamps=word_timestamps,
+            prepend_punctuations=prepend_punctuations,
+            append_punctuations=append_punctuations,
+            clip_timestamps=clip_timestamps,
+            hallucination_silence_threshold=hallucination_silence_threshold,
+            seed=seed,
+        )
+    except (ValueError, InputError) as error:
+        _stop(str(error), _USAGE)
+    for problem in problems:
+        _say(f"error: {problem}")
+    folder = None if output_dir is None and output_format is None else output_dir or "."
+    if skip_existing and folder not in (None, "-"):
+        there = [
+            r for r in inputs if all(output_path(Path(folder or ".") / r.stem, f).exists() for f in choice)
+        ]
+        inputs = [r for r in inputs if r not in there]
+        if there and not quiet:
+            _say(f"{len(there)} already transcribed")
+    if not inputs:
+        raise typer.Exit(_FAILED if problems else 0)
+    transcriber = _load(model, backend, device, threads, int(tile_size), options)
+    if not quiet:
+        _say(_description(transcriber))
+    job = _Job(
+        transcriber,
+        options,
+        batch_size,
+        allow_truncated,
+        folder,
+        choice,
+        layout,
+        _wants_bar(progress, quiet),
+        quiet,
+    )
+    raise typer.Exit(job.run(inputs, failed=len(problems)))
+
+
+class _Job:
+    """One run over its inputs."""
+
+    def __init__(
+        self,
+        transcriber: Transcriber,
+        options: DecodeOptions,
+        batch_size: int,
+        allow_truncated: bool,
+        folder: str | None,
+        choice: tuple[Format, ...],
+        layout: Layout,
+        bar: bool,
+        quiet: bool,
+    ) -> None:
+        self._transcriber = transcriber
+        self._options = options
+        self._batch_size = batch_size
+        self._allow_truncated = allow_truncated
+        self._folder = folder
+        self._choice = choice
+        self._layout = layout
+        self._bar = bar
+        self._quiet = quiet
+
+    def run(self, inputs: list[Recording], failed: int) -> int:
+        """Transcribe one after the other; returns the exit code."""
+        from app.audio import AudioError
+        from models.decoding import OptionsError
+
+        for done, recording in enumerate(inputs):
+            try:
+                self._one(recording)
+            except OptionsError as error:
+                _stop(str(error), _USAGE)
+            except AudioError as error:
+                _say(f"error: {error}")
+                failed += 1
+            except BrokenPipeError:
+                # Whoever read the transcript has seen enough.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return _FAILED
+            except OSError as error:
+                _say(
+                    f"error: {recording.name}: {error.strerror or error}: {error.filename or self._folder or ''}"
+                )
+                failed += 1
+            except KeyboardInterrupt:
+                rest = len(inputs) - done
+                _say(
+                    f"interrupted: {done} of {len(inputs)} done, {rest} left; --skip-existing goes on from here"
+                )
+                return _INTERRUPTED
+        return _FAILED if failed else 0
+
+    def _one(self, recording: Recording) -> None:
+        standard_input = recording.name == STANDARD_INPUT
+        with _ProgressBar(recording.name, self._bar) as bar:
+            stream = self._transcriber.stream(
+                sys.stdin.buffer if standard_input else recording.name,
+                self._options,
+                batch_size=self._batch_size,
+                name=recording.name,
+                allow_truncated=self._allow_truncated,
+                on_progress=bar.update,
+            )
+            for segment in stream:
+                text = segment.text.strip()
+                if text and self._folder != "-":
+                    bar.print(text)
+            transcript = stream.transcript()
+        if transcript.language_probability is not None and not self._quiet:
+            _say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
+        self._write(recording, transcript)
+
+    def _write(self, recording: Recording, transcript: Transcript) -> None:
+        if self._folder is None:
+            return
+        if self._folder == "-":
+            sys.stdout.write(render(transcript, self._choice[0], self._layout))
+            sys.stdout.flush()
+            return
+        for path in write(transcript, Path(self._folder) / recording.stem, self._choice, self._layout):
+            if not self._quiet:
+                _say(f"wrote {path}")
+
+
+class _ProgressBar:
+    """A bar on standard error in seconds of audio, or nothing."""
+
+    def __init__(self, name: str, shown: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            desc=os.path.basename(name)[:40],
+            unit="s",
+            disable=not shown,
+            leave=False,
+            bar_format="{desc}: {percentage:3.0f}% {bar} {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
+            total=float("inf"),
+        )
+
+    def update(self, done: float, total: float) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def print(self, text: str) -> None:
+        self._bar.clear()
+        print(text, flush=True)
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _load(
+    model: str,
+    backend: Backend,
+    device: DeviceChoice,
+    threads: int | None,
+    tile_size: int,
+    options: DecodeOptions,
+) -> Transcriber:
+    from app.pipeline import load_model
+    from kernels.device import DeviceError
+    from models.decoding import OptionsError
+    from models.weights import UnknownModelError, WeightsError
+
+    try:
+        transcriber = load_model(model, backend.value, device.value, threads=threads, tile_size=tile_size)
+        options.for_model(transcriber.weights.model)
+    except (UnknownModelError, OptionsError) as error:
+        _stop(str(error), _USAGE)
+    except (WeightsError, DeviceError) as error:
+        _stop(str(error), _LACKING)
+    except KeyboardInterrupt:
+        _stop("interrupted before the model was loaded", _INTERRUPTED)
+    return transcriber
+
+
+def _description(transcriber: Transcriber) -> str:
+    attention = transcriber.attention
+    if attention.device == "cpu":
+        return f"{transcriber.weights.name}: cpu attention (FP32)"
+    where = "emulator on the CPU" if attention.device == "emulator" else attention.device.upper()
+    return f"{transcriber.weights.name}: {attention.name} attention on the {where}: {attention.reason}"
+
+
+def _temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
+    """The first temperature and those that follow it up to 1, as openai-whisper's command has them."""
+    if not step:
+        return first
+    count = max(0, int((1.0 - first) / step + 1e-6))
+    return tuple(round(first + i * step, 6) for i in range(count + 1))
+
+
+def _wants_bar(progress: bool | None, quiet: bool) -> bool:
+    return sys.stderr.isatty() and not quiet if progress is None else progress
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    _say(f"error: {message}")
+    raise typer.Exit(code)

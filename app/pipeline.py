@@ -1,0 +1,253 @@
+"""The Python API: load a model with a backend, transcribe a recording, take its segments as they come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from app.audio import AudioSource, array_blocks, open_audio
+from models.attention import Attention, BackendName, open_attention
+from models.decoding import DecodeOptions
+from models.encoder import Encoder
+from models.features import LogMelFeatures
+from models.longform import transcribe_batched, transcribe_windows
+from models.results import Segment
+from models.weights import LoadedWeights, load
+
+if TYPE_CHECKING:
+    from kernels.device import DeviceName
+
+__all__ = ["Audio", "Run", "SegmentStream", "Transcriber", "Transcript", "load_model"]
+
+SCHEMA_VERSION = 1
+
+Audio: TypeAlias = "str | os.PathLike[str] | BinaryIO | npt.NDArray[Any] | AudioSource"
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What made a transcript: recorded with each one.
+
+    Attributes:
+        model: the model's name, or the path that it was loaded from.
+        model_sha256: of the weights' file.
+        backend: `cpu`, `int32` or `int8`.
+        device: what computed the encoder's attention: `cpu`, `emulator` or `npu`.
+        device_reason: why it was that device.
+        tile_size: keys per tile; None for `cpu`.
+        options: the decoding options.
+        batch_size: windows decoded at once.
+        version: of Tilescribe.
+    """
+
+    model: str
+    model_sha256: str
+    backend: BackendName
+    device: str
+    device_reason: str
+    tile_size: int | None
+    options: DecodeOptions
+    batch_size: int
+    version: str = field(default_factory=lambda: version("tilescribe"))
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a recording.
+
+    Attributes:
+        text: all segments' text, joined.
+        segments: in the order of the recording.
+        language: its code.
+        language_probability: where it was detected, else None.
+        duration: seconds of audio.
+        run: what made it.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    language_probability: float | None
+    duration: float
+    run: Run
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that is written: openai-whisper's fields, and the run under `tilescribe`."""
+        return {
+            "text": self.text,
+            "segments": [segment.to_dict() for segment in self.segments],
+            "language": self.language,
+            "tilescribe": {
+                "schema_version": SCHEMA_VERSION,
+                "duration": self.duration,
+                "language_probability": self.language_probability,
+                **asdict(self.run),
+            },
+        }
+
+
+class SegmentStream(Iterator[Segment]):
+    """Segments of one recording as they are decoded; `transcript()` takes the rest and gives the whole.
+
+    Attributes:
+        duration: seconds of audio.
+        language: its code; None until the first segment where it has to be detected.
+        language_probability: where it was detected.
+    """
+
+    def __init__(self, features: LogMelFeatures, run: Run, language: str | None) -> None:
+        self.duration = features.duration
+        self.language = language
+        self.language_probability: float | None = None
+        self._run = run
+        self._features = features
+        self._source: Iterator[Segment] = iter(())
+        self._segments: list[Segment] = []
+
+    def __next__(self) -> Segment:
+        try:
+            segment = next(self._source)
+        except BaseException:
+            self._features.close()
+            raise
+        self._segments.append(segment)
+        return segment
+
+    def transcript(self) -> Transcript:
+        """Decode what is left, and return everything."""
+        for _ in self:
+            pass
+        return Transcript(
+            text="".join(segment.text for segment in self._segments).strip(),
+            segments=tuple(self._segments),
+            language=self.language or "en",
+            language_probability=self.language_probability,
+            duration=self.duration,
+            run=self._run,
+        )
+
+    def _found(self, language: str, probability: float) -> None:
+        self.language, self.language_probability = language, probability
+
+
+class Transcriber:
+    """A model with a backend.
+
+    Attributes:
+        weights: the Whisper model and where it came from.
+        attention: the backend of the encoder's self-attention.
+    """
+
+    def __init__(self, weights: LoadedWeights, attention: Attention) -> None:
+        """Put an encoder with this attention before the model's decoder.
+
+        Raises:
+            ValueError: the model's heads are not 64 wide.
+        """
+        self.weights = weights
+        self.attention = attention
+        self._encoder = Encoder(weights.model, attention)
+
+    def stream(
+        self,
+        audio: Audio,
+        options: DecodeOptions | None = None,
+        *,
+        sample_rate: int = 16000,
+        batch_size: int = 1,
+        name: str | None = None,
+        allow_truncated: bool = False,
+        on_progress: Progress | None = None,
+    ) -> SegmentStream:
+        """Read a recording and return its segments as they are decoded.
+
+        Args:
+            audio: a path, a binary file, an array of samples (n,) or (n, channels), or an opened source.
+            options: how to decode; greedy with openai-whisper's defaults unless given.
+            sample_rate: of an array, in Hz.
+            batch_size: 1 reads window after window, each prompted with the text before it. More cuts the
+                recording where it is quietest and decodes that many pieces at once, each on its own.
+            name: what to call the input in messages.
+            allow_truncated: take what there is of a file that ends early.
+            on_progress: called with the seconds done and the seconds in all.
+
+        Raises:
+            app.audio.AudioError: the audio cannot be read.
+            models.decoding.OptionsError: the options contradict each other or the model.
+        """
+        options = (options or DecodeOptions()).for_model(self.weights.model)
+        with _source(audio, sample_rate, name, allow_truncated) as source:
+            features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels)
+        run = Run(
+            model=self.weights.name,
+            model_sha256=self.weights.sha256,
+            backend=self.attention.name,
+            device=self.attention.device,
+            device_reason=self.attention.reason,
+            tile_size=getattr(self.attention, "tile_size", None),
+            options=options,
+            batch_size=batch_size,
+        )
+        stream = SegmentStream(features, run, options.language)
+        transcribe: Any = transcribe_windows
+        extra: dict[str, Any] = {}
+        if batch_size != 1:
+            transcribe, extra = transcribe_batched, {"batch_size": batch_size}
+        stream._source = transcribe(
+            self.weights.model,
+            features,
+            options,
+            encode=self._encoder,
+            on_progress=on_progress,
+            on_language=stream._found,
+            **extra,
+        )
+        return stream
+
+    def transcribe(self, audio: Audio, options: DecodeOptions | None = None, **how: Any) -> Transcript:
+        """Transcribe a whole recording; takes the arguments of `stream`."""
+        return self.stream(audio, options, **how).transcript()
+
+
+def load_model(
+    model: str = "base",
+    backend: BackendName = "int32",
+    device: DeviceName = "auto",
+    *,
+    threads: int | None = None,
+    tile_size: int = 64,
+    download: bool = True,
+) -> Transcriber:
+    """Load a Whisper model with a backend for its encoder's attention.
+
+    Args:
+        model: a name (`tilescribe models list`), or a path to a `.pt` file or a CTranslate2 folder.
+        backend: `cpu` (FP32), `int32` or `int8`.
+        device: where the integer kernels run: `auto` takes the NPU where it works, else the emulator.
+        threads: as many as there are processors unless given; sets PyTorch's number of threads as well.
+        tile_size: keys per tile of the integer kernels: 64, 128 or 256.
+        download: fetch the weights where they are missing.
+
+    Raises:
+        models.weights.WeightsError: the weights are missing, damaged or unreachable.
+        kernels.device.DeviceError: the NPU was asked for and cannot be used.
+    """
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    attention = open_attention(backend, device, threads=threads, tile_size=tile_size)
+    return Transcriber(load(model, download=download), attention)
+
+
+def _source(audio: Any, sample_rate: int, name: str | None, allow_truncated: bool) -> AudioSource:
+    if hasattr(audio, "blocks"):
+        source: AudioSource = audio
+        return source
+    if isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read"):
+        return open_audio(audio, name=name, allow_truncated=allow_truncated)
+    return array_blocks(audio, sample_rate, name=name or "array")

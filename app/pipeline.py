@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from app.audio import AudioSource, array_blocks, open_audio
 from models.attention import Attention, BackendName, open_attention
@@ -18,6 +18,8 @@ from models.results import Segment
 from models.weights import LoadedWeights, load
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from kernels.device import DeviceName
 
 __all__ = ["Audio", "Run", "SegmentStream", "Transcriber", "Transcript", "load_model"]

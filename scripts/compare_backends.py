@@ -29,12 +29,15 @@ def main() -> None:
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--backends", default="cpu,int32,int8")
     parser.add_argument("--limit", type=int)
+    parser.add_argument(
+        "--threads", type=int, help="of PyTorch and of the emulator; all processors unless given"
+    )
     arguments = parser.parse_args()
     chosen = list(utterances(arguments.data_dir))[: arguments.limit]
     normalise = EnglishTextNormalizer()
     references = [normalise(u.text) for u in chosen]
     backends = arguments.backends.split(",")
-    transcribers = {name: load_model(arguments.model, name) for name in backends}
+    transcribers = {name: load_model(arguments.model, name, threads=arguments.threads) for name in backends}
     options = DecodeOptions(temperature=0.0, language="en")
     texts: dict[str, list[str]] = {name: [] for name in [PLAIN, *backends]}
     seconds = dict.fromkeys(texts, 0.0)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
-from models.ctranslate2_format import FormatError, load_whisper, read_index
+from models.building import FormatError
+from models.ctranslate2_format import load_whisper
+from models.ctranslate2_index import read_index
 
 DIMS = ModelDimensions(80, 12, 8, 2, 2, 11, 6, 8, 4, 3)
 DTYPE_IDS = {

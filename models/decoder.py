@@ -1,0 +1,402 @@
+"""Whisper's text decoder with a preallocated self-attention cache and shared cross-attention memory.
+
+openai-whisper keeps its cache by forward hooks that concatenate tensors at every token. Here the keys and
+values of one window's audio are computed once and shared, as views, by all beams and samples of that
+window and by all its fallback temperatures; the cache of the text is a fixed block that is written in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder, Inference
+from whisper.utils import compression_ratio
+
+__all__ = ["AudioMemory", "CachedDecoder", "CachedInference", "Hypothesis", "TextCache", "WindowDecoding"]
+
+# Reading the float16 embedding is what takes the time; with more rows arithmetic does, and BLAS wins.
+_MOST_HALF_ROWS = 16
+_ROWS_PER_TASK = 64
+
+
+@dataclass(frozen=True)
+class AudioMemory:
+    """Cross-attention keys and values of a batch of windows, float32.
+
+    keys, values : per layer (n_audio, n_head, n_audio_ctx, d_head)
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    def select(self, indices: list[int]) -> AudioMemory:
+        """The windows at `indices`, in that order; without a copy where these are all of them."""
+        if indices == list(range(len(self))):
+            return self
+        return AudioMemory(tuple(k[indices] for k in self.keys), tuple(v[indices] for v in self.values))
+
+
+class TextCache:
+    """Self-attention keys and values of the tokens so far, in one block per layer.
+
+    keys, values : float32 (n_layer, n_audio, n_group, n_head, capacity, d_head), filled up to `length`
+    """
+
+    def __init__(self, decoder: CachedDecoder, n_audio: int, n_group: int, capacity: int) -> None:
+        shape = (len(decoder.layers), n_audio, n_group, decoder.n_head, capacity, decoder.d_head)
+        self.keys = torch.empty(shape)
+        self.values = torch.empty(shape)
+        self.length = 0
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Append (n_audio, n_group or 1, n_head, n_tokens, d_head) to one layer, without moving `length`."""
+        stop = self.length + keys.shape[-2]
+        self.keys[layer, ..., self.length : stop, :] = keys
+        self.values[layer, ..., self.length : stop, :] = values
+
+    def reorder(self, sources: list[int]) -> None:
+        """Let sequence i continue sequence `sources[i]`; sequences are counted over audio and group."""
+        moved = [i for i, source in enumerate(sources) if i != source]
+        if not moved:
+            return
+        origins = [sources[i] for i in moved]
+        for block in (self.keys, self.values):
+            filled = block.flatten(1, 2)[..., : self.length, :]
+            filled[:, moved] = filled[:, origins]
+
+
+@numba.njit(parallel=True, nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _multiply_half(
+    weights: npt.NDArray[np.uint16], x: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
+) -> None:
+    """Let out = x @ weights.T in float32, where `weights` (n_out, n_in) are the bits of float16 numbers.
+
+    A float16's exponent and fraction, moved to a float32's place, are that number times 2^-112.
+    """
+    n_out, n_in = weights.shape
+    for block in numba.prange((n_out + _ROWS_PER_TASK - 1) // _ROWS_PER_TASK):
+        row = np.empty(n_in, np.float32)
+        for i in range(block * _ROWS_PER_TASK, min(n_out, (block + 1) * _ROWS_PER_TASK)):
+            for j in range(n_in):
+                bits = np.uint32(weights[i, j])
+                magnitude = (bits & np.uint32(0x7FFF)) << np.uint32(13)
+                sign = (bits & np.uint32(0x8000)) << np.uint32(16)
+                row[j] = np.uint32(magnitude | sign).view(np.float32) * np.float32(2.0**112)
+            for k in range(len(x)):
+                total = np.float32(0)
+                for j in range(n_in):
+                    total += row[j] * x[k, j]
+                out[k, i] = total
+
+
+class _Layer(NamedTuple):
+    attn_ln: tuple[Tensor, Tensor]
+    query: tuple[Tensor, Tensor]
+    key: Tensor
+    value: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+    cross_ln: tuple[Tensor, Tensor]
+    cross_query: tuple[Tensor, Tensor]
+    cross_key: Tensor
+    cross_value: tuple[Tensor, Tensor]
+    cross_out: tuple[Tensor, Tensor]
+    mlp_ln: tuple[Tensor, Tensor]
+    mlp_in: tuple[Tensor, Tensor]
+    mlp_out: tuple[Tensor, Tensor]
+
+
+def _affine(module: Any) -> tuple[Tensor, Tensor]:
+    return module.weight.detach(), module.bias.detach()
+
+
+def _layer(block: Any) -> _Layer:
+    return _Layer(
+        attn_ln=_affine(block.attn_ln),
+        query=_affine(block.attn.query),
+        key=block.attn.key.weight.detach(),
+        value=_affine(block.attn.value),
+        out=_affine(block.attn.out),
+        cross_ln=_affine(block.cross_attn_ln),
+        cross_query=_affine(block.cross_attn.query),
+        cross_key=block.cross_attn.key.weight.detach(),
+        cross_value=_affine(block.cross_attn.value),
+        cross_out=_affine(block.cross_attn.out),
+        mlp_ln=_affine(block.mlp_ln),
+        mlp_in=_affine(block.mlp[0]),
+        mlp_out=_affine(block.mlp[2]),
+    )
+
+
+class CachedDecoder:
+    """The decoder of a `whisper.model.Whisper`, reading that model's float32 CPU weights in place.
+
+    Logits equal those of `model.decoder(tokens, states)` to float32 rounding.
+    """
+
+    def __init__(self, model: Any) -> None:
+        decoder = model.decoder
+        self.n_head = int(model.dims.n_text_head)
+        self.d_model = int(model.dims.n_text_state)
+        self.d_head = self.d_model // self.n_head
+        self.n_ctx = int(model.dims.n_text_ctx)
+        self.layers = [_layer(block) for block in decoder.blocks]
+        self._embedding: Tensor = decoder.token_embedding.weight.detach()
+        self._positions: Tensor = decoder.positional_embedding.detach()
+        self._ln = _affine(decoder.ln)
+        # numba's first launch also sets the number of threads that torch takes.
+        torch_threads = torch.get_num_threads()
+        self._most_threads = int(numba.get_num_threads())
+        torch.set_num_threads(torch_threads)
+        half = self._embedding.half()
+        lossless = torch.equal(half.float(), self._embedding)
+        self._half_embedding = half.numpy().view(np.uint16) if lossless else None
+
+    @torch.inference_mode()
+    def attend_to(self, states: Tensor) -> AudioMemory:
+        """Cross-attention keys and values of encoder states, float32 (n_audio, n_audio_ctx, d_model)."""
+        keys, values = [], []
+        for layer in self.layers:
+            keys.append(self._heads(F.linear(states, layer.cross_key)).contiguous())
+            values.append(self._heads(F.linear(states, *layer.cross_value)).contiguous())
+        return AudioMemory(tuple(keys), tuple(values))
+
+    @torch.inference_mode()
+    def prefill(self, tokens: Tensor, memory: AudioMemory, cache: TextCache, positions: list[int]) -> Tensor:
+        """Run a prompt once per window, and give its cache to every sequence of the window's group.
+
+        tokens : int64 (n_audio, n_tokens), n_tokens <= capacity, into an empty cache
+        positions : the positions whose logits are wanted
+
+        Returns float32 logits (n_audio, len(positions), n_vocab).
+        """
+        n_tokens = tokens.shape[1]
+        x = F.embedding(tokens, self._embedding) + self._positions[:n_tokens]
+        for i, layer in enumerate(self.layers):
+            y = self._norm(x, layer.attn_ln)
+            q, k, v = (self._heads(z) for z in self._project(y, layer))
+            cache.write(i, k.unsqueeze(1), v.unsqueeze(1))
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=n_tokens > 1)
+            x = x + F.linear(self._join(attended), *layer.out)
+            q = self._heads(F.linear(self._norm(x, layer.cross_ln), *layer.cross_query))
+            attended = F.scaled_dot_product_attention(q, memory.keys[i], memory.values[i])
+            x = x + F.linear(self._join(attended), *layer.cross_out)
+            x = x + self._mlp(x, layer)
+        cache.length = n_tokens
+        wanted = self._norm(x[:, positions], self._ln)
+        return self._logits(wanted.flatten(0, 1)).view(*wanted.shape[:2], -1)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor, memory: AudioMemory, cache: TextCache) -> Tensor:
+        """Run one more token of every sequence.
+
+        tokens : int64 (n_audio * n_group,)
+
+        Returns float32 logits (n_audio * n_group, n_vocab). Raises IndexError where the cache is full.
+        """
+        n_audio, n_group, capacity = cache.keys.shape[1], cache.keys.shape[2], cache.keys.shape[4]
+        if cache.length >= capacity:
+            raise IndexError(f"the cache holds {capacity} tokens")
+        grouped = (n_audio, n_group, self.n_head, self.d_head)
+        x = F.embedding(tokens, self._embedding) + self._positions[cache.length]
+        stop = cache.length + 1
+        for i, layer in enumerate(self.layers):
+            q, k, v = self._project(self._norm(x, layer.attn_ln), layer)
+            cache.write(i, k.view(grouped).unsqueeze(-2), v.view(grouped).unsqueeze(-2))
+            attended = F.scaled_dot_product_attention(
+                q.view(-1, self.n_head, 1, self.d_head),
+                cache.keys[i].flatten(0, 1)[..., :stop, :],
+                cache.values[i].flatten(0, 1)[..., :stop, :],
+            )
+            x = x + F.linear(attended.flatten(1), *layer.out)
+            # The sequences of a group query the same audio: to attention they are one sequence of queries.
+            q = F.linear(self._norm(x, layer.cross_ln), *layer.cross_query).view(grouped).transpose(1, 2)
+            attended = F.scaled_dot_product_attention(q, memory.keys[i], memory.values[i])
+            x = x + F.linear(attended.transpose(1, 2).reshape(x.shape), *layer.cross_out)
+            x = x + self._mlp(x, layer)
+        cache.length = stop
+        return self._logits(self._norm(x, self._ln))
+
+    def _project(self, y: Tensor, layer: _Layer) -> tuple[Tensor, Tensor, Tensor]:
+        return F.linear(y, *layer.query), F.linear(y, layer.key), F.linear(y, *layer.value)
+
+    def _mlp(self, x: Tensor, layer: _Layer) -> Tensor:
+        hidden = F.gelu(F.linear(self._norm(x, layer.mlp_ln), *layer.mlp_in))
+        return F.linear(hidden, *layer.mlp_out)
+
+    def _norm(self, x: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
+        return F.layer_norm(x, (self.d_model,), *affine)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.n_head, self.d_head).transpose(1, 2)
+
+    def _join(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Scores float32 (n, n_vocab) of the rows of x (n, d_model)."""
+        if self._half_embedding is None or len(x) > _MOST_HALF_ROWS:
+            return (self._embedding @ x.T).T
+        logits = torch.empty(len(x), len(self._embedding))
+        numba.set_num_threads(min(torch.get_num_threads(), self._most_threads))
+        _multiply_half(self._half_embedding, x.contiguous().numpy(), logits.numpy())
+        return logits
+
+
+class CachedInference(Inference):  # type: ignore[misc]
+    """`whisper.decoding.Inference` on a `CachedDecoder`, for one batch of windows."""
+
+    def __init__(self, decoder: CachedDecoder, n_group: int, capacity: int, sot_index: int) -> None:
+        self._decoder = decoder
+        self._n_group = n_group
+        self._capacity = capacity
+        self._sot_index = sot_index
+        self._cache: TextCache | None = None
+
+    def logits(self, tokens: Tensor, audio_features: AudioMemory) -> Tensor:
+        """Logits of a prompt at its start-of-transcript token and its end, afterwards of the last token.
+
+        tokens : int64 (n_audio * n_group, n_tokens), whose sequences in a group share the prompt
+
+        Returns float32 (n_audio * n_group, 2 or 1, n_vocab).
+        """
+        if self._cache is None:
+            self._cache = TextCache(self._decoder, len(audio_features), self._n_group, self._capacity)
+            positions = [self._sot_index, tokens.shape[1] - 1]
+            prompts = tokens[:: self._n_group]
+            logits = self._decoder.prefill(prompts, audio_features, self._cache, positions)
+            return logits.repeat_interleave(self._n_group, dim=0)
+        return self._decoder.step(tokens[:, -1], audio_features, self._cache).unsqueeze(1)
+
+    def rearrange_kv_cache(self, source_indices: list[int]) -> None:
+        """Let sequence i continue sequence `source_indices[i]`."""
+        if self._cache is not None:
+            self._cache.reorder(source_indices)
+
+    def cleanup_caching(self) -> None:
+        """Free the cache."""
+        self._cache = None
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The text that one window was decoded to.
+
+    tokens : text and timestamp tokens, without prompt and end of text
+    avg_logprob : mean natural-log probability per token, the end of text included
+    no_speech_prob : probability of the no-speech token at the start of the transcript
+    temperature : the one that it was accepted at, or the last that was tried
+    compression_ratio : bytes of the text over bytes of the text deflated
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    language: str
+    avg_logprob: float
+    no_speech_prob: float
+    temperature: float
+    compression_ratio: float
+
+
+class _SeededSampling(GreedyDecoder):  # type: ignore[misc]
+    """Sampling in which every window draws from a generator of its own."""
+
+    def __init__(self, temperature: float, eot: int, generators: list[torch.Generator]) -> None:
+        super().__init__(temperature, eot)
+        self._generators = generators
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        groups = F.softmax(logits / self.temperature, dim=-1).chunk(len(self._generators))
+        drawn = [
+            torch.multinomial(group, 1, generator=generator)
+            for group, generator in zip(groups, self._generators, strict=True)
+        ]
+        next_tokens = torch.cat(drawn).squeeze(1)
+        finished = tokens[:, -1] == self.eot
+        logprobs = F.log_softmax(logits, dim=-1).gather(1, next_tokens[:, None]).squeeze(1)
+        sum_logprobs += logprobs * ~finished
+        next_tokens[finished] = self.eot
+        return torch.cat([tokens, next_tokens[:, None]], dim=-1), bool((next_tokens == self.eot).all())
+
+
+class WindowDecoding(DecodingTask):  # type: ignore[misc]
+    """whisper's decoding task, on audio memory that is computed elsewhere and shared by a window's group.
+
+    whisper's own `run` and `_main_loop` take one row of encoder states per sequence, and logits at every
+    position of the prompt.
+    """
+
+    def __init__(self, model: Any, decoder: CachedDecoder, options: DecodingOptions) -> None:
+        super().__init__(model, options)
+        capacity = min(self.n_ctx, self.sample_begin + self.sample_len)
+        self.inference = CachedInference(decoder, self.n_group, capacity, self.sot_index)
+        if options.beam_size is not None:
+            self.decoder.inference = self.inference
+
+    def sample_from(self, generators: list[torch.Generator]) -> None:
+        """Draw the samples of each window from its own generator."""
+        self.decoder = _SeededSampling(self.options.temperature, self.tokenizer.eot, generators)
+
+    @torch.inference_mode()
+    def decode(self, memory: AudioMemory, languages: list[str]) -> list[Hypothesis]:
+        """Decode every window of `memory`, each in its language."""
+        self.decoder.reset()
+        tokens = torch.tensor([self.initial_tokens]).repeat(len(memory), 1)
+        if self.model.is_multilingual:
+            spoken = [self.tokenizer.to_language_token(language) for language in languages]
+            tokens[:, self.sot_index + 1] = torch.tensor(spoken)
+        tokens, sum_logprobs, no_speech = self._search(memory, tokens.repeat_interleave(self.n_group, dim=0))
+        tokens = tokens.view(len(memory), self.n_group, -1)
+        candidates, scores = self.decoder.finalize(tokens, sum_logprobs.view(len(memory), self.n_group))
+        trimmed = [[self._between(t) for t in group] for group in candidates]
+        chosen = self.sequence_ranker.rank(trimmed, scores)
+        return [
+            self._hypothesis(group[best].tolist(), group_scores[best], language, probability)
+            for group, group_scores, best, language, probability in zip(
+                trimmed, scores, chosen, languages, no_speech, strict=True
+            )
+        ]
+
+    def _search(self, memory: AudioMemory, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+        sum_logprobs = torch.zeros(len(tokens))
+        no_speech = [float("nan")] * len(memory)
+        try:
+            for i in range(self.sample_len):
+                logits = self.inference.logits(tokens, memory)
+                if i == 0 and self.tokenizer.no_speech is not None:
+                    at_start = logits[:: self.n_group, 0].softmax(dim=-1)
+                    no_speech = at_start[:, self.tokenizer.no_speech].tolist()
+                logits = logits[:, -1]
+                for logit_filter in self.logit_filters:
+                    logit_filter.apply(logits, tokens)
+                tokens, completed = self.decoder.update(tokens, logits, sum_logprobs)
+                if completed or tokens.shape[-1] > self.n_ctx:
+                    break
+        finally:
+            self.inference.cleanup_caching()
+        return tokens, sum_logprobs, no_speech
+
+    def _between(self, tokens: Tensor) -> Tensor:
+        """The sampled tokens before the end of text."""
+        return tokens[self.sample_begin : int((tokens == self.tokenizer.eot).nonzero()[0, 0])]
+
+    def _hypothesis(self, tokens: list[int], score: float, language: str, no_speech: float) -> Hypothesis:
+        text = self.tokenizer.decode(tokens).strip()
+        return Hypothesis(
+            tokens=tuple(tokens),
+            text=text,
+            language=language,
+            avg_logprob=float(score / (len(tokens) + 1)),
+            no_speech_prob=no_speech,
+            temperature=float(self.options.temperature),
+            compression_ratio=compression_ratio(text),
+        )

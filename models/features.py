@@ -1,0 +1,173 @@
+"""Log-mel features of an audio stream of any length, in bounded memory.
+
+openai-whisper computes the spectrogram of a whole recording at once and normalises it by its loudest
+bin, which takes several hundred bytes of memory per millisecond. Here the frames are computed block by
+block and spooled to a temporary file without normalisation; the loudest bin is known once the audio has
+ended, and each window is normalised when it is read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES, SAMPLE_RATE, mel_filters
+
+__all__ = ["LogMelFeatures", "quiet_pieces"]
+
+_SPOOL_BYTES = 64 * 2**20
+_BLOCK_SAMPLES = 30 * SAMPLE_RATE
+# Frames after the content that still see some of its samples; every later frame is silence.
+_TAIL_FRAMES = 3
+_FLOOR = 1e-10
+_SILENCE = -10.0  # log10 of the floor
+_DYNAMIC_RANGE = 8.0  # in log10 units below the loudest bin
+_FLOAT_BYTES = 4
+# A cut is the middle of the quietest 0.3 s within the last 10 s of a 30 s window.
+_CUT_FRAMES = 30
+_CUT_RANGE = 1000
+
+
+class LogMelFeatures:
+    """Log-mel frames of a recording, equal to `whisper.audio.log_mel_spectrogram(audio, padding=N_SAMPLES)`.
+
+    The constructor consumes the stream. Frames wait in RAM up to 64 MB, beyond that in a temporary file,
+    so that an hour of 80-bin features (115 MB) costs no more memory than 35 minutes.
+    `librosa.filters.mel(sr=16000, n_fft=400, n_mels=...)` gives the same filters that are read from
+    openai-whisper's asset here; importing librosa takes over a second.
+
+    blocks : float32 arrays (n,), mono at 16 kHz, any lengths
+    n_mels : 80 or 128
+
+    Raises ValueError where a block is not one-dimensional or a sample is not finite.
+    """
+
+    def __init__(self, blocks: Iterable[npt.NDArray[np.float32]], n_mels: int = 80) -> None:
+        if n_mels not in (80, 128):
+            raise ValueError(f"n_mels must be 80 or 128, not {n_mels}")
+        self.n_mels = n_mels
+        self.n_samples = 0
+        self._filters: Tensor = mel_filters("cpu", n_mels)
+        self._hann = torch.hann_window(N_FFT)
+        self._spool: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
+        self._level = array("f")
+        self._maximum = _SILENCE
+        self._consume(blocks)
+
+    @property
+    def content_frames(self) -> int:
+        """Number of 10 ms frames of the audio itself, `n_samples // 160`."""
+        return int(self.n_samples // HOP_LENGTH)
+
+    @property
+    def duration(self) -> float:
+        """Seconds of content, as whole frames."""
+        return float(self.content_frames * HOP_LENGTH / SAMPLE_RATE)
+
+    @property
+    def levels(self) -> npt.NDArray[np.float32]:
+        """Mean log10-mel of each content frame, not normalised: float32 (content_frames,)."""
+        return np.frombuffer(self._level, dtype=np.float32)[: self.content_frames]
+
+    def window(self, start_frame: int, n_frames: int, *, pad_to: int | None = None) -> Tensor:
+        """Normalised frames from `start_frame`: float32 (n_mels, pad_to or n_frames).
+
+        Frames past the content, and those from `n_frames` to `pad_to`, are 0, which is what
+        `whisper.audio.pad_or_trim` appends to a short window. Raises ValueError where start or length is
+        negative.
+        """
+        if start_frame < 0 or n_frames < 0:
+            raise ValueError(f"a window cannot start at {start_frame} or hold {n_frames} frames")
+        available = max(0, min(n_frames, self.content_frames - start_frame))
+        mel = self._normalise(self._read(start_frame, available))
+        return F.pad(mel, (0, max(n_frames, pad_to or 0) - available))
+
+    def leading_window(self) -> Tensor:
+        """The first 30 s for language detection: float32 (n_mels, 3000).
+
+        Unlike `window`, audio shorter than 30 s is followed by the frames of digital silence rather than
+        by zeros, as in openai-whisper, which detects the language before it cuts windows.
+        """
+        stored = min(N_FRAMES, self.content_frames + _TAIL_FRAMES)
+        mel = F.pad(self._read(0, stored), (0, N_FRAMES - stored), value=_SILENCE)
+        return self._normalise(mel)
+
+    def close(self) -> None:
+        """Free the spool; windows cannot be read afterwards."""
+        self._spool.close()
+
+    def __enter__(self) -> LogMelFeatures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _consume(self, blocks: Iterable[npt.NDArray[np.float32]]) -> None:
+        waiting = torch.empty(0)
+        for block in blocks:
+            if block.ndim != 1:
+                raise ValueError(f"an audio block must be one-dimensional, not {block.shape}")
+            self.n_samples += len(block)
+            for first in range(0, len(block), _BLOCK_SAMPLES):
+                piece = np.array(block[first : first + _BLOCK_SAMPLES], dtype=np.float32)
+                waiting = self._spool_frames(torch.cat([waiting, torch.from_numpy(piece)]))
+        missing = self.content_frames + _TAIL_FRAMES - len(self._level)
+        reach = (missing - 1) * HOP_LENGTH + N_FFT - (0 if self._level else N_FFT // 2)
+        self._spool_frames(F.pad(waiting, (0, max(0, reach - len(waiting)))))
+
+    def _spool_frames(self, samples: Tensor) -> Tensor:
+        """Store every frame that `samples` completes, and return the samples that later frames need."""
+        if not self._level:
+            # torch.stft centres its first frame on the first sample and mirrors what follows it.
+            if len(samples) < N_FFT:
+                return samples
+            samples = torch.cat([samples[1 : N_FFT // 2 + 1].flip(0), samples])
+        if len(samples) < N_FFT:
+            return samples
+        n_frames = (len(samples) - N_FFT) // HOP_LENGTH + 1
+        used = samples[: (n_frames - 1) * HOP_LENGTH + N_FFT]
+        spectrum = torch.stft(used, N_FFT, HOP_LENGTH, window=self._hann, center=False, return_complex=True)
+        mel = (self._filters @ (spectrum.abs() ** 2)).clamp(min=_FLOOR).log10()
+        loudest = float(mel.max())  # NaN where any bin is
+        if not np.isfinite(loudest):
+            raise ValueError("the audio has samples that are not finite")
+        self._maximum = max(self._maximum, loudest)
+        frames = mel.T.contiguous().numpy()
+        self._level.frombytes(frames.mean(axis=1).tobytes())
+        self._spool.write(frames.tobytes())
+        return samples[n_frames * HOP_LENGTH :].clone()
+
+    def _read(self, start: int, count: int) -> Tensor:
+        self._spool.seek(start * self.n_mels * _FLOAT_BYTES)
+        raw = bytearray(self._spool.read(count * self.n_mels * _FLOAT_BYTES))
+        if not raw:
+            return torch.empty(self.n_mels, 0)
+        return torch.frombuffer(raw, dtype=torch.float32).view(count, self.n_mels).T.contiguous()
+
+    def _normalise(self, mel: Tensor) -> Tensor:
+        return (mel.clamp(min=self._maximum - _DYNAMIC_RANGE) + 4.0) / 4.0
+
+
+def quiet_pieces(levels: npt.NDArray[np.float32], start: int, end: int) -> list[tuple[int, int]]:
+    """Divide the frames from `start` to `end` into pieces of at most 30 s, at the quietest places.
+
+    levels : loudness per frame, `LogMelFeatures.levels`
+
+    Returns (first, last + 1) of each piece, in order; a piece begins where the one before it ends.
+    """
+    bounds = [start]
+    while end - bounds[-1] > N_FRAMES:
+        first = bounds[-1] + N_FRAMES - _CUT_RANGE
+        near = levels[first - _CUT_FRAMES // 2 : bounds[-1] + N_FRAMES + _CUT_FRAMES // 2].astype(np.float64)
+        means = np.convolve(near, np.full(_CUT_FRAMES, 1 / _CUT_FRAMES), mode="valid")
+        # Of several quietest places the last one makes the longest piece.
+        bounds.append(first + len(means) - 1 - int(means[::-1].argmin()))
+    return list(pairwise([*bounds, end])) if end > start else []

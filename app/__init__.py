@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from app.audio import AudioError
     from app.pipeline import Run, SegmentStream, Transcriber, Transcript, load_model
     from kernels.device import DeviceError
-    from models.decoding import DecodeOptions, OptionsError
+    from models.options import DecodeOptions, OptionsError
     from models.results import Segment, Word
     from models.weights import WeightsError
 
@@ -37,9 +37,9 @@ __all__ = [
 
 _HOMES = {
     "AudioError": "app.audio",
-    "DecodeOptions": "models.decoding",
+    "DecodeOptions": "models.options",
     "DeviceError": "kernels.device",
-    "OptionsError": "models.decoding",
+    "OptionsError": "models.options",
     "Segment": "models.results",
     "WeightsError": "models.weights",
     "Word": "models.results",

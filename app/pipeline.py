@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from app.audio import AudioSource, array_blocks, open_audio
 from models.attention import Attention, BackendName, open_attention
-from models.decoding import DecodeOptions
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.longform import transcribe_batched, transcribe_windows
+from models.options import DecodeOptions
 from models.results import Segment
 from models.weights import LoadedWeights, load
 
@@ -179,7 +179,7 @@ class Transcriber:
 
         Raises:
             app.audio.AudioError: the audio cannot be read.
-            models.decoding.OptionsError: the options contradict each other or the model.
+            models.options.OptionsError: the options contradict each other or the model.
         """
         options = (options or DecodeOptions()).for_model(self.weights.model)
         with _source(audio, sample_rate, name, allow_truncated) as source:

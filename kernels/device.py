@@ -67,4 +67,28 @@ def open_device(name: DeviceName = "auto", workers: Workers | None = None) -> Op
         raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
     from kernels.emulator import Emulator
 
-    return Opened(Emulator(workers), "asked for" if name == "emulator" else obstacle)
+    emulator = Emulator(workers)
+    _check_against_reference(emulator)
+    return Opened(emulator, "asked for" if name == "emulator" else obstacle)
+
+
+def _check_against_reference(device: Device) -> None:
+    """Compare two rows with the reference: compiled code is kept on disk, and may be another version's."""
+    from kernels import reference
+
+    random = np.random.default_rng(0)
+    operands = c.Operands(
+        q=random.integers(-128, 128, (1, 2, c.HEAD_DIM)).astype(np.int8),
+        k=random.integers(-128, 128, (1, 72, c.HEAD_DIM)).astype(np.int8),
+        v=random.integers(-128, 128, (1, 72, c.HEAD_DIM)).astype(np.int8),
+        multiplier=np.array([[700, 900]], np.uint16),
+        shift=np.array([16], np.int32),
+        valid_keys=70,
+    )
+    for scores in ("int32", "int8"):
+        expected = reference.attention(operands, scores=scores)
+        if not np.array_equal(device.run(operands, scores=scores), expected):
+            raise DeviceError(
+                f"the {device.name} disagrees with the reference; if this is not a defect of it, numba's cache is "
+                "stale: remove __pycache__ beside kernels/emulator.py"
+            )

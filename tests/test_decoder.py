@@ -11,8 +11,9 @@ from whisper.decoding import DecodingOptions, decode
 from whisper.model import ModelDimensions, Whisper
 
 from models.decoder import CachedDecoder, TextCache
-from models.decoding import DecodeOptions, decode_with_fallback
+from models.decoding import decode_with_fallback
 from models.features import LogMelFeatures
+from models.options import DecodeOptions
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 

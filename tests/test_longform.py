@@ -13,9 +13,9 @@ import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
-from models.decoding import DecodeOptions
 from models.features import LogMelFeatures
 from models.longform import transcribe_batched, transcribe_windows
+from models.options import DecodeOptions
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 CHAPTER = SPEECH / "LibriSpeech" / "train-clean-100" / "19" / "198"

@@ -8,7 +8,7 @@ import pytest
 
 from app.pipeline import Run, Transcript
 from app.writers import FORMATS, Layout, formats, output_path, render, write
-from models.decoding import DecodeOptions
+from models.options import DecodeOptions
 from models.results import Segment, Word
 
 

@@ -15,7 +15,7 @@ from app.writers import Format, Layout, formats, output_path, render, write
 
 if TYPE_CHECKING:
     from app.pipeline import Transcriber, Transcript
-    from models.decoding import DecodeOptions
+    from models.options import DecodeOptions
 
 _FAILED = 1
 _USAGE = 2
@@ -163,7 +163,7 @@ def transcribe(
         if output_dir == "-" and len(choice) > 1:
             raise ValueError("standard output takes one format: -f txt, srt, vtt, tsv or json")
         inputs, problems = recordings(audio)
-        from models.decoding import DecodeOptions
+        from models.options import DecodeOptions
 
         options = DecodeOptions(
             task=str(task),
@@ -246,7 +246,7 @@ class _Job:
     def run(self, inputs: list[Recording], failed: int) -> int:
         """Transcribe one after the other; returns the exit code."""
         from app.audio import AudioError
-        from models.decoding import OptionsError
+        from models.options import OptionsError
 
         for done, recording in enumerate(inputs):
             try:
@@ -316,13 +316,12 @@ class _ProgressBar:
             unit="s",
             disable=not shown,
             leave=False,
-            bar_format="{desc}: {percentage:3.0f}% {bar} {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
-            total=float("inf"),
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
         )
 
     def update(self, done: float, total: float) -> None:
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        self._bar.total = round(total)
+        self._bar.update(round(done) - self._bar.n)
 
     def print(self, text: str) -> None:
         self._bar.clear()
@@ -345,7 +344,7 @@ def _load(
 ) -> Transcriber:
     from app.pipeline import load_model
     from kernels.device import DeviceError
-    from models.decoding import OptionsError
+    from models.options import OptionsError
     from models.weights import UnknownModelError, WeightsError
 
     try:

@@ -1,0 +1,135 @@
+"""Decoding options: openai-whisper's, checked against each other and against the model."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+
+__all__ = ["DecodeOptions", "OptionsError", "language_code"]
+
+
+class OptionsError(ValueError):
+    """Decoding options that contradict each other or the model; the message is one line."""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode: openai-whisper's options under its names, with its command line's defaults.
+
+    Two differ: decoding is greedy unless `beam_size` is given, as in its Python interface, and `seed` makes
+    sampling at temperatures over 0 reproducible (None draws from torch's global generator, as it does).
+    `clip_timestamps` is start,end,start,... in seconds, whose last end defaults to the end of the audio.
+
+    Raises OptionsError, a ValueError, where options contradict each other.
+    """
+
+    task: str = "transcribe"
+    language: str | None = None
+    temperature: float | tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    best_of: int | None = 5
+    beam_size: int | None = None
+    patience: float | None = None
+    length_penalty: float | None = None
+    suppress_tokens: str | tuple[int, ...] = "-1"
+    suppress_blank: bool = True
+    max_initial_timestamp: float | None = 1.0
+    without_timestamps: bool = False
+    initial_prompt: str | None = None
+    carry_initial_prompt: bool = False
+    condition_on_previous_text: bool = True
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    word_timestamps: bool = False
+    prepend_punctuations: str = "\"'“¿([{-"
+    append_punctuations: str = "\"'.。,，!！?？:：”)]}、"
+    clip_timestamps: str | tuple[float, ...] = "0"
+    hallucination_silence_threshold: float | None = None
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        temperatures, clips = self.temperatures, self.clips
+        contradictions = {
+            f"task must be transcribe or translate, not {self.task!r}": self.task
+            not in ("transcribe", "translate"),
+            "temperature must be one or more numbers of 0 or more": not temperatures
+            or not all(0 <= t < float("inf") for t in temperatures),
+            "best_of must be 1 or more": self.best_of is not None and self.best_of < 1,
+            "beam_size must be 1 or more": self.beam_size is not None and self.beam_size < 1,
+            "beam_size needs a temperature of 0": self.beam_size is not None and 0 not in temperatures,
+            "patience requires beam_size to be given": self.patience is not None and self.beam_size is None,
+            "patience times beam_size must round to 1 or more": (self.patience or 1) * (self.beam_size or 1)
+            <= 0.5,
+            "length_penalty (alpha) must be between 0 and 1": self.length_penalty is not None
+            and not 0 <= self.length_penalty <= 1,
+            "hallucination_silence_threshold requires word_timestamps": not self.word_timestamps
+            and self.hallucination_silence_threshold is not None,
+            "clip_timestamps must be seconds in ascending order": any(t < 0 or t != t for t in clips)
+            or any(b < a for a, b in pairwise(clips)),
+        }
+        for message, holds in contradictions.items():
+            if holds:
+                raise OptionsError(message)
+        _ = self.suppressed
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try in turn."""
+        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+
+    @property
+    def clips(self) -> tuple[float, ...]:
+        """`clip_timestamps` as seconds."""
+        if not isinstance(self.clip_timestamps, str):
+            return self.clip_timestamps
+        try:
+            return tuple(float(t) for t in self.clip_timestamps.split(",")) if self.clip_timestamps else ()
+        except ValueError:
+            raise OptionsError(
+                f"clip_timestamps is not a list of seconds: {self.clip_timestamps!r}"
+            ) from None
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """`suppress_tokens` as token ids; -1 stands for whisper's non-speech symbols."""
+        if not isinstance(self.suppress_tokens, str):
+            return self.suppress_tokens
+        try:
+            return tuple(int(t) for t in self.suppress_tokens.split(",")) if self.suppress_tokens else ()
+        except ValueError:
+            raise OptionsError(f"suppress_tokens is not a list of ids: {self.suppress_tokens!r}") from None
+
+    def for_model(self, model: Any) -> DecodeOptions:
+        """These options with the language as a code, English where the model knows nothing else.
+
+        Raises OptionsError where the model cannot do what they ask for.
+        """
+        language = None if self.language is None else language_code(self.language)
+        if not model.is_multilingual:
+            if self.task == "translate":
+                raise OptionsError("an English-only model cannot translate; choose a multilingual model")
+            if language not in (None, "en"):
+                raise OptionsError(f"an English-only model cannot transcribe {LANGUAGES[language]}")
+            language = "en"
+        elif language is not None and language not in list(LANGUAGES)[: model.num_languages]:
+            raise OptionsError(f"this model does not know {LANGUAGES[language]}")
+        unknown = [t for t in self.suppressed if not -1 <= t < model.dims.n_vocab]
+        if unknown:
+            raise OptionsError(f"suppress_tokens names a token that the model does not have: {unknown[0]}")
+        return self if language == self.language else replace(self, language=language)
+
+
+def language_code(language: str) -> str:
+    """Whisper's code of a language given by code or English name. Raises OptionsError with a suggestion."""
+    name = language.lower()
+    if name in LANGUAGES:
+        return name
+    if name in TO_LANGUAGE_CODE:
+        return str(TO_LANGUAGE_CODE[name])
+    close = difflib.get_close_matches(name, [*LANGUAGES, *TO_LANGUAGE_CODE], n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise OptionsError(f"unknown language {language!r}{hint}")

@@ -1,0 +1,405 @@
+"""What the contract promises, shown on the reference: that it is attention, and that nothing overflows."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kernels import contract as c
+from kernels import reference
+from kernels.contract import ContractError, Operands, ScoreType, exp2_mantissa, exponent_table
+from kernels.quantise import quantise
+
+Floats = npt.NDArray[np.float64]
+
+
+COMBINATIONS: list[tuple[ScoreType, int, int]] = [
+    ("int32", 64, 16),
+    ("int8", 64, 8),
+    ("int32", 128, 8),
+    ("int8", 128, 16),
+    ("int32", 256, 16),
+    ("int8", 256, 8),
+]
+"""Every kind of score with every tile size, and either output width with each of both."""
+
+
+def random_operands(
+    seed: int,
+    *,
+    heads: int = 1,
+    rows: int = 2,
+    keys: int = 300,
+    multiplier: tuple[int, int] = (1, c.MULTIPLIER_MAX),
+    shift: tuple[int, int] = (c.SHIFT_MIN, c.SHIFT_MAX),
+) -> Operands:
+    """Uniform over all that the contract allows, with keys padded to whole tiles of 256 by garbage."""
+    rng = np.random.default_rng(seed)
+    padded = -(-keys // 256) * 256
+
+    def int8(*shape: int) -> npt.NDArray[np.int8]:
+        return rng.integers(-128, 128, shape, dtype=np.int8)
+
+    return Operands(
+        q=int8(heads, rows, c.HEAD_DIM),
+        k=int8(heads, padded, c.HEAD_DIM),
+        v=int8(heads, padded, c.HEAD_DIM),
+        multiplier=rng.integers(*multiplier, (heads, rows), dtype=np.uint16, endpoint=True),
+        shift=rng.integers(*shift, heads, dtype=np.int32, endpoint=True),
+        valid_keys=keys,
+    )
+
+
+def gaussian_operands(
+    seed: int,
+    scores: ScoreType,
+    *,
+    heads: int = 1,
+    rows: int = 2,
+    keys: int = 300,
+    spread: float = 2.0,
+) -> Operands:
+    """Quantised normal data whose logits have a standard deviation of `spread`: neither flat nor one-hot."""
+    rng = np.random.default_rng(seed)
+    q, k, v = (rng.standard_normal((heads, n, c.HEAD_DIM)).astype(np.float32) for n in (rows, keys, keys))
+    return quantise(np.float32(spread) * q, k, v, scores).operands
+
+
+def constant_operands(q: int, k: int, v: int, *, keys: int, multiplier: int, shift: int) -> Operands:
+    """One row of one head, everywhere the same."""
+    return Operands(
+        q=np.full((1, 1, c.HEAD_DIM), q, np.int8),
+        k=np.full((1, keys, c.HEAD_DIM), k, np.int8),
+        v=np.full((1, keys, c.HEAD_DIM), v, np.int8),
+        multiplier=np.full((1, 1), multiplier, np.uint16),
+        shift=np.full(1, shift, np.int32),
+        valid_keys=keys,
+    )
+
+
+def two_levels(scores: ScoreType, keys: int = 4034) -> Operands:
+    """All but the last two keys at one score; those lift the exponent by 29, 30 and 31, one row for each.
+
+    By then the accumulator of 63 tiles is so large that the farthest merges still leave one unit of it.
+    """
+    operands = random_operands(29, rows=3, keys=keys)
+    for x in (operands.q, operands.k):
+        x[...] = 0
+    octaves = np.array([29, 30, 31])
+    operands.q[0, :, 0] = octaves * 256 // c.INT8_SCORE_STEP if scores == "int8" else 4 * octaves
+    operands.multiplier[...], operands.shift[...] = (64, 6) if scores == "int8" else (256, 2)
+    operands.q[0, :, 1] = 1
+    operands.k[0, keys - 2 : keys, 0] = 1
+    operands.k[0, keys - 1, 1] = -1
+    operands.v[0, : keys - 2, ::2] = -128
+    operands.v[0, : keys - 2, 1::2] = 127
+    return operands
+
+
+def exact_attention(
+    operands: Operands, scores: ScoreType, tile_size: int, output_bits: int
+) -> tuple[Floats, Floats]:
+    """Softmax attention of the operands in float64, and by how much the contract may differ from it.
+
+    The result and the bound are (heads, rows, 64), in steps of the values. For `int8` the scores are taken as that
+    kernel holds them. The bound adds up, for each output:
+    a weight that is off by its logit's rounding (half of 1/256 octave), by the polynomial (1.2e-4) and by its own
+    rounding (half of 1/2047 of its tile's ceiling), and moves the mean as far as its value lies from it;
+    half a unit of the accumulator and of the sum for each merge; the reciprocal's floor; the output's rounding.
+    """
+    valid = operands.valid_keys
+    s = operands.q.astype(np.int64) @ operands.k[:, :valid].astype(np.int64).transpose(0, 2, 1)
+    x = s * operands.multiplier[:, :, None] / np.exp2(operands.shift)[:, None, None]
+    if scores == "int8":
+        x = np.clip(np.floor(x + 0.5), -128, 127) * c.INT8_SCORE_STEP
+        logit_slack = 0.0
+    else:
+        logit_slack = 0.5 / 256
+    x /= 256
+    top = x.max(-1, keepdims=True)
+    w = np.exp2(x - top)
+    v = operands.v[:, None, :valid].astype(np.float64)
+    exact: Floats = (w[..., None] * v).sum(2) / w.sum(2)[..., None]
+
+    starts = range(0, valid, tile_size)
+    tops = np.stack([x[..., start : start + tile_size].max(-1) for start in starts], -1)
+    # 1/2047 of each tile's ceiling, which the logit's rounding may have lifted to the next octave
+    unit = np.exp2(np.ceil(tops + logit_slack) - top) / c.PROBABILITY_MAX
+    relative = 2**logit_slack * (1 + 1.2e-4) - 1
+    error = relative * w + 0.5 * np.repeat(unit, tile_size, -1)[..., :valid]
+    total, doubt = w.sum(-1), error.sum(-1)
+    merges = len(starts) - 1
+    highest = unit.max(-1)
+    least_unit = np.exp2(np.ceil(top[..., 0] - logit_slack) - top[..., 0]) / c.PROBABILITY_MAX
+    least = (total - doubt)[..., None]
+    most = 128 * (total + doubt + merges * highest) / least_unit
+    bound = (error[..., None] * abs(v - exact[:, :, None])).sum(2) / least
+    bound += merges * highest[..., None] / least
+    bound += abs(exact) * most[..., None] / 2.0**c.RECIPROCAL_BITS
+    bound += 0.5 / (1 << (output_bits - 8))
+    return exact, bound
+
+
+@pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
+@pytest.mark.parametrize(("rows", "keys", "spread"), [(2, 1500, 2.0), (2, 300, 0.3), (2, 700, 6.0)])
+def test_the_reference_is_softmax_attention(
+    rows: int, keys: int, spread: float, scores: ScoreType, tile_size: int, output_bits: int
+) -> None:
+    operands = gaussian_operands(keys, scores, rows=rows, keys=keys, spread=spread)
+    exact, bound = exact_attention(operands, scores, tile_size, output_bits)
+    step = 1 << (output_bits - 8)
+    got = reference.attention(operands, scores=scores, tile_size=tile_size, output_bits=output_bits) / step
+    assert (abs(got - exact) <= bound).all()
+    # The bound is the worst case of every weight; together they are far closer.
+    spread = exact.std()
+    assert (bound - 0.5 / step).max() < 0.25 * spread
+    # A uniform error of one output step has 0.29 of it as its root mean square.
+    assert np.sqrt(np.mean((got - exact) ** 2)) < 0.004 * spread + 0.32 / step
+
+
+@pytest.mark.parametrize("scores", ["int32", "int8"])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_reference_is_softmax_attention_wherever_the_contract_allows(
+    seed: int, scores: ScoreType
+) -> None:
+    operands = random_operands(seed, rows=2, keys=257, shift=(2 + 4 * seed, 6 + 4 * seed))
+    exact, bound = exact_attention(operands, scores, 64, 16)
+    got = reference.attention(operands, scores=scores) / 256
+    assert (abs(got - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("scores", ["int32", "int8"])
+def test_merges_over_thirty_octaves_stay_softmax_attention(scores: ScoreType) -> None:
+    operands = two_levels(scores, keys=322)
+    exact, bound = exact_attention(operands, scores, 64, 16)
+    assert (abs(reference.attention(operands, scores=scores) / 256 - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("value", [-128, -1, 0, 1, 127])
+@pytest.mark.parametrize("output_bits", [16, 8])
+def test_equal_values_come_out_as_they_are(value: int, output_bits: int) -> None:
+    operands = replace(random_operands(7, keys=200), v=np.full((1, 256, c.HEAD_DIM), value, np.int8))
+    assert (reference.attention(operands, output_bits=output_bits) == value << (output_bits - 8)).all()
+
+
+def test_the_exponential_is_within_its_stated_error_and_falls() -> None:
+    table = exponent_table()
+    exact = c.EXP2_ONE * np.exp2(-np.arange(256) / 256)
+    assert table.dtype == np.int16
+    assert table.shape == (256,)
+    assert abs(table / exact - 1).max() < 1.2e-4
+    assert (np.diff(table) < 0).all()
+    np.testing.assert_array_equal(table, exp2_mantissa(np.arange(256)))
+    assert table[[0, 1, 127, 128, 255]].tolist() == [32752, 32664, 23220, 23157, 16419]
+    # Over the octave's seam the next step down is as large as any other: 2^(-1/256).
+    assert table[255] > c.EXP2_ONE / 2
+    assert abs(c.EXP2_ONE / 2 / table[255] - 2 ** (-1 / 256)) < 1.3e-4
+
+
+def test_the_polynomial_fits_lanes_of_16_bits_and_products_of_24() -> None:
+    c1, c2, c3 = c.EXP2_COEFFICIENTS
+    fraction = np.arange(256)
+    t3 = (fraction * c3 + 128) >> 8
+    t2 = (fraction * (c2 - t3) + 128) >> 8
+    for factor in (np.full(256, c3), c2 - t3, c1 - t2):
+        assert (0 <= factor).all()
+        assert factor.max() < 1 << 15
+        assert (fraction * factor + 128).max() < 1 << 24
+
+
+def test_weights_are_rounded_powers_of_two() -> None:
+    distance = np.arange(13 * 256)
+    weights = np.array([reference.weight(int(d)) for d in distance])
+    exact = c.PROBABILITY_MAX * np.exp2(-distance / 256)
+    assert (abs(weights - exact) <= 0.5 + 1.2e-4 * exact).all()
+    assert (np.diff(weights) <= 0).all()
+    assert (weights[0], weights[255], weights[256]) == (2047, 1026, 1024)
+    assert not weights[12 * 256 :].any()
+    assert reference.weight(1 << 29) == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "bits", "expected"),
+    [
+        (5, 0, 5),
+        (5, 1, 3),
+        (-5, 1, -2),
+        (6, 2, 2),
+        (-6, 2, -1),
+        (7, 3, 1),
+        (3, 3, 0),
+        (-4, 3, 0),
+        (-5, 3, -1),
+        (1 << 29, 30, 1),
+        ((1 << 29) - 1, 30, 0),
+        (-(1 << 30), 30, -1),
+        (1 << 30, 31, 0),
+        (-1, 1 << 28, 0),
+    ],
+)
+def test_merges_round_halves_up(x: int, bits: int, expected: int) -> None:
+    assert reference.shift_right(x, bits) == expected
+
+
+@pytest.mark.parametrize(
+    ("s", "multiplier", "shift", "expected"),
+    [
+        (6, 1, 2, 2),
+        (5, 1, 2, 1),
+        (-6, 1, 2, -1),
+        (-7, 1, 2, -2),
+        (127, 4, 2, 127),
+        (128, 4, 2, 128),
+        (-128, 4, 2, -128),
+        (-129, 4, 2, -129),
+        (1 << 20, 1023, 28, 4),
+    ],
+)
+def test_logits_round_halves_up_and_int8_saturates(
+    s: int, multiplier: int, shift: int, expected: int
+) -> None:
+    assert reference.logit(s, multiplier, shift, "int32") == expected
+    in_int8 = max(-128, min(127, expected)) * c.INT8_SCORE_STEP
+    assert reference.logit(s, multiplier, shift, "int8") == in_int8
+
+
+def test_worst_cases_reach_the_stated_ranges_and_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference itself raises where 32 bits do not hold a value."""
+    seen: list[int] = []
+    checked = reference._int32
+
+    def recorded(x: int) -> int:
+        seen.append(abs(checked(x)))
+        return x
+
+    monkeypatch.setattr(reference, "_int32", recorded)
+    for k in (-128, 127):
+        worst = constant_operands(-128, k, 0, keys=3, multiplier=c.MULTIPLIER_MAX, shift=c.SHIFT_MAX)
+        reference.attention(worst)
+        product = -128 * k * 64 * 1023
+        assert max(seen) == max(abs(product), product + (1 << 27))
+        seen.clear()
+    for v in (-128, 127):
+        worst = constant_operands(0, 0, v, keys=c.MAX_KEYS, multiplier=1, shift=2)
+        reference.attention(worst, tile_size=256)
+        assert {2047 * 128 * c.MAX_KEYS, 2047 * abs(v) * c.MAX_KEYS} <= set(seen)  # sum and accumulator
+        assert max(seen) == 2047 * 128 * c.MAX_KEYS
+        seen.clear()
+    # The last keys lift the exponent by 29 to 31 octaves over a full accumulator.
+    last_is_higher = two_levels("int32")
+    reference.attention(replace(last_is_higher, q=last_is_higher.q[:, 1:2], multiplier=np.uint16([[256]])))
+    assert max(seen) == 2047 * 128 * 63 * 64 + (1 << 29)
+
+
+@pytest.mark.parametrize("x", [(1 << 31) - 1, -(1 << 31)])
+def test_the_references_range_check_lets_32_bits_pass(x: int) -> None:
+    assert reference._int32(x) == x
+
+
+@pytest.mark.parametrize("x", [1 << 31, -(1 << 31) - 1])
+def test_the_references_range_check_can_fire(x: int) -> None:
+    with pytest.raises(AssertionError, match="does not fit in 32 bits"):
+        reference._int32(x)
+
+
+def test_the_references_score_check_can_fire() -> None:
+    assert reference.score([-128] * 64, [-128] * 64) == 1 << 20
+    with pytest.raises(AssertionError, match=r"passes 2\^20"):
+        reference.score([-129] * 64, [-128] * 64)
+
+
+def test_the_sum_is_never_so_small_that_its_reciprocal_passes_28_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sums: list[int] = []
+    output = reference.output
+
+    def recorded(accumulator: int, total: int, output_bits: int) -> int:
+        sums.append(total)
+        return output(accumulator, total, output_bits)
+
+    monkeypatch.setattr(reference, "output", recorded)
+    for seed in range(10):
+        reference.attention(random_operands(seed, keys=1 + 40 * seed))
+    # One key whose logit is 1/256 of an octave: the smallest weight that the highest key of a row can have.
+    operands = constant_operands(0, 0, 5, keys=1, multiplier=1, shift=2)
+    operands.q[0, 0, 0], operands.k[0, 0, 0] = 1, 4
+    assert (reference.attention(operands) == 5 * 256).all()
+    assert min(sums) == 1026 * 128
+    assert (1 << c.RECIPROCAL_BITS) // min(sums) < 1 << 28
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    return changes
+
+
+REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
+    "tile size": (96, {}, r"tile size 96: it has to be one of \(64, 128, 256\)"),
+    "no tile": (0, {}, "tile size 0"),
+    "q of two axes": (64, _with(q=np.zeros((3, 64), np.int8)), "q, k and v have to be"),
+    "k of two axes": (
+        64,
+        _with(k=np.zeros((256, 64), np.int8), v=np.zeros((256, 64), np.int8)),
+        "q, k and v have to be",
+    ),
+    "v unlike k": (64, _with(v=np.zeros((2, 255, 64), np.int8)), "k and v alike"),
+    "narrow q": (64, _with(q=np.zeros((2, 3, 32), np.int8)), r"64 wide: q is \(2, 3, 32\)"),
+    "narrow k and v": (
+        64,
+        _with(k=np.zeros((2, 256, 32), np.int8), v=np.zeros((2, 256, 32), np.int8)),
+        r"64 wide: .* k is \(2, 256, 32\)",
+    ),
+    "heads of k": (
+        64,
+        _with(k=np.zeros((3, 256, 64), np.int8), v=np.zeros((3, 256, 64), np.int8)),
+        r"k is \(3, 256, 64\)",
+    ),
+    "multiplier per head": (64, _with(multiplier=np.ones(2, np.uint16)), "one multiplier per row"),
+    "multipliers of other rows": (64, _with(multiplier=np.ones((2, 4), np.uint16)), "one multiplier per row"),
+    "one shift for all": (64, _with(shift=np.array(8, np.int32)), "one shift per head"),
+    "shift per row": (64, _with(shift=np.full((2, 3), 8, np.int32)), "one shift per head"),
+    "q uint8": (64, _with(q=np.zeros((2, 3, 64), np.uint8)), "q has to be int8, not uint8"),
+    "k float": (64, _with(k=np.zeros((2, 256, 64), np.float32)), "k has to be int8, not float32"),
+    "v int16": (64, _with(v=np.zeros((2, 256, 64), np.int16)), "v has to be int8, not int16"),
+    "multiplier int32": (64, _with(multiplier=np.ones((2, 3), np.int32)), "multiplier has to be uint16"),
+    "shift int64": (64, _with(shift=np.full(2, 8, np.int64)), "shift has to be int32, not int64"),
+    "no valid keys": (64, _with(valid_keys=0), "0 valid keys of 256"),
+    "more valid keys than keys": (64, _with(valid_keys=257), "257 valid keys of 256"),
+    "too many keys": (
+        64,
+        _with(k=np.zeros((2, 4097, 64), np.int8), v=np.zeros((2, 4097, 64), np.int8)),
+        "200 valid keys of 4097: 1 <= valid <= keys <= 4096",
+    ),
+    "multiplier 0": (64, _with(multiplier=np.uint16([[1, 1, 1], [1, 0, 1]])), r"outside 1\.\.1023"),
+    "multiplier 1024": (64, _with(multiplier=np.uint16([[1, 1, 1024], [1, 1, 1]])), r"outside 1\.\.1023"),
+    "shift 1": (64, _with(shift=np.int32([2, 1])), r"a shift is outside 2\.\.28"),
+    "shift 29": (64, _with(shift=np.int32([29, 28])), r"a shift is outside 2\.\.28"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_operands_outside_the_contract_are_refused(case: str) -> None:
+    tile_size, changes, message = REFUSED[case]
+    operands = random_operands(0, heads=2, rows=3, keys=200)
+    operands.check(64)
+    with pytest.raises(ContractError, match=message):
+        replace(operands, **changes).check(tile_size)
+    with pytest.raises(ContractError, match=message):
+        reference.attention(replace(operands, **changes), tile_size=tile_size)
+
+
+@pytest.mark.parametrize(("heads", "rows"), [(0, 3), (2, 0), (0, 0)])
+def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int) -> None:
+    operands = random_operands(0, heads=heads, rows=rows, keys=5)
+    assert reference.attention(operands).shape == (heads, rows, c.HEAD_DIM)
+
+
+@pytest.mark.parametrize("tile_size", c.TILE_SIZES)
+def test_the_limits_themselves_are_allowed(tile_size: int) -> None:
+    operands = random_operands(0, heads=2, rows=2, keys=c.MAX_KEYS)
+    operands.multiplier[...] = (1, 1023)
+    operands.shift[...] = (2, 28)
+    operands.check(tile_size)
+    replace(operands, valid_keys=1).check(tile_size)

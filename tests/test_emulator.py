@@ -1,0 +1,328 @@
+"""The emulator gives the reference's bits, whatever the contract allows, and so on any number of threads."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from test_contract import COMBINATIONS, constant_operands, gaussian_operands, random_operands, two_levels
+
+from kernels import contract as c
+from kernels import reference
+from kernels.contract import ContractError, Operands, ScoreType
+from kernels.device import DeviceError, npu_obstacle, open_device
+from kernels.emulator import Emulator
+from kernels.workers import Workers
+
+EMULATOR = Emulator(Workers(2))  # one for all tests, so that what a run leaves in its work space could show
+IMPLEMENTATIONS = [
+    pytest.param(reference.attention, id="reference"),
+    pytest.param(EMULATOR.run, id="emulator"),
+]
+Attention = Callable[..., npt.NDArray[np.int16]]
+compared: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def report_what_was_compared(request: pytest.FixtureRequest) -> Iterator[None]:
+    compared.clear()
+    yield
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        counts = ", ".join(f"{count:,} {what}" for what, count in compared.items())
+        reporter.write_line(f"\nemulator against reference, bit for bit: {counts}")
+
+
+def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, output_bits: int) -> None:
+    how = {"scores": scores, "tile_size": tile_size, "output_bits": output_bits}
+    expected = reference.attention(operands, **how)  # type: ignore[arg-type]
+    got = EMULATOR.run(operands, **how)  # type: ignore[arg-type]
+    assert got.dtype == np.int16
+    np.testing.assert_array_equal(got, expected)
+    rows = operands.q.shape[0] * operands.q.shape[1]
+    compared["runs"] += 1
+    compared["rows"] += rows
+    compared["(row, key tile) pairs"] += rows * -(-operands.valid_keys // tile_size)
+
+
+def hot_row(name: str) -> Operands:
+    operands = random_operands(11, rows=3, shift=(12, 12))
+    hot = getattr(operands, name)
+    cold = (hot // 32).astype(np.int8)
+    cold[0, 1] = hot[0, 1] // 2 + np.where(hot[0, 1] < 0, -64, 64)
+    return replace(operands, **{name: cold})
+
+
+def alternating() -> Operands:
+    operands = random_operands(12, rows=2, shift=(10, 10))
+    sign = np.where(np.arange(64) % 2, -128, 127).astype(np.int8)
+    flipped = np.where(np.arange(64) % 2, 127, -128).astype(np.int8)
+    k = np.where(np.arange(512)[:, None] % 3, sign, flipped)[None]
+    v = np.where(np.arange(512)[:, None] % 2, sign, flipped)[None]
+    return replace(operands, q=np.stack([sign, flipped])[None], k=k, v=v)
+
+
+def mixed_multipliers(scores: ScoreType) -> Operands:
+    operands = gaussian_operands(13, scores, rows=4)
+    operands.multiplier[...] = (1, 1023, 1, 1023)
+    return operands
+
+
+def mixed_shifts() -> Operands:
+    operands = random_operands(14, heads=2, rows=1, multiplier=(500, 1023))
+    operands.shift[...] = (2, 28)
+    return operands
+
+
+def stairs(scores: ScoreType, tile_size: int, octaves: list[int]) -> Operands:
+    """Keys whose tiles have these exponents: exactly in row 0, near them in row 1, their negatives in row 2.
+
+    In int8 they count in steps of the scores, not in octaves.
+    """
+    operands = random_operands(15, rows=3, keys=len(octaves) * tile_size - 7)
+    k, q = np.zeros_like(operands.k), np.zeros_like(operands.q)
+    k[0, : len(octaves) * tile_size, 0] = np.repeat(octaves, tile_size)
+    k[0, :, 1] = -(operands.k[0, :, 1].astype(np.int16) & 127)
+    k[0, ::tile_size, 1] = 0
+    q[0, :, 0], q[0, :, 1] = (16, 16, -16), (1, 3, 1)
+    operands.multiplier[...], operands.shift[...] = (64, 61, 64), 10 if scores == "int8" else 2
+    return replace(operands, q=q, k=k)
+
+
+def saturating(scores: ScoreType) -> Operands:
+    """Scores about the ends of INT8, all of a row at one end."""
+    operands = random_operands(16, rows=2)
+    operands.q[...], operands.k[..., 0] = 0, -120 - (operands.k[..., 0] & 7)
+    operands.q[0, :, 0] = (16, -16)
+    operands.multiplier[...], operands.shift[...] = 67, 10 if scores == "int8" else 6
+    return operands
+
+
+def ties(scores: ScoreType) -> Operands:
+    """Two weights of 2047, two of 1: their sum is 2^12, so that every other channel ends half-way, for 8 bits too."""
+    operands = random_operands(17, rows=1, keys=70)
+    operands.q[...], operands.k[...] = 0, 0
+    operands.q[0, 0, 0] = 16
+    operands.k[0, :, 0] = -128
+    operands.k[0, :4, 0] = (0, 0, -18, -18) if scores == "int8" else (0, 0, -11, -11)
+    operands.multiplier[...], operands.shift[...] = 64, 10 if scores == "int8" else 2
+    odd = operands.v[0, 0, ::2] | 1
+    operands.v[0, :4, ::2] = np.stack([odd, 0 * odd, odd, 0 * odd])
+    return operands
+
+
+CASES: dict[str, Callable[[ScoreType, int], Operands]] = {
+    "gaussian, 2 rows x 1500 keys": lambda s, _: gaussian_operands(1, s, heads=2, rows=1, keys=1500),
+    "gaussian, flat, 2 rows": lambda s, _: gaussian_operands(2, s, spread=0.05),
+    "gaussian, steep, 2 rows": lambda s, _: gaussian_operands(3, s, spread=8),
+    "any scale, 10 rows": lambda s, _: random_operands(4, heads=10, rows=1),
+    "any scale, 2 rows x 1500 keys": lambda s, _: random_operands(5, heads=2, rows=1, keys=1500),
+    "all -128, 1 row": lambda s, _: constant_operands(-128, -128, -128, keys=321, multiplier=1023, shift=2),
+    "all 127, 1 row": lambda s, _: constant_operands(127, 127, 127, keys=321, multiplier=1023, shift=2),
+    "least score, 1 row": lambda s, _: constant_operands(-128, 127, 127, keys=321, multiplier=1023, shift=2),
+    "smallest factor, 1 row": lambda s, _: constant_operands(
+        -128, 127, -128, keys=321, multiplier=1, shift=28
+    ),
+    "zeros, 1 row": lambda s, _: constant_operands(0, 0, 0, keys=321, multiplier=1, shift=2),
+    "zero scores, 1 row": lambda s, _: constant_operands(0, 0, -128, keys=321, multiplier=1, shift=2),
+    "one hot query, 3 rows": lambda s, _: hot_row("q"),
+    "one hot key, 3 rows": lambda s, _: hot_row("k"),
+    "alternating 127 and -128, 2 rows": lambda s, _: alternating(),
+    "multipliers 1 and 1023, 4 rows": lambda s, _: mixed_multipliers(s),
+    "shifts 2 and 28, 2 rows": lambda s, _: mixed_shifts(),
+    "scores about the ends of int8, 2 rows": lambda s, _: saturating(s),
+    "outputs half-way, 1 row": lambda s, _: ties(s),
+    "exponents rise, 3 rows x 8 tiles": lambda s, t: stairs(s, t, list(range(-8, 16, 3))),
+    "exponents fall, 3 rows x 8 tiles": lambda s, t: stairs(s, t, list(range(15, -9, -3))),
+    "exponents jump, 3 rows x 11 tiles": lambda s, t: stairs(
+        s, t, [0, 30, 0, -1, 61, 32, 29, 92, 127, -128, 127]
+    ),
+}
+
+
+@pytest.mark.parametrize("output_bits", [16, 8])
+@pytest.mark.parametrize("tile_size", c.TILE_SIZES)
+@pytest.mark.parametrize("scores", ["int32", "int8"])
+@pytest.mark.parametrize("case", CASES)
+def test_bits_are_the_references(case: str, scores: ScoreType, tile_size: int, output_bits: int) -> None:
+    assert_same_bits(CASES[case](scores, tile_size), scores, tile_size, output_bits)
+
+
+@pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
+def test_bits_over_as_many_keys_as_there_may_be(scores: ScoreType, tile_size: int, output_bits: int) -> None:
+    """Worst values throughout, then 3 rows whose exponent jumps by about 30 over a full accumulator."""
+    worst = constant_operands(-128, -128, -128, keys=c.MAX_KEYS, multiplier=1023, shift=2)
+    assert_same_bits(worst, scores, tile_size, output_bits)
+    assert_same_bits(two_levels(scores), scores, tile_size, output_bits)
+
+
+def test_the_stairs_have_the_exponents_that_they_claim() -> None:
+    octaves = [0, 30, 0, -1, 61]
+    operands = stairs("int32", 64, octaves)
+    q, k = (x[0].astype(int).tolist() for x in (operands.q, operands.k))
+    for start, octave in zip(range(0, 320, 64), octaves, strict=True):
+        keys = range(start, min(start + 64, operands.valid_keys))
+        z = [reference.logit(reference.score(q[0], k[j]), 64, 2, "int32") for j in keys]
+        assert -(-max(z) // 256) == octave
+        assert len(set(z)) > 10
+
+
+BOUNDARIES = [1, 2, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1499, 1500, 1535, 1536]
+
+
+@pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
+@pytest.mark.parametrize("keys", BOUNDARIES)
+def test_bits_at_every_boundary_of_the_valid_keys(
+    keys: int, scores: ScoreType, tile_size: int, output_bits: int
+) -> None:
+    operands = gaussian_operands(keys, scores, rows=1, keys=keys, spread=3)
+    assert_same_bits(operands, scores, tile_size, output_bits)
+
+
+def assert_same_bits_of_length(keys: int) -> None:
+    """One row, with garbage past the valid keys; the kind of run goes with the length."""
+    scores: ScoreType = "int8" if keys % 2 else "int32"
+    operands = random_operands(keys, rows=1, keys=keys, shift=(12, 22))
+    assert_same_bits(operands, scores, c.TILE_SIZES[keys // 2 % 3], 8 if keys // 6 % 2 else 16)
+
+
+@pytest.mark.parametrize("keys", np.random.default_rng(0).choice(np.arange(1, 1537), 36, replace=False))
+def test_bits_of_lengths_in_between(keys: int) -> None:
+    assert_same_bits_of_length(int(keys))
+
+
+@pytest.mark.slow
+def test_bits_of_every_length() -> None:
+    for keys in range(1, 1537):
+        assert_same_bits_of_length(keys)
+
+
+@pytest.mark.parametrize(("scores", "output_bits"), [("int32", 16), ("int8", 8)])
+@pytest.mark.parametrize("rows", [1, 127, 128, 129])
+def test_bits_at_every_boundary_of_the_rows(rows: int, scores: ScoreType, output_bits: int) -> None:
+    assert_same_bits(gaussian_operands(rows, scores, rows=rows, keys=66), scores, 64, output_bits)
+
+
+def test_runs_leave_nothing_behind() -> None:
+    """The same work space serves every length of a tile; a run sees none of the run before it."""
+    for tile_size in c.TILE_SIZES:
+        for keys in (1536, 1500, 1481, 3, 1536):
+            operands = gaussian_operands(keys, "int32", rows=3, keys=keys)
+            expected = Emulator(Workers(1)).run(operands, tile_size=tile_size)
+            np.testing.assert_array_equal(EMULATOR.run(operands, tile_size=tile_size), expected)
+
+
+@pytest.mark.parametrize("scores", ["int32", "int8"])
+def test_bits_depend_neither_on_threads_nor_on_how_heads_are_batched(scores: ScoreType) -> None:
+    operands = gaussian_operands(21, scores, heads=7, rows=130, keys=300)
+    together = Emulator(Workers(1)).run(operands, scores=scores)
+    assert len(np.unique(together)) > 1000
+    np.testing.assert_array_equal(Emulator(Workers(2)).run(operands, scores=scores), together)
+    for part in (slice(0, 1), slice(1, 4), slice(4, 7)):
+        some = replace(
+            operands,
+            q=operands.q[part],
+            k=operands.k[part],
+            v=operands.v[part],
+            multiplier=operands.multiplier[part],
+            shift=operands.shift[part],
+        )
+        np.testing.assert_array_equal(EMULATOR.run(some, scores=scores), together[part])
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_equal_heads_and_equal_rows_have_equal_results(attention: Attention) -> None:
+    one = gaussian_operands(22, "int32", rows=2, keys=150)
+    heads = {name: np.repeat(getattr(one, name), 3, 0) for name in ("q", "k", "v", "multiplier", "shift")}
+    result = attention(replace(one, **heads))
+    expected = attention(one)
+    np.testing.assert_array_equal(result, np.repeat(expected, 3, 0))
+    rows = replace(one, q=np.tile(one.q, (1, 2, 1)), multiplier=np.tile(one.multiplier, (1, 2)))
+    np.testing.assert_array_equal(attention(rows), np.tile(expected, (1, 2, 1)))
+    assert (expected[0, 0] != expected[0, 1]).any()
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("tile_size", c.TILE_SIZES)
+@pytest.mark.parametrize("scores", ["int32", "int8"])
+def test_what_lies_past_the_valid_keys_does_not_matter(
+    attention: Attention, scores: ScoreType, tile_size: int
+) -> None:
+    operands = gaussian_operands(23, scores, rows=2, keys=200)
+    expected = attention(operands, scores=scores, tile_size=tile_size)
+    rng = np.random.default_rng(23)
+    for name in ("k", "v"):
+        garbage = getattr(operands, name).copy()
+        garbage[:, 200:] = rng.integers(-128, 128, garbage[:, 200:].shape)
+        result = attention(replace(operands, **{name: garbage}), scores=scores, tile_size=tile_size)
+        np.testing.assert_array_equal(result, expected)
+    seen = attention(replace(operands, valid_keys=201), scores=scores, tile_size=tile_size)
+    assert (seen != expected).any()
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize("tile_size", c.TILE_SIZES)
+def test_the_order_of_keys_within_a_tile_does_not_matter(attention: Attention, tile_size: int) -> None:
+    operands = gaussian_operands(24, "int32", rows=2, keys=512)
+    rng = np.random.default_rng(24)
+    order = np.concatenate([start + rng.permutation(tile_size) for start in range(0, 512, tile_size)])
+    shuffled = replace(operands, k=operands.k[:, order], v=operands.v[:, order])
+    expected = attention(operands, tile_size=tile_size)
+    np.testing.assert_array_equal(attention(shuffled, tile_size=tile_size), expected)
+    mixed = replace(operands, v=operands.v[:, order])
+    assert (attention(mixed, tile_size=tile_size) != expected).any()
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("scores", "shift"), [("int32", 8), ("int8", 13)])
+@pytest.mark.parametrize("key", [-128, -64, 64])
+def test_a_row_of_logits_may_move_by_whole_octaves(
+    attention: Attention, scores: ScoreType, shift: int, key: int
+) -> None:
+    """Softmax is invariant to a shift; the contract keeps that to the bit for whole octaves."""
+    operands = random_operands(25, rows=2, keys=200, shift=(shift, shift))
+    operands.q[...] //= 4
+    operands.k[...] //= 4
+    operands.multiplier[...] = 64
+    assert 8 * c.INT8_SCORE_STEP % 256 == 0  # the move of the int8 scores below, by a multiple of 8
+    operands.q[..., 63], operands.k[..., 63] = 16, 0
+    expected = attention(operands, scores=scores)
+    operands.k[..., 63] = key
+    np.testing.assert_array_equal(attention(operands, scores=scores), expected)
+    operands.k[:, 100:, 63] = 0
+    assert (attention(operands, scores=scores) != expected).any()
+
+
+def test_operands_outside_the_contract_are_refused() -> None:
+    operands = random_operands(26)
+    with pytest.raises(ContractError, match="tile size 32"):
+        EMULATOR.run(operands, tile_size=32)
+    with pytest.raises(ContractError, match="valid keys"):
+        EMULATOR.run(replace(operands, valid_keys=0))
+
+
+def test_what_a_worker_raises_reaches_the_caller() -> None:
+    def work(i: int) -> None:
+        if i == 3:
+            raise ContractError("the third")
+
+    with pytest.raises(ContractError, match="the third"):
+        Workers(2).each(work, 5)
+
+
+def test_workers_do_everything_once() -> None:
+    done: Counter[int] = Counter()
+    Workers(2).each(lambda i: done.update([i]), 50)
+    assert done == Counter(range(50))
+
+
+def test_the_device_is_the_emulator_unless_there_is_an_npu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernels.device.glob.glob", lambda _: [])
+    assert npu_obstacle() == "there is no NPU here (/dev/accel/accel* is absent)"
+    auto, chosen = open_device("auto"), open_device("emulator")
+    assert (auto.device.name, auto.reason) == ("emulator", npu_obstacle())
+    assert (chosen.device.name, chosen.reason) == ("emulator", "asked for")
+    with pytest.raises(DeviceError, match=r"no NPU here.*--device emulator computes the same bits"):
+        open_device("npu")

@@ -1,0 +1,332 @@
+"""From real numbers to the contract's integers and back: what is lost, what is kept, what is refused."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kernels import contract as c
+from kernels.contract import ContractError, ScoreType
+from kernels.emulator import Emulator
+from kernels.quantise import Quantised, hadamard, quantise
+from kernels.workers import Workers
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+SCORES: list[ScoreType] = ["int32", "int8"]
+EMULATOR = Emulator(Workers(2))
+HADAMARD = hadamard().astype(np.float64)
+
+
+def normal(seed: int, *shape: int) -> Floats:
+    return np.random.default_rng(seed).standard_normal((*shape, c.HEAD_DIM)).astype(np.float32)
+
+
+def layer(seed: int, heads: int = 2, rows: int = 40, keys: int = 300) -> tuple[Floats, Floats, Floats]:
+    """Normal data with channels, rows and heads of different sizes, and keys that are off centre."""
+    rng = np.random.default_rng(seed)
+    q, k, v = normal(seed, heads, rows), normal(seed + 1, heads, keys), normal(seed + 2, heads, keys)
+    q *= np.exp2(rng.uniform(-6, 2, (heads, rows, 1))).astype(np.float32)
+    k = k * np.exp2(rng.uniform(-2, 1, (heads, 1, 64))).astype(np.float32) + normal(seed + 3, heads, 1) * 3
+    v *= np.exp2(rng.uniform(-3, 3, (heads, 1, 64))).astype(np.float32)
+    return q, k, v
+
+
+def centred(k: Floats) -> Doubles:
+    """The keys as they are quantised: rotated, without their mean."""
+    rotated = k.astype(np.float64) @ HADAMARD
+    return rotated - rotated.mean(-2, keepdims=True)
+
+
+def logit_units(k: Floats, quantised: Quantised, scores: ScoreType) -> Doubles:
+    """Logits per unit of (integer queries * multiplier) . (integer keys), before the shift: (heads, 1, 1)."""
+    key_step = abs(centred(k)).max((-2, -1)) / 127
+    unit = key_step * math.log2(math.e) / 8 * 256 / (c.INT8_SCORE_STEP if scores == "int8" else 1)
+    return (unit * np.exp2(quantised.operands.shift))[:, None, None]
+
+
+def softmax_attention(q: Floats, k: Floats, v: Floats) -> Doubles:
+    logits = q.astype(np.float64) @ k.astype(np.float64).swapaxes(-1, -2) / 8
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    result: Doubles = p / p.sum(-1, keepdims=True) @ v.astype(np.float64)
+    return result
+
+
+def integer_attention(q: Floats, k: Floats, v: Floats, scores: ScoreType = "int32") -> Floats:
+    quantised = quantise(q, k, v, scores)
+    result = np.full(q.shape, np.nan, np.float32)
+    quantised.dequantise(EMULATOR.run(quantised.operands, scores=scores), result)
+    return result
+
+
+def relative_error(got: Floats, exact: Doubles) -> float:
+    return float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+
+
+def assert_same(a: Quantised, b: Quantised) -> None:
+    for name in ("q", "k", "v", "multiplier", "shift", "valid_keys"):
+        np.testing.assert_array_equal(getattr(a.operands, name), getattr(b.operands, name))
+    np.testing.assert_array_equal(a.value_scale, b.value_scale)
+
+
+def test_the_hadamard_matrix_is_orthonormal_and_keeps_dot_products() -> None:
+    h = hadamard()
+    assert h.dtype == np.float32
+    np.testing.assert_array_equal(abs(h), 1 / 8)
+    np.testing.assert_array_equal(h @ h.T, np.eye(64))
+    np.testing.assert_array_equal(h, h.T)
+    q, k = normal(1, 50), normal(2, 50)
+    np.testing.assert_allclose((q @ h) @ (k @ h).T, q @ k.T, atol=1e-4)
+
+
+def test_values_lie_within_half_a_step_and_use_the_whole_range() -> None:
+    q, k, v = layer(1)
+    quantised = quantise(q, k, v)
+    scale = quantised.value_scale.astype(np.float64)[:, None]
+    integers = quantised.operands.v[:, :300].astype(np.int64)
+    assert (abs(v - integers * scale) <= 0.5 * scale * (1 + 1e-4)).all()
+    assert (abs(integers).max(1) == 127).all()
+    np.testing.assert_allclose(quantised.value_scale * 127, abs(v).max(1), rtol=1e-6)
+
+
+def test_keys_lie_within_half_a_step_and_use_the_whole_range() -> None:
+    q, k, v = layer(2)
+    integers = quantise(q, k, v).operands.k[:, :300].astype(np.int64)
+    step = abs(centred(k)).max((1, 2), keepdims=True) / 127
+    assert (abs(centred(k) - integers * step) <= 0.5 * step * (1 + 1e-3)).all()
+    assert (abs(integers).max((1, 2)) == 127).all()
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_queries_lie_within_half_a_step_that_their_multiplier_states_exactly(scores: ScoreType) -> None:
+    q, k, v = layer(3)
+    quantised = quantise(q, k, v, scores)
+    multiplier = quantised.operands.multiplier[..., None].astype(np.float64)
+    units = logit_units(k, quantised, scores)
+    step = multiplier / units  # of each row: its multiplier, by the shift and the keys' step
+    integers = quantised.operands.q.astype(np.int64)
+    rotated = q.astype(np.float64) @ HADAMARD
+    assert (abs(rotated - integers * step) <= 0.5 * step * (1 + 1e-3)).all()
+    # The step is the next exact one over the row's own: no row is clipped, none is coarser than need be.
+    own = abs(rotated).max(-1, keepdims=True) / 127
+    assert (own <= step * (1 + 1e-5)).all()
+    assert (step < own + (1 + 1e-3) / units).all()
+    assert len(np.unique(multiplier)) > 20
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_the_largest_multiplier_of_a_head_uses_its_ten_bits(scores: ScoreType) -> None:
+    for seed in range(8):
+        operands = quantise(*layer(seed), scores).operands
+        assert (operands.shift < c.SHIFT_MAX).all()
+        assert ((511 <= operands.multiplier.max(1)) & (operands.multiplier.max(1) <= 1023)).all()
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_integer_scores_are_the_real_logits(scores: ScoreType) -> None:
+    q, k, v = layer(4)
+    operands = quantise(q, k, v, scores).operands
+    s = operands.q.astype(np.int64) @ operands.k[:, :300].astype(np.int64).swapaxes(1, 2)
+    octaves = s * operands.multiplier[..., None] / np.exp2(operands.shift)[:, None, None] / 256
+    if scores == "int8":
+        octaves *= c.INT8_SCORE_STEP
+    exact = (q.astype(np.float64) @ HADAMARD) @ centred(k).swapaxes(1, 2) / 8 * math.log2(math.e)
+    # measured: 0.012
+    assert np.linalg.norm(octaves - exact) < 0.014 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize(
+    ("scores", "spread", "bound"),
+    [
+        # Measured: 0.0113, 0.0162, 0.0285, 0.0309 and 0.133, 0.129, 0.119, 0.093.
+        pytest.param("int32", 0.5, 0.013, id="int32, nearly flat"),
+        pytest.param("int32", 1.0, 0.019, id="int32"),
+        pytest.param("int32", 2.0, 0.033, id="int32, steep"),
+        pytest.param("int32", 3.0, 0.036, id="int32, steeper"),
+        pytest.param("int8", 0.5, 0.155, id="int8, nearly flat"),
+        pytest.param("int8", 1.0, 0.15, id="int8"),
+        pytest.param("int8", 2.0, 0.14, id="int8, steep"),
+        pytest.param("int8", 3.0, 0.11, id="int8, steeper"),
+    ],
+)
+def test_attention_of_normal_data_is_softmax_attention(
+    scores: ScoreType, spread: float, bound: float
+) -> None:
+    """The bounds are what was measured with a margin of about a sixth."""
+    q, k, v = np.float32(spread) * normal(5, 2, 40), normal(6, 2, 1500), normal(7, 2, 1500)
+    error = relative_error(integer_attention(q, k, v, scores), softmax_attention(q, k, v))
+    assert error < bound
+
+
+def test_attention_of_uneven_data_is_softmax_attention() -> None:
+    q, k, v = layer(8, rows=60, keys=700)
+    # measured: 0.016
+    assert relative_error(integer_attention(q, k, v), softmax_attention(q, k, v)) < 0.020
+
+
+def test_an_offset_common_to_all_keys_changes_nothing() -> None:
+    q, k, v = normal(9, 1, 30), normal(10, 1, 400), normal(11, 1, 400)
+    offset = 100 * normal(12, 1, 1)
+    plain, moved = integer_attention(q, k, v), integer_attention(q, k + offset, v)
+    assert relative_error(moved, softmax_attention(q, k, v)) < 0.018
+    assert relative_error(moved, plain.astype(np.float64)) < 2e-3
+
+
+def test_an_outlying_channel_costs_little() -> None:
+    """Without the rotation a channel of 30 times the size leaves the others 4 of 127 steps."""
+    q, k, v = normal(13, 1, 30), normal(14, 1, 400), normal(15, 1, 400)
+    q[..., 7] /= 30
+    k[..., 7] *= 30
+    # measured: 0.041
+    assert relative_error(integer_attention(q, k, v), softmax_attention(q, k, v)) < 0.05
+
+
+def test_a_query_of_zeros_averages_the_values() -> None:
+    q, k, v = normal(16, 1, 3), normal(17, 1, 100), normal(18, 1, 100)
+    q[0, 1] = 0
+    operands = quantise(q, k, v).operands
+    assert not operands.q[0, 1].any()
+    assert operands.multiplier[0, 1] == 1
+    exact = softmax_attention(q, k, v)
+    np.testing.assert_allclose(integer_attention(q, k, v)[0, 1], exact[0, 1], atol=2e-3)
+    assert relative_error(integer_attention(q, k, v), exact) < 0.03
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_a_head_of_zeros_gives_zeros_and_leaves_its_neighbours_alone(scores: ScoreType) -> None:
+    q, k, v = normal(19, 3, 5), normal(20, 3, 70), normal(21, 3, 70)
+    expected = integer_attention(q, k, v, scores)
+    for x in (q, k, v):
+        x[1] = 0
+    expected[1] = 0
+    np.testing.assert_array_equal(integer_attention(q, k, v, scores), expected)
+
+
+@pytest.mark.parametrize("keys", [1, 100])
+def test_keys_that_are_all_alike_average_the_values(keys: int) -> None:
+    q, v = normal(22, 1, 4), normal(23, 1, keys)
+    k = np.repeat(normal(24, 1, 1), keys, 1)
+    np.testing.assert_allclose(integer_attention(q, k, v), softmax_attention(q, k, v), atol=4e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_values_of_any_size_are_kept(scale: float) -> None:
+    q, k, v = normal(25, 1, 10), normal(26, 1, 300), np.float32(scale) * normal(27, 1, 300)
+    assert relative_error(integer_attention(q, k, v), softmax_attention(q, k, v)) < 0.018
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
+def test_only_the_product_of_queries_and_keys_counts(scale: float) -> None:
+    q, k, v = normal(28, 1, 10), normal(29, 1, 300), normal(30, 1, 300)
+    scaled = integer_attention(np.float32(scale) * q, k / np.float32(scale), v)
+    assert relative_error(scaled, softmax_attention(q, k, v)) < 0.018
+
+
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("scale", [1e-3, 1e-10, 1e-30])
+def test_tiny_scores_average_the_values(scale: float, scores: ScoreType) -> None:
+    q, k, v = (
+        np.float32(scale) * normal(31, 1, 10),
+        np.float32(scale) * normal(32, 1, 300),
+        normal(33, 1, 300),
+    )
+    assert relative_error(integer_attention(q, k, v, scores), softmax_attention(q, k, v)) < 0.018
+
+
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("scale", [30, 1e3, 1e5, 1e15, 1e30])
+def test_queries_keep_their_direction_however_large_the_scores(scale: float, scores: ScoreType) -> None:
+    """Where the logits pass what multiplier and shift can say, softmax is one-hot, and it has to hit the right key."""
+    q, k, v = (
+        np.float32(scale) * normal(34, 1, 20),
+        np.float32(scale) * normal(35, 1, 300),
+        normal(36, 1, 300),
+    )
+    integers = quantise(q, k, v, scores).operands.q[0].astype(np.float64)
+    rotated = q[0].astype(np.float64) @ HADAMARD
+    cosine = (
+        (integers * rotated).sum(-1) / np.linalg.norm(integers, axis=-1) / np.linalg.norm(rotated, axis=-1)
+    )
+    assert cosine.min() > 0.9999
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["queries", "keys", "values"])
+def test_what_is_not_finite_is_refused(which: str, value: float, place: str) -> None:
+    arrays = {"queries": normal(37, 2, 9), "keys": normal(38, 2, 70), "values": normal(39, 2, 70)}
+    flat = arrays[which].reshape(-1)
+    flat[{"first": 0, "middle": len(flat) // 2 + 5, "last": -1}[place]] = value
+    for workers in (None, Workers(2)):
+        with pytest.raises(ContractError, match="not finite"):
+            quantise(*arrays.values(), workers=workers)
+
+
+@pytest.mark.parametrize("keys", [0, c.MAX_KEYS + 1])
+def test_no_keys_and_more_than_the_contract_allows_are_refused(keys: int) -> None:
+    with pytest.raises(ContractError, match=f"{keys} keys: the contract is for 1 to 4096"):
+        quantise(normal(1, 1, 2), normal(2, 1, keys), normal(3, 1, keys))
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "v"),
+    [
+        pytest.param((1, 4, 64), (1, 70, 64), (1, 69, 64), id="fewer values than keys"),
+        pytest.param((1, 4, 64), (2, 70, 64), (2, 70, 64), id="more heads of keys"),
+        pytest.param((1, 4, 64), (1, 70, 64), (2, 70, 64), id="more heads of values"),
+        pytest.param((1, 4, 32), (1, 70, 32), (1, 70, 32), id="narrow heads"),
+        pytest.param((1, 4, 64), (1, 70, 64), (1, 70, 32), id="narrow values"),
+    ],
+)
+def test_shapes_that_do_not_belong_together_are_refused(q: Any, k: Any, v: Any) -> None:
+    with pytest.raises(ContractError):
+        quantise(*(np.ones(shape, np.float32) for shape in (q, k, v)))
+
+
+@pytest.mark.parametrize(("keys", "padded"), [(1, 256), (256, 256), (257, 512), (1500, 1536), (4096, 4096)])
+def test_keys_and_values_are_padded_with_zeros_to_whole_tiles(keys: int, padded: int) -> None:
+    operands = quantise(normal(1, 2, 3), normal(2, 2, keys), normal(3, 2, keys)).operands
+    for tile_size in c.TILE_SIZES:
+        operands.check(tile_size)
+    assert operands.valid_keys == keys
+    assert operands.k.shape == operands.v.shape == (2, padded, 64)
+    assert not operands.k[:, keys:].any()
+    assert not operands.v[:, keys:].any()
+    assert operands.v[:, :keys].any()
+
+
+@pytest.mark.parametrize("workers", [None, Workers(1), Workers(2)], ids=["caller", "1 thread", "2 threads"])
+def test_strides_leading_axes_and_threads_change_nothing(workers: Workers | None) -> None:
+    """(windows, tokens, heads, 64), as a projection leaves them, seen as (windows, heads, tokens, 64)."""
+    views = [normal(seed, 2, tokens, 6).transpose(0, 2, 1, 3) for seed, tokens in ((1, 30), (2, 80), (3, 80))]
+    strided = quantise(*views, workers=workers)
+    assert strided.operands.q.shape == (12, 30, 64)
+    flat = [np.ascontiguousarray(x).reshape(12, -1, 64) for x in views]
+    assert_same(strided, quantise(*flat))
+    for h in range(12):
+        one = quantise(*(x[h] for x in flat))
+        np.testing.assert_array_equal(one.operands.q[0], strided.operands.q[h])
+        np.testing.assert_array_equal(one.operands.k[0], strided.operands.k[h])
+        np.testing.assert_array_equal(one.operands.v[0], strided.operands.v[h])
+        np.testing.assert_array_equal(one.operands.multiplier[0], strided.operands.multiplier[h])
+        np.testing.assert_array_equal(one.value_scale[0], strided.value_scale[h])
+        assert one.operands.shift[0] == strided.operands.shift[h]
+
+
+def test_the_inputs_are_left_alone() -> None:
+    arrays = layer(40)
+    copies = [x.copy() for x in arrays]
+    quantise(*arrays)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_dequantise_multiplies_by_the_channels_step_into_any_layout() -> None:
+    quantised = quantise(normal(1, 2, 3, 5), normal(2, 2, 3, 70), normal(3, 2, 3, 70))
+    output = np.random.default_rng(4).integers(-32768, 32768, (6, 5, 64), dtype=np.int16)
+    into = np.full((2, 5, 3, 64), np.nan, np.float32)
+    quantised.dequantise(output, into.transpose(0, 2, 1, 3))
+    expected = output.astype(np.float64) * quantised.value_scale[:, None] / 256
+    np.testing.assert_allclose(into.transpose(0, 2, 1, 3).reshape(6, 5, 64), expected, rtol=1e-6)

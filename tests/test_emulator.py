@@ -158,6 +158,20 @@ def test_bits_over_as_many_keys_as_there_may_be(scores: ScoreType, tile_size: in
     assert_same_bits(two_levels(scores), scores, tile_size, output_bits)
 
 
+def test_bits_of_every_weight() -> None:
+    """A row for each distance of two logits, from 0 to past 12 octaves; the output tells any two weights apart."""
+    distance = np.arange(12 * 256 + 20)
+    operands = random_operands(18, rows=len(distance), keys=2)
+    operands.q[...], operands.k[...], operands.v[...] = 0, 0, 0
+    operands.q[0, :, 0], operands.q[0, :, 1] = distance // 64, distance % 64
+    operands.k[0, 1, :2] = (-64, -1)
+    operands.v[0, 1] = 127
+    operands.multiplier[...], operands.shift[...] = 4, 2
+    assert_same_bits(operands, "int32", 64, 16)
+    weights = [reference.weight(int(d)) for d in distance]
+    assert len(np.unique(EMULATOR.run(operands))) == len(set(weights))
+
+
 def test_the_stairs_have_the_exponents_that_they_claim() -> None:
     octaves = [0, 30, 0, -1, 61]
     operands = stairs("int32", 64, octaves)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import _transcribe as command
+from datasets.utterance import Utterance
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:^    .*\n)+", README, re.MULTILINE)
+LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
+
+
+def test_the_first_screen_is_what_the_demonstration_prints(spoken: Utterance) -> None:
+    demo = next(block for block in BLOCKS if "make demo" in block).splitlines()
+    result = CliRunner().invoke(command, [str(spoken.audio), "--model", "tiny.en", "--backend", "int32"])
+    assert [line.strip() for line in demo[2:]] == result.stdout.splitlines()
+    if not list(Path("/dev/accel").glob("accel*")):
+        assert demo[1].strip() == result.stderr.strip()
+    assert "datasets/sample/harbour.flac --model tiny.en --backend int32" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python scripts/")])
+def test_each_script_has_the_options_that_it_is_shown_with(line: str) -> None:
+    _, script, *arguments = shlex.split(line)
+    done = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    options = [argument for argument in arguments if argument.startswith("--")]
+    assert all(option in done.stdout for option in options)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if ".venv/bin/transcribe " in line])
+def test_each_transcribe_command_has_the_options_that_it_is_shown_with(line: str) -> None:
+    arguments = shlex.split(line.split(".venv/bin/transcribe ")[1])
+    help_text = CliRunner().invoke(command, ["--help"]).stdout
+    options = [argument for argument in arguments if argument.startswith("-") and argument != "-"]
+    assert all(re.search(rf"(?<![\w-]){re.escape(option)}\b", help_text) for option in options)
+
+
+def test_each_target_that_is_named_is_one() -> None:
+    named = set(re.findall(r"`make ([a-z-]+)`", README))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test", "lint", "bench"} <= named <= targets
+
+
+def test_the_python_example_runs(spoken: Utterance, capsys: pytest.CaptureFixture[str]) -> None:
+    example = next(block for block in BLOCKS if "import app" in block)
+    lines = [line[4:] for line in example.splitlines()]
+    code = (
+        "\n".join(lines).replace('"base"', '"tiny.en"').replace('"audio.wav"', repr(os.fspath(spoken.audio)))
+    )
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("market is full of voices") == 2

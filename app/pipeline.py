@@ -142,6 +142,7 @@ class Transcriber:
     Attributes:
         weights: the Whisper model and where it came from.
         attention: the backend of the encoder's self-attention.
+        encoder: the model's encoder with that attention.
     """
 
     def __init__(self, weights: LoadedWeights, attention: Attention) -> None:
@@ -152,7 +153,7 @@ class Transcriber:
         """
         self.weights = weights
         self.attention = attention
-        self._encoder = Encoder(weights.model, attention)
+        self.encoder = Encoder(weights.model, attention)
 
     def stream(
         self,
@@ -203,7 +204,7 @@ class Transcriber:
             self.weights.model,
             features,
             options,
-            encode=self._encoder,
+            encode=self.encoder,
             on_progress=on_progress,
             on_language=stream._found,
             **extra,

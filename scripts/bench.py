@@ -49,7 +49,7 @@ def main() -> None:
     samples = load_audio(sample().audio)
     mel = LogMelFeatures([samples], plain.dims.n_mels).window(0, 3000)[None]
     options = DecodeOptions(temperature=0.0, language="en")
-    encoders = {name: transcriber._encoder for name, transcriber in transcribers.items()}
+    encoders = {name: transcriber.encoder for name, transcriber in transcribers.items()}
 
     def whisper_encoder() -> None:
         with torch.no_grad():

@@ -15,7 +15,7 @@ from datasets.utterance import Utterance
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:^    .*\n)+", README, re.MULTILINE)
+BLOCKS = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", README, re.MULTILINE)
 LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
 
 

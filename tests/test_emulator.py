@@ -12,7 +12,6 @@ from test_contract import COMBINATIONS, constant_operands, gaussian_operands, ra
 from kernels import contract as c
 from kernels import reference
 from kernels.contract import ContractError, Operands, ScoreType
-from kernels.device import DeviceError, npu_obstacle, open_device
 from kernels.emulator import Emulator
 from kernels.workers import Workers
 
@@ -29,10 +28,12 @@ compared: Counter[str] = Counter()
 def report_what_was_compared(request: pytest.FixtureRequest) -> Iterator[None]:
     compared.clear()
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
+    plugins = request.config.pluginmanager
+    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+    if reporter is not None and capture is not None:
         counts = ", ".join(f"{count:,} {what}" for what, count in compared.items())
-        reporter.write_line(f"\nemulator against reference, bit for bit: {counts}")
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(f"\nemulator against reference, bit for bit: {counts}")
 
 
 def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, output_bits: int) -> None:
@@ -330,13 +331,3 @@ def test_workers_do_everything_once() -> None:
     done: Counter[int] = Counter()
     Workers(2).each(lambda i: done.update([i]), 50)
     assert done == Counter(range(50))
-
-
-def test_the_device_is_the_emulator_unless_there_is_an_npu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.device.glob.glob", lambda _: [])
-    assert npu_obstacle() == "there is no NPU here (/dev/accel/accel* is absent)"
-    auto, chosen = open_device("auto"), open_device("emulator")
-    assert (auto.device.name, auto.reason) == ("emulator", npu_obstacle())
-    assert (chosen.device.name, chosen.reason) == ("emulator", "asked for")
-    with pytest.raises(DeviceError, match=r"no NPU here.*--device emulator computes the same bits"):
-        open_device("npu")

@@ -1,6 +1,5 @@
 """The encoder with each attention backend, against openai-whisper's own."""
 
-import glob
 import hashlib
 import math
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ from models.attention import BACKEND_NAMES, BackendName, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights import WeightsError, load
-
-SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 
 
 def published(name: str) -> Any:
@@ -56,13 +53,11 @@ def voice_like() -> Any:
     return 0.2 * tone * syllables + 0.002 * np.random.default_rng(0).standard_normal(len(t))
 
 
-def clips(count: int) -> Tensor:
+def clips(speech: Path, count: int) -> Tensor:
     """Windows of real speech: one famous clip, the others from as many speakers as there are."""
-    paths = [str(SPEECH / "misc" / "jfk.flac")]
-    found = sorted(glob.glob(str(SPEECH / "LibriSpeech" / "test-clean" / "*" / "*" / "*.flac")))
-    paths += found[:: max(1, len(found) // (count - 1))][: count - 1]
-    if len(paths) < count or not Path(paths[0]).exists():
-        pytest.skip(f"no speech at {SPEECH}")
+    found = sorted(speech.glob("LibriSpeech/test-clean/*/*/*.flac"))
+    paths = [speech / "misc" / "jfk.flac", *found[:: max(1, len(found) // (count - 1))][: count - 1]]
+    assert len(paths) == count
     return torch.stack([window(soundfile.read(path)[0]) for path in paths])
 
 
@@ -98,7 +93,9 @@ def small() -> Any:
 
 @pytest.fixture(scope="module", params=["voice-like tone", "speech"])
 def windows(request: pytest.FixtureRequest) -> Tensor:
-    return clips(2) if request.param == "speech" else window(voice_like())[None]
+    if request.param == "speech":
+        return clips(request.getfixturevalue("speech"), 2)
+    return window(voice_like())[None]
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +146,8 @@ def test_int8_is_worse_than_int32_on_tiny_en(
     assert 2 * relative_error(int32_states[:1], expected[:1]) < int8 < 0.06
 
 
-def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Any) -> None:
-    windows = clips(2)
+def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Any, speech: Path) -> None:
+    windows = clips(speech, 2)
     encoder = Encoder(tiny, open_attention("int32"))
     one_by_one = torch.cat([encoder(mel[None]) for mel in windows])
     # Another order of float32 sums may move a projection, and with it a quantised value by a step.
@@ -158,8 +155,8 @@ def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Any) -> None:
 
 
 @pytest.mark.slow
-def test_base_on_nine_clips() -> None:
-    model, windows = published("base"), clips(9)
+def test_base_on_nine_clips(speech: Path) -> None:
+    model, windows = published("base"), clips(speech, 9)
     with torch.no_grad():
         expected = model.encoder(windows)
     cpu = Encoder(model, open_attention("cpu"))(windows)

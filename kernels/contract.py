@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 HEAD_DIM = 64
-"""Width of a head: the channels of a query, key or value. Every Whisper model has 64."""
+"""Width of a head: the channels of a query or key. Every Whisper model has 64."""
+
+VALUE_WIDTHS = (64, 128)
+"""Columns of the values: a head's 64 channels, or those and 64 more that refine them (see `quantise`)."""
 
 TILE_SIZES = (64, 128, 256)
 """Keys per tile: each (row, key tile) pair has its own power-of-two exponent."""
@@ -32,6 +35,10 @@ SUM_FRACTION_BITS = 7
 
 OUTPUT_FRACTION_BITS = 8
 """Fraction bits of the INT16 output, in units of the value's quantisation step."""
+
+KEY_MULTIPLIER_MAX = 255
+KEY_SHIFT = 8
+"""A score is first scaled by its key's multiplier / 2^8."""
 
 MULTIPLIER_MAX = 1023
 """Scores are at most 2^20, so their product with a 10-bit multiplier fits in 32 bits."""
@@ -89,8 +96,9 @@ class Operands:
     Attributes:
         q: queries, int8, shape (n, rows, 64), as many values as the type has.
         k: keys, int8, shape (n, keys, 64), as many values as the type has.
-        v: values, int8, shape (n, keys, 64), as many values as the type has.
-        multiplier: uint16, shape (n, rows), 1..1023: with `shift` it turns an integer score into a base-2 logit.
+        v: values, int8, shape (n, keys, 64 or 128), as many values as the type has.
+        key_multiplier: uint8, shape (n, keys), 1..255: each key's own scale, in units of 1/256.
+        multiplier: uint16, shape (n, rows), 1..1023: with `shift` it turns a scaled score into a base-2 logit.
         shift: int32, shape (n,), 2..28.
         valid_keys: how many leading keys count; the rest is padding. 1..keys.
     """
@@ -98,36 +106,58 @@ class Operands:
     q: npt.NDArray[np.int8]
     k: npt.NDArray[np.int8]
     v: npt.NDArray[np.int8]
+    key_multiplier: npt.NDArray[np.uint8]
     multiplier: npt.NDArray[np.uint16]
     shift: npt.NDArray[np.int32]
     valid_keys: int
 
-    def check(self, tile_size: int) -> None:
+    def check(self, tile_size: int, scores: str = "int32", output_bits: int = 16) -> None:
         """Refuse what the contract does not allow.
 
         Args:
             tile_size: keys per tile.
+            scores: `int32` or `int8`.
+            output_bits: 16 or 8.
 
         Raises:
-            ContractError: shapes, dtypes or ranges are outside the contract.
+            ContractError: a choice, shapes, dtypes or ranges are outside the contract.
         """
         if tile_size not in TILE_SIZES:
             raise ContractError(f"tile size {tile_size}: it has to be one of {TILE_SIZES}")
-        if self.q.ndim != 3 or self.k.ndim != 3 or self.v.shape != self.k.shape:
-            raise ContractError("q, k and v have to be (heads, rows or keys, 64), k and v alike")
+        if scores not in ("int32", "int8"):
+            raise ContractError(f"scores {scores!r}: they are int32 or int8")
+        if output_bits not in (8, 16):
+            raise ContractError(f"output of {output_bits} bits: it has 8 or 16")
+        if self.q.ndim != 3 or self.k.ndim != 3 or self.v.ndim != 3:
+            raise ContractError("q, k and v have to be (heads, rows or keys, channels)")
         heads, rows, width = self.q.shape
         keys = self.k.shape[1]
         if width != HEAD_DIM or self.k.shape != (heads, keys, HEAD_DIM):
             raise ContractError(f"heads are {HEAD_DIM} wide: q is {self.q.shape}, k is {self.k.shape}")
+        if self.v.shape[:2] != (heads, keys) or self.v.shape[2] not in VALUE_WIDTHS:
+            raise ContractError(f"values are {VALUE_WIDTHS} wide, one for each key: v is {self.v.shape}")
         if self.multiplier.shape != (heads, rows) or self.shift.shape != (heads,):
             raise ContractError("there has to be one multiplier per row and one shift per head")
-        wanted = {"q": np.int8, "k": np.int8, "v": np.int8, "multiplier": np.uint16, "shift": np.int32}
+        if self.key_multiplier.shape != (heads, keys):
+            raise ContractError("there has to be one key multiplier per key")
+        wanted = {
+            "q": np.int8,
+            "k": np.int8,
+            "v": np.int8,
+            "key_multiplier": np.uint8,
+            "multiplier": np.uint16,
+            "shift": np.int32,
+        }
         for name, dtype in wanted.items():
             if getattr(self, name).dtype != dtype:
                 raise ContractError(f"{name} has to be {np.dtype(dtype)}, not {getattr(self, name).dtype}")
         if not 1 <= self.valid_keys <= keys <= MAX_KEYS:
             raise ContractError(f"{self.valid_keys} valid keys of {keys}: 1 <= valid <= keys <= {MAX_KEYS}")
-        if rows and not (1 <= self.multiplier.min() and self.multiplier.max() <= MULTIPLIER_MAX):
-            raise ContractError(f"a multiplier is outside 1..{MULTIPLIER_MAX}")
-        if heads and not (SHIFT_MIN <= self.shift.min() and self.shift.max() <= SHIFT_MAX):
-            raise ContractError(f"a shift is outside {SHIFT_MIN}..{SHIFT_MAX}")
+        ranges: dict[str, tuple[npt.NDArray[Any], int, int]] = {
+            "multiplier": (self.multiplier, 1, MULTIPLIER_MAX),
+            "key multiplier": (self.key_multiplier, 1, KEY_MULTIPLIER_MAX),
+            "shift": (self.shift, SHIFT_MIN, SHIFT_MAX),
+        }
+        for name, (values, low, high) in ranges.items():
+            if values.size and not (low <= values.min() and values.max() <= high):
+                raise ContractError(f"a {name} is outside {low}..{high}")

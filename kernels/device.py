@@ -33,7 +33,7 @@ class Device(Protocol):
         tile_size: int = 64,
         output_bits: int = 16,
     ) -> npt.NDArray[np.int16]:
-        """Attention of every head: int16, shape (n, rows, 64)."""
+        """Attention of every head: int16, shape (n, rows, 64 or 128)."""
         ...
 
 
@@ -81,6 +81,7 @@ def _check_against_reference(device: Device) -> None:
         q=random.integers(-128, 128, (1, 2, c.HEAD_DIM)).astype(np.int8),
         k=random.integers(-128, 128, (1, 72, c.HEAD_DIM)).astype(np.int8),
         v=random.integers(-128, 128, (1, 72, c.HEAD_DIM)).astype(np.int8),
+        key_multiplier=random.integers(1, 256, (1, 72)).astype(np.uint8),
         multiplier=np.array([[700, 900]], np.uint16),
         shift=np.array([16], np.int32),
         valid_keys=70,

@@ -28,6 +28,8 @@ _SUM_FRACTION_BITS = c.SUM_FRACTION_BITS
 _MERGE_SHIFT_MAX = c.MERGE_SHIFT_MAX
 _RECIPROCAL = 1 << c.RECIPROCAL_BITS
 _STEP = c.INT8_SCORE_STEP
+_KEY_SHIFT = c.KEY_SHIFT
+_KEY_HALF = 1 << (c.KEY_SHIFT - 1)
 _NEVER = -(1 << 30)
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -65,14 +67,14 @@ class Emulator:
             output_bits: 16 for the value's step / 256, 8 for the value's step.
 
         Returns:
-            int16, shape (n, rows, 64).
+            int16, shape (n, rows, 64 or 128): as many columns as the values have.
 
         Raises:
             kernels.contract.ContractError: operands outside the contract.
         """
-        operands.check(tile_size)
+        operands.check(tile_size, scores, output_bits)
         heads, rows, _ = operands.q.shape
-        out = np.empty((heads, rows, c.HEAD_DIM), np.int16)
+        out = np.empty((heads, rows, operands.v.shape[2]), np.int16)
 
         def head(h: int) -> None:
             self._head(operands, h, scores == "int8", tile_size, output_bits, out[h])
@@ -92,13 +94,14 @@ class Emulator:
         valid = operands.valid_keys
         tiles = -(-valid // tile_size)
         padded = tiles * tile_size
-        scratch = self._scratch(padded, tiles)
+        width = operands.v.shape[2]
+        scratch = self._scratch(padded, tiles, width)
         keys, values = scratch["keys"], scratch["values"]
         keys[:, :valid] = operands.k[h, :valid].T
         keys[:, valid:] = 0
         values[:valid] = operands.v[h, :valid]
         values[valid:] = 0
-        blocks = values.reshape(padded // _BLOCK, _BLOCK, c.HEAD_DIM)
+        blocks = values.reshape(padded // _BLOCK, _BLOCK, width)
         rows = operands.q.shape[1]
         for start in range(0, rows, _ROWS):
             n = min(_ROWS, rows - start)
@@ -108,6 +111,7 @@ class Emulator:
             p = scratch["weights"][:, :n]
             _weights(
                 s,
+                operands.key_multiplier[h],
                 operands.multiplier[h, start : start + n],
                 operands.shift[h],
                 valid,
@@ -130,30 +134,30 @@ class Emulator:
                 out[start : start + n],
             )
 
-    def _scratch(self, padded: int, tiles: int) -> dict[str, npt.NDArray[Any]]:
+    def _scratch(self, padded: int, tiles: int, width: int) -> dict[str, npt.NDArray[Any]]:
         """This thread's work space, kept from run to run."""
         kept: dict[Any, dict[str, npt.NDArray[Any]]] = self._local.__dict__
-        key = (padded, tiles)
+        key = (padded, tiles, width)
         if key not in kept:
             kept.clear()
             blocks = padded // _BLOCK
             kept[key] = {
                 "keys": np.empty((c.HEAD_DIM, padded), np.float32),
-                "values": np.empty((padded, c.HEAD_DIM), np.float32),
+                "values": np.empty((padded, width), np.float32),
                 "queries": np.empty((_ROWS, c.HEAD_DIM), np.float32),
                 "scores": np.empty((_ROWS, padded), np.float32),
                 "logits": np.empty(256, np.int32),
                 "weights": np.empty((blocks, _ROWS, _BLOCK), np.float32),
                 "exponents": np.empty((tiles, _ROWS), np.int32),
                 "sums": np.empty((tiles, _ROWS), np.int32),
-                "products": np.empty((blocks, _ROWS, c.HEAD_DIM), np.float32),
-                "accumulator": np.empty(c.HEAD_DIM, np.int32),
+                "products": np.empty((blocks, _ROWS, width), np.float32),
+                "accumulator": np.empty(width, np.int32),
             }
         return kept[key]
 
 
 @_jit
-def _weights(s, multiplier, shift, valid, tile_size, int8_scores, z, p, exponents, sums):  # type: ignore[no-untyped-def]
+def _weights(s, key_multiplier, multiplier, shift, valid, tile_size, int8_scores, z, p, exponents, sums):  # type: ignore[no-untyped-def]
     """Scores (rows, keys) to weights (blocks, rows, 64), with each tile's exponent and sum (tiles, rows)."""
     rows, padded = s.shape
     half = np.int32(1) << (shift - np.int32(1))
@@ -164,7 +168,9 @@ def _weights(s, multiplier, shift, valid, tile_size, int8_scores, z, p, exponent
             width = min(tile_size, valid - start)
             top = np.int32(-2147483648)
             for j in range(width):
-                x = (np.int32(s[r, start + j]) * m8 + half) >> shift
+                x = np.int32(s[r, start + j]) * np.int32(key_multiplier[start + j])
+                x = (x + np.int32(_KEY_HALF)) >> np.int32(_KEY_SHIFT)
+                x = (x * m8 + half) >> shift
                 z[j] = x
                 top = max(top, x)
             if int8_scores:
@@ -196,7 +202,7 @@ def _weights(s, multiplier, shift, valid, tile_size, int8_scores, z, p, exponent
 
 @_jit
 def _merge(products, exponents, sums, blocks_per_tile, output_bits, a, out):  # type: ignore[no-untyped-def]
-    """Merges the tiles' products (blocks, rows, 64) and sums into the requantised rows of `out`."""
+    """Merges the tiles' products (blocks, rows, 64 or 128) and sums into the requantised rows of `out`."""
     tiles = products.shape[0] // blocks_per_tile
     bits = np.int64(38) if output_bits == 8 else np.int64(30)
     limit = np.int64(1) << np.int64(output_bits - 1)

@@ -1,8 +1,9 @@
 """From real queries, keys and values to the contract's integers, and back.
 
 This step is ordinary float32 arithmetic on the host; the contract begins at the integers that it yields. Queries and
-keys are rotated; then all is symmetric INT8: one scale per query row, one per head for the keys (whose mean over the
-tokens is taken off first, which softmax does not see), one per channel of a head for the values.
+keys are rotated; then all is symmetric INT8: one scale per query row, one per key (whose mean over the tokens is taken
+off first, which softmax does not see), one per channel of a head for the values. Where values matter most they get 64
+more columns, which hold in INT8 what the first rounding left over.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Quantised:
 
     Attributes:
         operands: the contract's integers, keys and values padded to a whole number of 256.
-        value_scale: float32, shape (n, 64): the step of each value channel.
+        value_scale: float32, shape (n, 64 or 128): the step of each value column.
     """
 
     operands: c.Operands
@@ -56,12 +57,14 @@ class Quantised:
         """Write attention output as real numbers.
 
         Args:
-            output: the kernel's int16, shape (n, rows, 64).
+            output: the kernel's int16, shape (n, rows, 64 or 128).
             into: float32, shape (..., rows, 64), any strides, leading axes as those of the queries.
         """
         step = self.value_scale / np.float32(1 << c.OUTPUT_FRACTION_BITS)
         for h, place in enumerate(np.ndindex(into.shape[:-2])):
-            np.multiply(output[h], step[h], out=into[place])
+            np.multiply(output[h, :, : c.HEAD_DIM], step[h, : c.HEAD_DIM], out=into[place])
+            if output.shape[2] > c.HEAD_DIM:
+                into[place] += output[h, :, c.HEAD_DIM :] * step[h, c.HEAD_DIM :]
 
 
 def quantise(
@@ -70,6 +73,7 @@ def quantise(
     v: npt.NDArray[np.float32],
     scores: c.ScoreType = "int32",
     *,
+    fine_values: bool = False,
     workers: Workers | None = None,
 ) -> Quantised:
     """Quantise the heads of a layer.
@@ -79,17 +83,23 @@ def quantise(
         k: keys, float32, shape (..., keys, 64), any strides.
         v: values, float32, shape (..., keys, 64), any strides.
         scores: the kernel that the operands are for; `int8` scores count in steps of `INT8_SCORE_STEP`.
+        fine_values: give the values 64 more columns for what INT8 leaves over.
         workers: threads to share the heads among; none unless given.
 
     Returns:
         The operands, with keys and values padded with zeros to a multiple of the largest tile.
 
     Raises:
-        kernels.contract.ContractError: there are no keys, more than the contract allows, or values that are not
-            finite.
+        kernels.contract.ContractError: shapes that do not fit together, no keys or more than the contract allows,
+            numbers that are not finite.
     """
+    lead, rows = q.shape[:-2], q.shape[-2] if q.ndim > 1 else 0
+    if q.ndim < 2 or q.shape[-1] != c.HEAD_DIM:
+        raise c.ContractError(f"heads are {c.HEAD_DIM} wide: q is {q.shape}")
+    if k.shape != v.shape or k.shape[:-2] != lead or k.shape[-1] != c.HEAD_DIM:
+        raise c.ContractError(f"q, k and v do not fit together: {q.shape}, {k.shape}, {v.shape}")
     heads = list(np.ndindex(q.shape[:-2]))
-    rows, keys = q.shape[-2], k.shape[-2]
+    keys = k.shape[-2]
     padded = -(-keys // max(c.TILE_SIZES)) * max(c.TILE_SIZES)
     if not 1 <= padded <= c.MAX_KEYS:
         raise c.ContractError(f"{keys} keys: the contract is for 1 to {c.MAX_KEYS}")
@@ -97,24 +107,27 @@ def quantise(
     operands = c.Operands(
         q=np.empty((n, rows, c.HEAD_DIM), np.int8),
         k=np.zeros((n, padded, c.HEAD_DIM), np.int8),
-        v=np.zeros((n, padded, c.HEAD_DIM), np.int8),
+        v=np.zeros((n, padded, c.HEAD_DIM * (2 if fine_values else 1)), np.int8),
+        key_multiplier=np.ones((n, padded), np.uint8),
         multiplier=np.empty((n, rows), np.uint16),
         shift=np.empty(n, np.int32),
         valid_keys=keys,
     )
-    value_scale = np.empty((n, c.HEAD_DIM), np.float32)
+    value_scale = np.empty((n, operands.v.shape[2]), np.float32)
     logit = _LOGIT / c.INT8_SCORE_STEP if scores == "int8" else _LOGIT
 
     def head(h: int) -> None:
-        rotated_keys, rotated_queries = k[heads[h]] @ _HADAMARD, q[heads[h]] @ _HADAMARD
-        _values(v[heads[h]], operands.v[h], value_scale[h])
-        key_step = float(_keys(rotated_keys, operands.k[h]))
+        place = heads[h]
+        rotated_queries, rotated_keys = q[place] @ _HADAMARD, k[place] @ _HADAMARD
+        # A sum is not finite where a term is not.
+        if not math.isfinite(float(rotated_queries.sum() + rotated_keys.sum() + v[place].sum())):
+            raise c.ContractError("queries, keys or values are not finite")
+        _values(v[place], operands.v[h], value_scale[h])
+        key_step = float(_keys(rotated_keys, operands.k[h], operands.key_multiplier[h])) * 2**c.KEY_SHIFT
         row_step = np.empty(rows, np.float32)
         _row_steps(rotated_queries, row_step)
         # The largest row's multiplier uses all its bits; the shift is the head's own.
         unit = float(row_step.max(initial=0.0)) * key_step * logit
-        if not (math.isfinite(unit) and np.isfinite(value_scale[h]).all()):
-            raise c.ContractError("queries, keys or values are not finite")
         bits = math.floor(math.log2(c.MULTIPLIER_MAX / unit)) if unit > 0 else c.SHIFT_MAX
         shift = max(c.SHIFT_MIN, min(c.SHIFT_MAX, bits))
         operands.shift[h] = shift
@@ -131,41 +144,50 @@ def quantise(
 
 @_jit
 def _values(v, out, scale):  # type: ignore[no-untyped-def]
-    """One step per channel: the largest magnitude over the keys is 127."""
+    """One step per channel: the largest magnitude over the keys is 127. More columns get the remainder."""
     keys, width = v.shape
-    for j in range(width):
-        scale[j] = np.float32(0)
-    for i in range(keys):
+    rest = v
+    for first in range(0, out.shape[1], width):
+        if first > 0:
+            rest = v - out[:keys, :width].astype(np.float32) * scale[:width]
+        top = np.zeros(width, np.float32)
+        for i in range(keys):
+            for j in range(width):
+                top[j] = max(top[j], abs(rest[i, j]))
+        inverse = np.empty(width, np.float32)
         for j in range(width):
-            scale[j] = max(scale[j], abs(v[i, j]))
-    inverse = np.empty(width, np.float32)
-    for j in range(width):
-        scale[j] = scale[j] / np.float32(_INT8_MAX)
-        inverse[j] = np.float32(1) / scale[j] if scale[j] > 0 else np.float32(0)
-    for i in range(keys):
-        for j in range(width):
-            out[i, j] = np.int8(np.rint(v[i, j] * inverse[j]))
+            scale[first + j] = top[j] / np.float32(_INT8_MAX)
+            inverse[j] = np.float32(_INT8_MAX) / top[j] if top[j] > 0 else np.float32(0)
+        for i in range(keys):
+            for j in range(width):
+                x = min(max(np.rint(rest[i, j] * inverse[j]), np.float32(-_INT8_MAX)), np.float32(_INT8_MAX))
+                out[i, first + j] = np.int8(x)
 
 
 @_jit
-def _keys(k, out):  # type: ignore[no-untyped-def]
-    """One step for the head, after each channel's mean is taken off; returns the step."""
+def _keys(k, out, multiplier):  # type: ignore[no-untyped-def]
+    """One step per key, a multiple of the head's unit, after each channel's mean is taken off; returns the unit."""
     keys, width = k.shape
     mean = np.zeros(width, np.float64)
     for i in range(keys):
         for j in range(width):
             mean[j] += k[i, j]
     centre = (mean / keys).astype(np.float32)
-    top = np.float32(0)
+    tops = np.zeros(keys, np.float32)
     for i in range(keys):
         for j in range(width):
-            top = max(top, abs(k[i, j] - centre[j]))
-    step = top / np.float32(_INT8_MAX)
-    inverse = np.float32(1) / step if step > 0 else np.float32(0)
+            tops[i] = max(tops[i], abs(k[i, j] - centre[j]))
+    unit = tops.max() / np.float32(_INT8_MAX * c.KEY_MULTIPLIER_MAX)
+    if unit == 0:
+        return unit
     for i in range(keys):
+        m = min(max(np.ceil(tops[i] / (np.float32(_INT8_MAX) * unit)), 1.0), float(c.KEY_MULTIPLIER_MAX))
+        multiplier[i] = np.uint8(m)
+        inverse = np.float32(1.0 / (m * unit))
         for j in range(width):
-            out[i, j] = np.int8(np.rint((k[i, j] - centre[j]) * inverse))
-    return step
+            x = np.rint((k[i, j] - centre[j]) * inverse)
+            out[i, j] = np.int8(min(max(x, np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))
+    return unit
 
 
 @_jit
@@ -180,11 +202,17 @@ def _row_steps(q, step):  # type: ignore[no-untyped-def]
 
 @_jit
 def _queries(q, row_step, gain, multiplier, out):  # type: ignore[no-untyped-def]
-    """Widens each row's step to the next one whose multiplier is an integer, so that the multiplier is exact."""
+    """Widens each row's step to the next one whose multiplier is an integer, so that the multiplier is exact.
+
+    Logits beyond what the largest multiplier can express keep their order, but not their size.
+    """
     for i in range(q.shape[0]):
-        m = min(max(np.ceil(row_step[i] * gain), 1.0), float(c.MULTIPLIER_MAX)) if gain > 0 else 1.0
+        m, step = 1.0, np.float64(row_step[i])
+        if gain > 0:
+            m = min(max(np.ceil(row_step[i] * gain), 1.0), float(c.MULTIPLIER_MAX))
+            step = max(m / gain, step)
         multiplier[i] = np.uint16(m)
-        inverse = np.float32(gain / m) if gain > 0 else np.float32(0)
+        inverse = np.float32(1.0 / step) if step > 0 else np.float32(0)
         for j in range(q.shape[1]):
             x = np.rint(q[i, j] * inverse)
             out[i, j] = np.int8(min(max(x, np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))

@@ -24,22 +24,32 @@ def attention(
         output_bits: 16 for the value's step / 256, 8 for the value's step.
 
     Returns:
-        int16, shape (n, rows, 64).
+        int16, shape (n, rows, 64 or 128): as many columns as the values have.
 
     Raises:
         kernels.contract.ContractError: operands outside the contract.
     """
-    operands.check(tile_size)
+    operands.check(tile_size, scores, output_bits)
     heads, rows, _ = operands.q.shape
-    out = np.zeros((heads, rows, c.HEAD_DIM), np.int16)
+    out = np.zeros((heads, rows, operands.v.shape[2]), np.int16)
     for h in range(heads):
         keys = [[int(x) for x in key] for key in operands.k[h]]
         values = [[int(x) for x in value] for value in operands.v[h]]
+        key_multipliers = [int(x) for x in operands.key_multiplier[h]]
         for r in range(rows):
             query = [int(x) for x in operands.q[h, r]]
             multiplier, shift = int(operands.multiplier[h, r]), int(operands.shift[h])
             out[h, r] = _row(
-                query, keys, values, multiplier, shift, operands.valid_keys, scores, tile_size, output_bits
+                query,
+                keys,
+                values,
+                key_multipliers,
+                multiplier,
+                shift,
+                operands.valid_keys,
+                scores,
+                tile_size,
+                output_bits,
             )
     return out
 
@@ -48,6 +58,7 @@ def _row(
     query: list[int],
     keys: list[list[int]],
     values: list[list[int]],
+    key_multipliers: list[int],
     multiplier: int,
     shift: int,
     valid_keys: int,
@@ -57,26 +68,26 @@ def _row(
 ) -> list[int]:
     exponent: int | None = None
     total = 0
-    accumulator = [0] * c.HEAD_DIM
+    columns = range(len(values[0]))
+    accumulator = [0 for _ in columns]
     for start in range(0, valid_keys, tile_size):
         tile = range(start, min(start + tile_size, valid_keys))
-        z = [logit(score(query, keys[j]), multiplier, shift, scores) for j in tile]
+        z = [logit(score(query, keys[j]), key_multipliers[j], multiplier, shift, scores) for j in tile]
         m = -((-max(z)) >> c.FRACTION_BITS)  # ceiling
         p = [weight((m << c.FRACTION_BITS) - x) for x in z]
         tile_total = sum(p) << c.SUM_FRACTION_BITS
         tile_accumulator = [
-            sum(weight * values[j][col] for weight, j in zip(p, tile, strict=True))
-            for col in range(c.HEAD_DIM)
+            sum(weight * values[j][col] for weight, j in zip(p, tile, strict=True)) for col in columns
         ]
         if exponent is None:
             exponent, total, accumulator = m, tile_total, tile_accumulator
             continue
         if m > exponent:
-            total = shift_right(total, m - exponent)
-            accumulator = [shift_right(a, m - exponent) for a in accumulator]
+            total = merge_shift(total, m - exponent)
+            accumulator = [merge_shift(a, m - exponent) for a in accumulator]
         else:
-            tile_total = shift_right(tile_total, exponent - m)
-            tile_accumulator = [shift_right(a, exponent - m) for a in tile_accumulator]
+            tile_total = merge_shift(tile_total, exponent - m)
+            tile_accumulator = [merge_shift(a, exponent - m) for a in tile_accumulator]
         exponent = max(m, exponent)
         total = _int32(total + tile_total)
         accumulator = [_int32(a + b) for a, b in zip(accumulator, tile_accumulator, strict=True)]
@@ -91,9 +102,10 @@ def score(query: list[int], key: list[int]) -> int:
     return s
 
 
-def logit(s: int, multiplier: int, shift: int, scores: c.ScoreType) -> int:
+def logit(s: int, key_multiplier: int, multiplier: int, shift: int, scores: c.ScoreType) -> int:
     """The base-2 logit of a score, with 8 fraction bits."""
-    z = _int32(_int32(s * multiplier) + (1 << (shift - 1))) >> shift
+    scaled = round_shift(_int32(s * key_multiplier), c.KEY_SHIFT)
+    z = round_shift(_int32(scaled * multiplier), shift)
     if scores == "int8":
         return max(-128, min(127, z)) * c.INT8_SCORE_STEP
     return z
@@ -111,13 +123,14 @@ def weight(distance: int) -> int:
     return (c.EXP2_ONE - t + (1 << (octaves + 3))) >> (octaves + 4)
 
 
-def shift_right(x: int, bits: int) -> int:
-    """x / 2^bits, rounded to the nearest, halves up; nothing is left from 31 bits on."""
-    if bits == 0:
-        return x
-    if bits > c.MERGE_SHIFT_MAX:
-        return 0
-    return _int32(x + (1 << (bits - 1))) >> bits
+def round_shift(x: int, bits: int) -> int:
+    """Divide by 2^bits, rounded to the nearest, halves up."""
+    return _int32(x + (1 << (bits - 1))) >> bits if bits else x
+
+
+def merge_shift(x: int, bits: int) -> int:
+    """`round_shift` for merging: nothing is left from 31 bits on."""
+    return round_shift(x, bits) if bits <= c.MERGE_SHIFT_MAX else 0
 
 
 def output(accumulator: int, total: int, output_bits: int) -> int:

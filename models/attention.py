@@ -17,6 +17,10 @@ BackendName = Literal["cpu", "int32", "int8"]
 BACKEND_NAMES: tuple[BackendName, ...] = ("cpu", "int32", "int8")
 
 
+FINE_VALUE_LAYERS = frozenset({0})
+"""Layers whose values are held in two INT8 columns each: errors of the first layer grow through all the others."""
+
+
 class Attention(Protocol):
     """Self-attention of one encoder layer, for any number of windows and heads.
 
@@ -30,13 +34,14 @@ class Attention(Protocol):
     device: str
     reason: str
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """softmax(q k^T / 8) v.
 
         Args:
             q: queries, float32, shape (windows, tokens, heads, 64).
             k: keys, like `q`.
             v: values, like `q`.
+            layer: which of the encoder's layers this is, from 0.
 
         Returns:
             float32, shape (windows, tokens, heads, 64).
@@ -51,7 +56,7 @@ class CpuAttention:
     device = "cpu"
     reason = "float32 on the CPU"
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`."""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
@@ -72,10 +77,11 @@ class TileAttention:
         self._device = device
         self._workers = workers
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
         queries, keys, values = (x.transpose(1, 2).numpy() for x in (q, k, v))
-        quantised = quantise(queries, keys, values, self._scores, workers=self._workers)
+        fine = layer in FINE_VALUE_LAYERS
+        quantised = quantise(queries, keys, values, self._scores, fine_values=fine, workers=self._workers)
         output = self._device.run(quantised.operands, scores=self._scores, tile_size=self.tile_size)
         result = torch.empty(*q.shape[:3], HEAD_DIM)
         quantised.dequantise(output, result.transpose(1, 2).numpy())

@@ -51,22 +51,23 @@ class Encoder:
         Raises:
             ValueError: `mel` has another shape.
         """
-        if mel.ndim != 3 or tuple(mel.shape[1:]) != self._input_shape:
+        n_mels, frames = self._input_shape
+        if mel.ndim != 3 or mel.shape[1:] != (n_mels, frames):
             raise ValueError(
-                f"log-mel features have to be (windows, {self._input_shape}), not {tuple(mel.shape)}"
+                f"log-mel features have to be (windows, {n_mels}, {frames}), not {tuple(mel.shape)}"
             )
         encoder = self._module
         x = F.gelu(encoder.conv1(mel))
         x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
         x = x + encoder.positional_embedding
-        for block in encoder.blocks:
-            x = x + self._attend(block.attn, block.attn_ln(x))
+        for layer, block in enumerate(encoder.blocks):
+            x = x + self._attend(layer, block.attn, block.attn_ln(x))
             x = x + block.mlp(block.mlp_ln(x))
         states: Tensor = encoder.ln_post(x)
         return states
 
-    def _attend(self, projections: Any, x: Tensor) -> Tensor:
+    def _attend(self, layer: int, projections: Any, x: Tensor) -> Tensor:
         heads = (*x.shape[:2], projections.n_head, HEAD_DIM)
         q, k, v = (p(x).view(heads) for p in (projections.query, projections.key, projections.value))
-        result: Tensor = projections.out(self.attention(q, k, v).flatten(2))
+        result: Tensor = projections.out(self.attention(q, k, v, layer=layer).flatten(2))
         return result

@@ -48,15 +48,19 @@ class Simulated(CpuAttention):
         weight_bits: int = 0,
         exponent: str = "tile",
         fraction_bits: int = 0,
+        skip_layer: int | None = None,
     ) -> None:
         self._rotation = torch.from_numpy(hadamard()) if rotate else torch.eye(64)
         self._axes = (queries, keys, values)
         self._weight_bits = weight_bits
         self._exponent = exponent
         self._fraction_bits = fraction_bits
+        self._skip_layer = skip_layer
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """Window by window: the scores of all at once would not fit."""
+        if layer == self._skip_layer:
+            return super().__call__(q, k, v, layer=layer)
         windows = range(q.shape[0])
         return torch.cat([self._window(q[i : i + 1], k[i : i + 1], v[i : i + 1]) for i in windows])
 
@@ -88,8 +92,10 @@ SIMULATIONS: dict[str, Callable[[], Simulated]] = {
     "* Q and K INT8, a scale per head": lambda: Simulated(queries=HEAD, keys=HEAD),
     "* the same, rotated": lambda: Simulated(rotate=True, queries=HEAD, keys=HEAD),
     "* the same, Q with a scale per row": lambda: Simulated(rotate=True, queries=ROW, keys=HEAD),
+    "* the same, K with a scale per key": lambda: Simulated(rotate=True, queries=ROW, keys=ROW),
     "* V INT8, a scale per head": lambda: Simulated(values=HEAD),
     "* V INT8, a scale per channel": lambda: Simulated(values=CHANNEL),
+    "* the same, but for the first layer's": lambda: Simulated(values=CHANNEL, skip_layer=0),
     "* weights of 8 bits, exponent of the tile": lambda: Simulated(weight_bits=8),
     "* weights of 11 bits, exponent of the tile": lambda: Simulated(weight_bits=11),
     "* weights of 11 bits, running exponent": lambda: Simulated(weight_bits=11, exponent="running"),

@@ -4,13 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.console import LACKING, USAGE, say
+
 if TYPE_CHECKING:
     from models.weights import VerifyResult, WeightsError
 
 models_app = typer.Typer(help="List, fetch and verify Whisper's weights.", no_args_is_help=True)
-
-_USAGE = 2
-_LACKING = 5
 
 
 @models_app.command("list")
@@ -37,12 +36,12 @@ def fetch_models(
     for name in names:
         try:
             path = weights.fetch(name)
-            typer.echo(f"{name}: ready in {path}", err=True)
+            say(f"{name}: ready in {path}")
         except weights.WeightsError as error:
             _print_error(error)
             failed = True
     if failed:
-        raise typer.Exit(_LACKING)
+        raise typer.Exit(LACKING)
 
 
 @models_app.command("verify")
@@ -66,16 +65,14 @@ def verify_models(
             continue
         rows.append((name, result.state, result.found_sha256 or "-", str(result.path)))
         if result.problem:
-            typer.echo(f"error: {result.problem}", err=True)
+            say(f"error: {result.problem}")
             failed = True
     if chosen:
         _print_table(rows)
     else:
-        typer.echo(
-            "no model is on this machine yet: `tilescribe models fetch base` gets the default one", err=True
-        )
+        say("no model is on this machine yet: `tilescribe models fetch base` gets the default one")
     if failed:
-        raise typer.Exit(_LACKING)
+        raise typer.Exit(LACKING)
 
 
 def _require_known(names: list[str]) -> None:
@@ -87,11 +84,11 @@ def _require_known(names: list[str]) -> None:
             weights.location(name)
         except weights.UnknownModelError as error:
             _print_error(error)
-            raise typer.Exit(_USAGE) from None
+            raise typer.Exit(USAGE) from None
 
 
 def _print_error(error: "WeightsError") -> None:
-    typer.echo(f"error: {error}", err=True)
+    say(f"error: {error}")
 
 
 def _print_table(rows: list[tuple[str, str, str, str]]) -> None:

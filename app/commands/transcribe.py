@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.inputs import STANDARD_INPUT, InputError, Recording, recordings
-from app.writers import Format, Layout, formats, output_path, render, write
+from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
+from app.inputs import InputError, recordings
+from app.job import Job
+from app.writers import Layout, formats, output_path
 
 if TYPE_CHECKING:
-    from app.pipeline import Transcriber, Transcript
+    from app.pipeline import Transcriber
     from models.options import DecodeOptions
-
-_FAILED = 1
-_USAGE = 2
-_LACKING = 5
-_INTERRUPTED = 130
 
 
 class Backend(StrEnum):
@@ -188,9 +184,9 @@ def transcribe(
             seed=seed,
         )
     except (ValueError, InputError) as error:
-        _stop(str(error), _USAGE)
+        stop(str(error), USAGE)
     for problem in problems:
-        _say(f"error: {problem}")
+        say(f"error: {problem}")
     folder = None if output_dir is None and output_format is None else output_dir or "."
     if skip_existing and folder not in (None, "-"):
         there = [
@@ -198,13 +194,13 @@ def transcribe(
         ]
         inputs = [r for r in inputs if r not in there]
         if there and not quiet:
-            _say(f"{len(there)} already transcribed")
+            say(f"{len(there)} already transcribed")
     if not inputs:
-        raise typer.Exit(_FAILED if problems else 0)
+        raise typer.Exit(FAILED if problems else 0)
     transcriber = _load(model, backend, device, threads, int(tile_size), options)
     if not quiet:
-        _say(_description(transcriber))
-    job = _Job(
+        say(_description(transcriber))
+    job = Job(
         transcriber,
         options,
         batch_size,
@@ -216,122 +212,6 @@ def transcribe(
         quiet,
     )
     raise typer.Exit(job.run(inputs, failed=len(problems)))
-
-
-class _Job:
-    """One run over its inputs."""
-
-    def __init__(
-        self,
-        transcriber: Transcriber,
-        options: DecodeOptions,
-        batch_size: int,
-        allow_truncated: bool,
-        folder: str | None,
-        choice: tuple[Format, ...],
-        layout: Layout,
-        bar: bool,
-        quiet: bool,
-    ) -> None:
-        self._transcriber = transcriber
-        self._options = options
-        self._batch_size = batch_size
-        self._allow_truncated = allow_truncated
-        self._folder = folder
-        self._choice = choice
-        self._layout = layout
-        self._bar = bar
-        self._quiet = quiet
-
-    def run(self, inputs: list[Recording], failed: int) -> int:
-        """Transcribe one after the other; returns the exit code."""
-        from app.audio import AudioError
-        from models.options import OptionsError
-
-        for done, recording in enumerate(inputs):
-            try:
-                self._one(recording)
-            except OptionsError as error:
-                _stop(str(error), _USAGE)
-            except AudioError as error:
-                _say(f"error: {error}")
-                failed += 1
-            except BrokenPipeError:
-                # Whoever read the transcript has seen enough.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return _FAILED
-            except OSError as error:
-                _say(
-                    f"error: {recording.name}: {error.strerror or error}: {error.filename or self._folder or ''}"
-                )
-                failed += 1
-            except KeyboardInterrupt:
-                rest = len(inputs) - done
-                _say(
-                    f"interrupted: {done} of {len(inputs)} done, {rest} left; --skip-existing goes on from here"
-                )
-                return _INTERRUPTED
-        return _FAILED if failed else 0
-
-    def _one(self, recording: Recording) -> None:
-        standard_input = recording.name == STANDARD_INPUT
-        with _ProgressBar(recording.name, self._bar) as bar:
-            stream = self._transcriber.stream(
-                sys.stdin.buffer if standard_input else recording.name,
-                self._options,
-                batch_size=self._batch_size,
-                name=recording.name,
-                allow_truncated=self._allow_truncated,
-                on_progress=bar.update,
-            )
-            for segment in stream:
-                text = segment.text.strip()
-                if text and self._folder != "-":
-                    bar.print(text)
-            transcript = stream.transcript()
-        if transcript.language_probability is not None and not self._quiet:
-            _say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
-        self._write(recording, transcript)
-
-    def _write(self, recording: Recording, transcript: Transcript) -> None:
-        if self._folder is None:
-            return
-        if self._folder == "-":
-            sys.stdout.write(render(transcript, self._choice[0], self._layout))
-            sys.stdout.flush()
-            return
-        for path in write(transcript, Path(self._folder) / recording.stem, self._choice, self._layout):
-            if not self._quiet:
-                _say(f"wrote {path}")
-
-
-class _ProgressBar:
-    """A bar on standard error in seconds of audio, or nothing."""
-
-    def __init__(self, name: str, shown: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            desc=os.path.basename(name)[:40],
-            unit="s",
-            disable=not shown,
-            leave=False,
-            bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
-        )
-
-    def update(self, done: float, total: float) -> None:
-        self._bar.total = round(total)
-        self._bar.update(round(done) - self._bar.n)
-
-    def print(self, text: str) -> None:
-        self._bar.clear()
-        print(text, flush=True)
-
-    def __enter__(self) -> _ProgressBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
 
 def _load(
@@ -351,11 +231,11 @@ def _load(
         transcriber = load_model(model, backend.value, device.value, threads=threads, tile_size=tile_size)
         options.for_model(transcriber.weights.model)
     except (UnknownModelError, OptionsError) as error:
-        _stop(str(error), _USAGE)
+        stop(str(error), USAGE)
     except (WeightsError, DeviceError) as error:
-        _stop(str(error), _LACKING)
+        stop(str(error), LACKING)
     except KeyboardInterrupt:
-        _stop("interrupted before the model was loaded", _INTERRUPTED)
+        stop("interrupted before the model was loaded", INTERRUPTED)
     return transcriber
 
 
@@ -377,12 +257,3 @@ def _temperatures(first: float, step: float | None) -> float | tuple[float, ...]
 
 def _wants_bar(progress: bool | None, quiet: bool) -> bool:
     return sys.stderr.isatty() and not quiet if progress is None else progress
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    _say(f"error: {message}")
-    raise typer.Exit(code)

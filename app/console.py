@@ -1,0 +1,28 @@
+"""What every command has in common: exit codes, and one line on standard error for what a user should know."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+FAILED = 1
+"""Some input failed, the rest is done."""
+USAGE = 2
+"""Wrong usage."""
+LACKING = 5
+"""The environment lacks something; the message has the remedy."""
+INTERRUPTED = 130
+"""Ctrl-C."""
+
+
+def say(text: str) -> None:
+    """Write a line to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """Say what is wrong and end the command."""
+    say(f"error: {message}")
+    raise typer.Exit(code)

@@ -157,45 +157,58 @@ class Emulator:
 
 
 @_jit
-def _weights(s, key_multiplier, multiplier, shift, valid, tile_size, int8_scores, z, p, exponents, sums):  # type: ignore[no-untyped-def]
-    """Scores (rows, keys) to weights (blocks, rows, 64), with each tile's exponent and sum (tiles, rows)."""
+def _weights(  # type: ignore[no-untyped-def]
+    s, key_multiplier, multiplier, shift, valid, tile_size, int8_scores, z, p, exponents, sums
+):
+    """Scores (rows, keys) to weights (blocks, rows, 64), with each tile's exponent and sum (tiles, rows).
+
+    numba widens products and shifts of 32-bit integers to 64 bits; narrowing each result at once lets LLVM keep
+    them in 32-bit lanes.
+    """
     rows, padded = s.shape
-    half = np.int32(1) << (shift - np.int32(1))
+    i32 = np.int32
+    half = i32(i32(1) << i32(shift - 1))
+    blocks_per_tile = tile_size // _BLOCK
     for r in range(rows):
-        m8 = np.int32(multiplier[r])
+        m = i32(multiplier[r])
         for t in range(padded // tile_size):
             start = t * tile_size
             width = min(tile_size, valid - start)
-            top = np.int32(-2147483648)
+            # Views of their own spare the loops numba's test for negative indices.
+            scores, of_key = s[r, start : start + width], key_multiplier[start : start + width]
+            top = i32(-2147483648)
             for j in range(width):
-                x = np.int32(s[r, start + j]) * np.int32(key_multiplier[start + j])
-                x = (x + np.int32(_KEY_HALF)) >> np.int32(_KEY_SHIFT)
-                x = (x * m8 + half) >> shift
+                x = i32(i32(scores[j]) * i32(of_key[j]))
+                x = i32(i32(x + i32(_KEY_HALF)) >> i32(_KEY_SHIFT))
+                x = i32(i32(i32(x * m) + half) >> shift)
                 z[j] = x
                 top = max(top, x)
             if int8_scores:
-                top = max(np.int32(-128), min(np.int32(127), top)) * np.int32(_STEP)
+                top = i32(max(i32(-128), min(i32(127), top)) * i32(_STEP))
                 for j in range(width):
-                    z[j] = max(np.int32(-128), min(np.int32(127), z[j])) * np.int32(_STEP)
-            exponent = (top + np.int32(_FRACTION_MASK)) >> np.int32(_FRACTION_BITS)
-            ceiling = exponent << np.int32(_FRACTION_BITS)
-            total = np.int32(0)
-            for b in range(tile_size // _BLOCK):
-                block = t * (tile_size // _BLOCK) + b
-                count = min(_BLOCK, max(0, width - b * _BLOCK))
+                    z[j] = i32(max(i32(-128), min(i32(127), z[j])) * i32(_STEP))
+            exponent = i32(i32(top + i32(_FRACTION_MASK)) >> i32(_FRACTION_BITS))
+            ceiling = i32(exponent << i32(_FRACTION_BITS))
+            total = i32(0)
+            for b in range(blocks_per_tile):
+                block = t * blocks_per_tile + b
+                first = b * _BLOCK
+                count = min(_BLOCK, max(0, width - first))
+                logits, weights = z[first : first + count], p[block, r]
                 for j in range(count):
                     # 12 octaves down the weight rounds to nothing
-                    d = min(ceiling - z[b * _BLOCK + j], np.int32(12 << _FRACTION_BITS))
-                    f = d & np.int32(_FRACTION_MASK)
-                    e = (f * np.int32(_C3) + np.int32(128)) >> np.int32(8)
-                    e = (f * (np.int32(_C2) - e) + np.int32(128)) >> np.int32(8)
-                    e = (f * (np.int32(_C1) - e) + np.int32(128)) >> np.int32(8)
-                    n = (d >> np.int32(_FRACTION_BITS)) + np.int32(4)
-                    w = (np.int32(_ONE) - e + (np.int32(1) << (n - np.int32(1)))) >> n
-                    total += w
-                    p[block, r, j] = np.float32(w)
+                    d = min(i32(ceiling - logits[j]), i32(12 << _FRACTION_BITS))
+                    f = i32(d & i32(_FRACTION_MASK))
+                    e = i32(i32(i32(f * i32(_C3)) + i32(128)) >> i32(8))
+                    e = i32(i32(i32(f * i32(i32(_C2) - e)) + i32(128)) >> i32(8))
+                    e = i32(i32(i32(f * i32(i32(_C1) - e)) + i32(128)) >> i32(8))
+                    # A float32 is exact here, and its exponent field makes the shift: 2^-(octaves + 4)
+                    scale = i32(i32(i32(123) - i32(d >> i32(_FRACTION_BITS))) << i32(23)).view(np.float32)
+                    w = np.floor(np.float32(i32(_ONE) - e) * scale + np.float32(0.5))
+                    total = i32(total + i32(w))
+                    weights[j] = w
                 for j in range(count, _BLOCK):
-                    p[block, r, j] = np.float32(0)
+                    weights[j] = np.float32(0)
             exponents[t, r] = exponent
             sums[t, r] = total
 

@@ -19,6 +19,7 @@ from kernels import contract as c
 from kernels.workers import Workers
 
 _INT8_MAX = 127.0
+_TINY = 1e-36  # what is smaller counts as zero: its reciprocal would not fit in float32
 _LOGIT = math.log2(math.e) / math.sqrt(c.HEAD_DIM) * (1 << c.FRACTION_BITS)
 """Fixed-point base-2 logits per unit of a real dot product: log2(e) / sqrt(64), with 8 fraction bits."""
 
@@ -96,7 +97,7 @@ def quantise(
     lead, rows = q.shape[:-2], q.shape[-2] if q.ndim > 1 else 0
     if q.ndim < 2 or q.shape[-1] != c.HEAD_DIM:
         raise c.ContractError(f"heads are {c.HEAD_DIM} wide: q is {q.shape}")
-    if k.shape != v.shape or k.shape[:-2] != lead or k.shape[-1] != c.HEAD_DIM:
+    if k.ndim != q.ndim or k.shape != v.shape or k.shape[:-2] != lead or k.shape[-1] != c.HEAD_DIM:
         raise c.ContractError(f"q, k and v do not fit together: {q.shape}, {k.shape}, {v.shape}")
     heads = list(np.ndindex(q.shape[:-2]))
     keys = k.shape[-2]
@@ -118,10 +119,9 @@ def quantise(
 
     def head(h: int) -> None:
         place = heads[h]
-        rotated_queries, rotated_keys = q[place] @ _HADAMARD, k[place] @ _HADAMARD
-        # A sum is not finite where a term is not.
-        if not math.isfinite(float(rotated_queries.sum() + rotated_keys.sum() + v[place].sum())):
+        if not all(np.isfinite(x[place]).all() for x in (q, k, v)):
             raise c.ContractError("queries, keys or values are not finite")
+        rotated_queries, rotated_keys = q[place] @ _HADAMARD, k[place] @ _HADAMARD
         _values(v[place], operands.v[h], value_scale[h])
         key_step = float(_keys(rotated_keys, operands.k[h], operands.key_multiplier[h])) * 2**c.KEY_SHIFT
         row_step = np.empty(rows, np.float32)
@@ -156,8 +156,9 @@ def _values(v, out, scale):  # type: ignore[no-untyped-def]
                 top[j] = max(top[j], abs(rest[i, j]))
         inverse = np.empty(width, np.float32)
         for j in range(width):
-            scale[first + j] = top[j] / np.float32(_INT8_MAX)
-            inverse[j] = np.float32(_INT8_MAX) / top[j] if top[j] > 0 else np.float32(0)
+            some = top[j] > np.float32(_TINY)
+            scale[first + j] = top[j] / np.float32(_INT8_MAX) if some else np.float32(0)
+            inverse[j] = np.float32(_INT8_MAX) / top[j] if some else np.float32(0)
         for i in range(keys):
             for j in range(width):
                 x = min(max(np.rint(rest[i, j] * inverse[j]), np.float32(-_INT8_MAX)), np.float32(_INT8_MAX))
@@ -178,8 +179,8 @@ def _keys(k, out, multiplier):  # type: ignore[no-untyped-def]
         for j in range(width):
             tops[i] = max(tops[i], abs(k[i, j] - centre[j]))
     unit = tops.max() / np.float32(_INT8_MAX * c.KEY_MULTIPLIER_MAX)
-    if unit == 0:
-        return unit
+    if unit * np.float32(_INT8_MAX) < np.float32(_TINY):
+        return np.float32(0)
     for i in range(keys):
         m = min(max(np.ceil(tops[i] / (np.float32(_INT8_MAX) * unit)), 1.0), float(c.KEY_MULTIPLIER_MAX))
         multiplier[i] = np.uint8(m)

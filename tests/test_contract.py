@@ -32,20 +32,27 @@ def random_operands(
     heads: int = 1,
     rows: int = 2,
     keys: int = 300,
+    width: int = 64,
     multiplier: tuple[int, int] = (1, c.MULTIPLIER_MAX),
     shift: tuple[int, int] = (c.SHIFT_MIN, c.SHIFT_MAX),
 ) -> Operands:
-    """Uniform over all that the contract allows, with keys padded to whole tiles of 256 by garbage."""
+    """Uniform over all that the contract allows, with keys padded to whole tiles of 256 by garbage.
+
+    Every third key, on average, has the least or the greatest key multiplier.
+    """
     rng = np.random.default_rng(seed)
     padded = -(-keys // 256) * 256
 
     def int8(*shape: int) -> npt.NDArray[np.int8]:
         return rng.integers(-128, 128, shape, dtype=np.int8)
 
+    key_multiplier = rng.integers(1, c.KEY_MULTIPLIER_MAX, (heads, padded), dtype=np.uint8, endpoint=True)
+    extreme = rng.choice([0, 0, 0, 0, 1, c.KEY_MULTIPLIER_MAX], (heads, padded)).astype(np.uint8)
     return Operands(
         q=int8(heads, rows, c.HEAD_DIM),
         k=int8(heads, padded, c.HEAD_DIM),
-        v=int8(heads, padded, c.HEAD_DIM),
+        v=int8(heads, padded, width),
+        key_multiplier=np.where(extreme > 0, extreme, key_multiplier),
         multiplier=rng.integers(*multiplier, (heads, rows), dtype=np.uint16, endpoint=True),
         shift=rng.integers(*shift, heads, dtype=np.int32, endpoint=True),
         valid_keys=keys,
@@ -60,19 +67,23 @@ def gaussian_operands(
     rows: int = 2,
     keys: int = 300,
     spread: float = 2.0,
+    fine_values: bool = False,
 ) -> Operands:
     """Quantised normal data whose logits have a standard deviation of `spread`: neither flat nor one-hot."""
     rng = np.random.default_rng(seed)
     q, k, v = (rng.standard_normal((heads, n, c.HEAD_DIM)).astype(np.float32) for n in (rows, keys, keys))
-    return quantise(np.float32(spread) * q, k, v, scores).operands
+    return quantise(np.float32(spread) * q, k, v, scores, fine_values=fine_values).operands
 
 
-def constant_operands(q: int, k: int, v: int, *, keys: int, multiplier: int, shift: int) -> Operands:
+def constant_operands(
+    q: int, k: int, v: int, *, keys: int, multiplier: int, shift: int, key_multiplier: int = 255
+) -> Operands:
     """One row of one head, everywhere the same."""
     return Operands(
         q=np.full((1, 1, c.HEAD_DIM), q, np.int8),
         k=np.full((1, keys, c.HEAD_DIM), k, np.int8),
         v=np.full((1, keys, c.HEAD_DIM), v, np.int8),
+        key_multiplier=np.full((1, keys), key_multiplier, np.uint8),
         multiplier=np.full((1, 1), multiplier, np.uint16),
         shift=np.full(1, shift, np.int32),
         valid_keys=keys,
@@ -91,32 +102,40 @@ def two_levels(scores: ScoreType, keys: int = 4034) -> Operands:
     operands.q[0, :, 0] = octaves * 256 // c.INT8_SCORE_STEP if scores == "int8" else 4 * octaves
     operands.multiplier[...], operands.shift[...] = (64, 6) if scores == "int8" else (256, 2)
     operands.q[0, :, 1] = 1
-    operands.k[0, keys - 2 : keys, 0] = 1
-    operands.k[0, keys - 1, 1] = -1
+    operands.k[0, keys - 2 : keys, 0] = 2
+    operands.k[0, keys - 1, 1] = -2
+    operands.key_multiplier[0, keys - 2 : keys] = 128  # the others' scores are 0, whatever multiplies them
     operands.v[0, : keys - 2, ::2] = -128
     operands.v[0, : keys - 2, 1::2] = 127
     return operands
 
 
 def exact_attention(
-    operands: Operands, scores: ScoreType, tile_size: int, output_bits: int
+    operands: Operands, scores: ScoreType, tile_size: int, output_bits: int, *, rounded: bool = False
 ) -> tuple[Floats, Floats]:
     """Softmax attention of the operands in float64, and by how much the contract may differ from it.
 
-    The result and the bound are (heads, rows, 64), in steps of the values. For `int8` the scores are taken as that
-    kernel holds them. The bound adds up, for each output:
-    a weight that is off by its logit's rounding (half of 1/256 octave), by the polynomial (1.2e-4) and by its own
+    The result and the bound are (heads, rows, columns), in steps of the values. For `int8` the scores are taken as
+    that kernel holds them; with `rounded` those of `int32` are taken as whole numbers once scaled by their keys. The
+    bound adds up, for each output:
+    a weight that is off by its logit's rounding (half of 1/256 octave, and what half a unit of the scaled score
+    makes), by the polynomial (1.2e-4) and by its own
     rounding (half of 1/2047 of its tile's ceiling), and moves the mean as far as its value lies from it;
     half a unit of the accumulator and of the sum for each merge; the reciprocal's floor; the output's rounding.
     """
     valid = operands.valid_keys
     s = operands.q.astype(np.int64) @ operands.k[:, :valid].astype(np.int64).transpose(0, 2, 1)
-    x = s * operands.multiplier[:, :, None] / np.exp2(operands.shift)[:, None, None]
+    scaled = s * operands.key_multiplier[:, None, :valid] / 256.0
+    factor = (operands.multiplier / np.exp2(operands.shift)[:, None])[:, :, None]
     if scores == "int8":
-        x = np.clip(np.floor(x + 0.5), -128, 127) * c.INT8_SCORE_STEP
-        logit_slack = 0.0
+        x = np.clip(np.floor(np.floor(scaled + 0.5) * factor + 0.5), -128, 127) * c.INT8_SCORE_STEP
+        logit_slack = np.zeros_like(factor)
+    elif rounded:
+        x = np.floor(scaled + 0.5) * factor
+        logit_slack = np.full_like(factor, 0.5 / 256)
     else:
-        logit_slack = 0.5 / 256
+        x = scaled * factor
+        logit_slack = 0.5 / 256 + 0.5 * factor / 256
     x /= 256
     top = x.max(-1, keepdims=True)
     w = np.exp2(x - top)
@@ -132,7 +151,7 @@ def exact_attention(
     total, doubt = w.sum(-1), error.sum(-1)
     merges = len(starts) - 1
     highest = unit.max(-1)
-    least_unit = np.exp2(np.ceil(top[..., 0] - logit_slack) - top[..., 0]) / c.PROBABILITY_MAX
+    least_unit = np.exp2(np.ceil(top - logit_slack) - top)[..., 0] / c.PROBABILITY_MAX
     least = (total - doubt)[..., None]
     most = 128 * (total + doubt + merges * highest) / least_unit
     bound = (error[..., None] * abs(v - exact[:, :, None])).sum(2) / least
@@ -143,11 +162,21 @@ def exact_attention(
 
 
 @pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
-@pytest.mark.parametrize(("rows", "keys", "spread"), [(2, 1500, 2.0), (2, 300, 0.3), (2, 700, 6.0)])
+@pytest.mark.parametrize(
+    ("rows", "keys", "spread", "fine_values"),
+    [(1, 1500, 2.0, False), (2, 300, 0.3, True), (2, 700, 6.0, False)],
+)
 def test_the_reference_is_softmax_attention(
-    rows: int, keys: int, spread: float, scores: ScoreType, tile_size: int, output_bits: int
+    rows: int,
+    keys: int,
+    spread: float,
+    fine_values: bool,
+    scores: ScoreType,
+    tile_size: int,
+    output_bits: int,
 ) -> None:
-    operands = gaussian_operands(keys, scores, rows=rows, keys=keys, spread=spread)
+    operands = gaussian_operands(keys, scores, rows=rows, keys=keys, spread=spread, fine_values=fine_values)
+    assert len(np.unique(operands.key_multiplier)) > 50
     exact, bound = exact_attention(operands, scores, tile_size, output_bits)
     step = 1 << (output_bits - 8)
     got = reference.attention(operands, scores=scores, tile_size=tile_size, output_bits=output_bits) / step
@@ -164,10 +193,13 @@ def test_the_reference_is_softmax_attention(
 def test_the_reference_is_softmax_attention_wherever_the_contract_allows(
     seed: int, scores: ScoreType
 ) -> None:
-    operands = random_operands(seed, rows=2, keys=257, shift=(2 + 4 * seed, 6 + 4 * seed))
-    exact, bound = exact_attention(operands, scores, 64, 16)
+    width = 128 if seed % 2 else 64
+    operands = random_operands(seed, rows=2, keys=257, width=width, shift=(2 + 4 * seed, 6 + 4 * seed))
     got = reference.attention(operands, scores=scores) / 256
-    assert (abs(got - exact) <= bound).all()
+    for rounded in (False, True):
+        exact, bound = exact_attention(operands, scores, 64, 16, rounded=rounded)
+        assert exact.shape == (1, 2, width)
+        assert (abs(got - exact) <= bound).all()
 
 
 @pytest.mark.parametrize("scores", ["int32", "int8"])
@@ -179,9 +211,12 @@ def test_merges_over_thirty_octaves_stay_softmax_attention(scores: ScoreType) ->
 
 @pytest.mark.parametrize("value", [-128, -1, 0, 1, 127])
 @pytest.mark.parametrize("output_bits", [16, 8])
-def test_equal_values_come_out_as_they_are(value: int, output_bits: int) -> None:
-    operands = replace(random_operands(7, keys=200), v=np.full((1, 256, c.HEAD_DIM), value, np.int8))
-    assert (reference.attention(operands, output_bits=output_bits) == value << (output_bits - 8)).all()
+@pytest.mark.parametrize("width", c.VALUE_WIDTHS)
+def test_equal_values_come_out_as_they_are(value: int, output_bits: int, width: int) -> None:
+    operands = replace(random_operands(7, keys=200), v=np.full((1, 256, width), value, np.int8))
+    result = reference.attention(operands, output_bits=output_bits)
+    assert result.shape == (1, 2, width)
+    assert (result == value << (output_bits - 8)).all()
 
 
 def test_the_exponential_is_within_its_stated_error_and_falls() -> None:
@@ -240,29 +275,45 @@ def test_weights_are_rounded_powers_of_two() -> None:
     ],
 )
 def test_merges_round_halves_up(x: int, bits: int, expected: int) -> None:
-    assert reference.shift_right(x, bits) == expected
+    assert reference.merge_shift(x, bits) == expected
+    if bits <= c.MERGE_SHIFT_MAX:
+        assert reference.round_shift(x, bits) == expected
 
 
 @pytest.mark.parametrize(
-    ("s", "multiplier", "shift", "expected"),
+    ("s", "key_multiplier", "multiplier", "shift", "expected"),
     [
-        (6, 1, 2, 2),
-        (5, 1, 2, 1),
-        (-6, 1, 2, -1),
-        (-7, 1, 2, -2),
-        (127, 4, 2, 127),
-        (128, 4, 2, 128),
-        (-128, 4, 2, -128),
-        (-129, 4, 2, -129),
-        (1 << 20, 1023, 28, 4),
+        (12, 128, 1, 2, 2),
+        (10, 128, 1, 2, 1),
+        (-12, 128, 1, 2, -1),
+        (-14, 128, 1, 2, -2),
+        (254, 128, 4, 2, 127),
+        (256, 128, 4, 2, 128),
+        (-256, 128, 4, 2, -128),
+        (-258, 128, 4, 2, -129),
+        # The scaled score is rounded too, halves up, before it is multiplied again.
+        (1, 128, 4, 2, 1),
+        (1, 127, 4, 2, 0),
+        (-1, 128, 4, 2, 0),
+        (-1, 129, 4, 2, -1),
+        (3, 128, 4, 2, 2),
+        (-3, 128, 4, 2, -1),
+        (3, 128, 1, 2, 1),  # 0.375, rounded once
+        (1, 127, 1023, 2, 0),  # 127
+        (256, 1, 4, 2, 1),
+        (256, 255, 4, 2, 255),
+        (1 << 20, 1, 4, 2, 1 << 12),
+        (1 << 20, 255, 4, 2, 255 << 12),
+        (1 << 20, 255, 1023, 28, 4),
+        (-(127 << 13), 255, 1023, 28, -4),
     ],
 )
 def test_logits_round_halves_up_and_int8_saturates(
-    s: int, multiplier: int, shift: int, expected: int
+    s: int, key_multiplier: int, multiplier: int, shift: int, expected: int
 ) -> None:
-    assert reference.logit(s, multiplier, shift, "int32") == expected
+    assert reference.logit(s, key_multiplier, multiplier, shift, "int32") == expected
     in_int8 = max(-128, min(127, expected)) * c.INT8_SCORE_STEP
-    assert reference.logit(s, multiplier, shift, "int8") == in_int8
+    assert reference.logit(s, key_multiplier, multiplier, shift, "int8") == in_int8
 
 
 def test_worst_cases_reach_the_stated_ranges_and_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +329,9 @@ def test_worst_cases_reach_the_stated_ranges_and_fit(monkeypatch: pytest.MonkeyP
     for k in (-128, 127):
         worst = constant_operands(-128, k, 0, keys=3, multiplier=c.MULTIPLIER_MAX, shift=c.SHIFT_MAX)
         reference.attention(worst)
-        product = -128 * k * 64 * 1023
+        by_key = -128 * k * 64 * 255
+        product = ((by_key + 128) >> 8) * 1023
+        assert {abs(by_key), abs(by_key + 128), abs(product)} <= set(seen)
         assert max(seen) == max(abs(product), product + (1 << 27))
         seen.clear()
     for v in (-128, 127):
@@ -325,7 +378,7 @@ def test_the_sum_is_never_so_small_that_its_reciprocal_passes_28_bits(
         reference.attention(random_operands(seed, keys=1 + 40 * seed))
     # One key whose logit is 1/256 of an octave: the smallest weight that the highest key of a row can have.
     operands = constant_operands(0, 0, 5, keys=1, multiplier=1, shift=2)
-    operands.q[0, 0, 0], operands.k[0, 0, 0] = 1, 4
+    operands.q[0, 0, 0], operands.k[0, 0, 0], operands.key_multiplier[0, 0] = 1, 8, 128
     assert (reference.attention(operands) == 5 * 256).all()
     assert min(sums) == 1026 * 128
     assert (1 << c.RECIPROCAL_BITS) // min(sums) < 1 << 28
@@ -344,7 +397,16 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
         _with(k=np.zeros((256, 64), np.int8), v=np.zeros((256, 64), np.int8)),
         "q, k and v have to be",
     ),
-    "v unlike k": (64, _with(v=np.zeros((2, 255, 64), np.int8)), "k and v alike"),
+    "v of two axes": (64, _with(v=np.zeros((256, 64), np.int8)), "q, k and v have to be"),
+    "fewer values than keys": (
+        64,
+        _with(v=np.zeros((2, 255, 64), np.int8)),
+        r"values are \(64, 128\) wide, one for each key: v is \(2, 255, 64\)",
+    ),
+    "v of 96 columns": (64, _with(v=np.zeros((2, 256, 96), np.int8)), r"v is \(2, 256, 96\)"),
+    "v of 192 columns": (64, _with(v=np.zeros((2, 256, 192), np.int8)), r"v is \(2, 256, 192\)"),
+    "heads of v": (64, _with(v=np.zeros((3, 256, 64), np.int8)), r"v is \(3, 256, 64\)"),
+    "wide k": (64, _with(k=np.zeros((2, 256, 128), np.int8)), r"64 wide: .* k is \(2, 256, 128\)"),
     "narrow q": (64, _with(q=np.zeros((2, 3, 32), np.int8)), r"64 wide: q is \(2, 3, 32\)"),
     "narrow k and v": (
         64,
@@ -360,6 +422,31 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
     "multipliers of other rows": (64, _with(multiplier=np.ones((2, 4), np.uint16)), "one multiplier per row"),
     "one shift for all": (64, _with(shift=np.array(8, np.int32)), "one shift per head"),
     "shift per row": (64, _with(shift=np.full((2, 3), 8, np.int32)), "one shift per head"),
+    "key multipliers of other keys": (
+        64,
+        _with(key_multiplier=np.ones((2, 255), np.uint8)),
+        "one key multiplier per key",
+    ),
+    "key multipliers of one head": (
+        64,
+        _with(key_multiplier=np.ones((1, 256), np.uint8)),
+        "one key multiplier per key",
+    ),
+    "one key multiplier for all": (
+        64,
+        _with(key_multiplier=np.array(1, np.uint8)),
+        "one key multiplier per key",
+    ),
+    "key multiplier int16": (
+        64,
+        _with(key_multiplier=np.ones((2, 256), np.int16)),
+        "key_multiplier has to be uint8, not int16",
+    ),
+    "key multiplier int8": (
+        64,
+        _with(key_multiplier=np.ones((2, 256), np.int8)),
+        "key_multiplier has to be uint8, not int8",
+    ),
     "q uint8": (64, _with(q=np.zeros((2, 3, 64), np.uint8)), "q has to be int8, not uint8"),
     "k float": (64, _with(k=np.zeros((2, 256, 64), np.float32)), "k has to be int8, not float32"),
     "v int16": (64, _with(v=np.zeros((2, 256, 64), np.int16)), "v has to be int8, not int16"),
@@ -369,11 +456,33 @@ REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
     "more valid keys than keys": (64, _with(valid_keys=257), "257 valid keys of 256"),
     "too many keys": (
         64,
-        _with(k=np.zeros((2, 4097, 64), np.int8), v=np.zeros((2, 4097, 64), np.int8)),
+        _with(
+            k=np.zeros((2, 4097, 64), np.int8),
+            v=np.zeros((2, 4097, 64), np.int8),
+            key_multiplier=np.ones((2, 4097), np.uint8),
+        ),
         "200 valid keys of 4097: 1 <= valid <= keys <= 4096",
     ),
-    "multiplier 0": (64, _with(multiplier=np.uint16([[1, 1, 1], [1, 0, 1]])), r"outside 1\.\.1023"),
-    "multiplier 1024": (64, _with(multiplier=np.uint16([[1, 1, 1024], [1, 1, 1]])), r"outside 1\.\.1023"),
+    "multiplier 0": (
+        64,
+        _with(multiplier=np.uint16([[1, 1, 1], [1, 0, 1]])),
+        r"a multiplier is outside 1\.\.1023",
+    ),
+    "multiplier 1024": (
+        64,
+        _with(multiplier=np.uint16([[1, 1, 1024], [1, 1, 1]])),
+        r"a multiplier is outside 1\.\.1023",
+    ),
+    "key multiplier 0": (
+        64,
+        _with(key_multiplier=np.arange(512, dtype=np.uint16).astype(np.uint8).reshape(2, 256)),
+        r"a key multiplier is outside 1\.\.255",
+    ),
+    "key multiplier 0 past the valid keys": (
+        64,
+        _with(key_multiplier=np.repeat(np.uint8([[1] * 255 + [0]]), 2, 0)),
+        r"a key multiplier is outside 1\.\.255",
+    ),
     "shift 1": (64, _with(shift=np.int32([2, 1])), r"a shift is outside 2\.\.28"),
     "shift 29": (64, _with(shift=np.int32([29, 28])), r"a shift is outside 2\.\.28"),
 }
@@ -390,15 +499,38 @@ def test_operands_outside_the_contract_are_refused(case: str) -> None:
         reference.attention(replace(operands, **changes), tile_size=tile_size)
 
 
+@pytest.mark.parametrize("scores", ["int16", "INT8", "", "float32", None])
+def test_other_scores_are_refused(scores: Any) -> None:
+    operands = random_operands(0)
+    with pytest.raises(ContractError, match=f"scores {scores!r}: they are int32 or int8"):
+        operands.check(64, scores)
+    with pytest.raises(ContractError, match="they are int32 or int8"):
+        reference.attention(operands, scores=scores)
+
+
+@pytest.mark.parametrize("output_bits", [0, -8, 7, 12, 32])
+def test_other_output_widths_are_refused(output_bits: int) -> None:
+    operands = random_operands(0)
+    with pytest.raises(ContractError, match=f"output of {output_bits} bits: it has 8 or 16"):
+        operands.check(64, "int8", output_bits)
+    with pytest.raises(ContractError, match="it has 8 or 16"):
+        reference.attention(operands, output_bits=output_bits)
+
+
+@pytest.mark.parametrize("width", c.VALUE_WIDTHS)
 @pytest.mark.parametrize(("heads", "rows"), [(0, 3), (2, 0), (0, 0)])
-def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int) -> None:
-    operands = random_operands(0, heads=heads, rows=rows, keys=5)
-    assert reference.attention(operands).shape == (heads, rows, c.HEAD_DIM)
+def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int, width: int) -> None:
+    operands = random_operands(0, heads=heads, rows=rows, keys=5, width=width)
+    for scores, tile_size, output_bits in COMBINATIONS:
+        operands.check(tile_size, scores, output_bits)
+    assert reference.attention(operands).shape == (heads, rows, width)
 
 
+@pytest.mark.parametrize("width", c.VALUE_WIDTHS)
 @pytest.mark.parametrize("tile_size", c.TILE_SIZES)
-def test_the_limits_themselves_are_allowed(tile_size: int) -> None:
-    operands = random_operands(0, heads=2, rows=2, keys=c.MAX_KEYS)
+def test_the_limits_themselves_are_allowed(tile_size: int, width: int) -> None:
+    operands = random_operands(0, heads=2, rows=2, keys=c.MAX_KEYS, width=width)
+    operands.key_multiplier[:, ::2], operands.key_multiplier[:, 1::2] = 1, 255
     operands.multiplier[...] = (1, 1023)
     operands.shift[...] = (2, 28)
     operands.check(tile_size)

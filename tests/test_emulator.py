@@ -20,6 +20,7 @@ IMPLEMENTATIONS = [
     pytest.param(reference.attention, id="reference"),
     pytest.param(EMULATOR.run, id="emulator"),
 ]
+HALVES = (slice(0, 64), slice(64, 128))
 Attention = Callable[..., npt.NDArray[np.int16]]
 compared: Counter[str] = Counter()
 
@@ -44,8 +45,17 @@ def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, outp
     np.testing.assert_array_equal(got, expected)
     rows = operands.q.shape[0] * operands.q.shape[1]
     compared["runs"] += 1
+    if operands.v.shape[2] == 128:
+        compared["of them with 128 columns"] += 1
     compared["rows"] += rows
+    compared["outputs"] += expected.size
     compared["(row, key tile) pairs"] += rows * -(-operands.valid_keys // tile_size)
+
+
+def widened(operands: Operands, seed: int = 31) -> Operands:
+    """The same with 64 more columns of any values."""
+    more = np.random.default_rng(seed).integers(-128, 128, operands.v.shape, dtype=np.int8)
+    return replace(operands, v=np.concatenate([operands.v, more], 2))
 
 
 def hot_row(name: str) -> Operands:
@@ -71,6 +81,20 @@ def mixed_multipliers(scores: ScoreType) -> Operands:
     return operands
 
 
+def extreme_key_multipliers(scores: ScoreType) -> Operands:
+    """Keys with 1 and 255 in turn, in all four orders over four keys, for scores of either sign."""
+    operands = gaussian_operands(30, scores, rows=3)
+    operands.key_multiplier[0] = np.resize([1, 255, 255, 1], operands.key_multiplier.shape[1])
+    return operands
+
+
+def key_multipliers_of_a_tile(scores: ScoreType) -> Operands:
+    """Every key multiplier that there is, over 256 keys of random scores of any scale."""
+    operands = random_operands(32, rows=3, keys=256, shift=(8, 8) if scores == "int32" else (13, 13))
+    operands.key_multiplier[0] = np.maximum(1, np.random.default_rng(32).permutation(256))
+    return operands
+
+
 def mixed_shifts() -> Operands:
     operands = random_operands(14, heads=2, rows=1, multiplier=(500, 1023))
     operands.shift[...] = (2, 28)
@@ -87,7 +111,8 @@ def stairs(scores: ScoreType, tile_size: int, octaves: list[int]) -> Operands:
     k[0, : len(octaves) * tile_size, 0] = np.repeat(octaves, tile_size)
     k[0, :, 1] = -(operands.k[0, :, 1].astype(np.int16) & 127)
     k[0, ::tile_size, 1] = 0
-    q[0, :, 0], q[0, :, 1] = (16, 16, -16), (1, 3, 1)
+    q[0, :, 0], q[0, :, 1] = (32, 32, -32), (2, 6, 2)
+    operands.key_multiplier[...] = 128
     operands.multiplier[...], operands.shift[...] = (64, 61, 64), 10 if scores == "int8" else 2
     return replace(operands, q=q, k=k)
 
@@ -97,6 +122,7 @@ def saturating(scores: ScoreType) -> Operands:
     operands = random_operands(16, rows=2)
     operands.q[...], operands.k[..., 0] = 0, -120 - (operands.k[..., 0] & 7)
     operands.q[0, :, 0] = (16, -16)
+    operands.key_multiplier[...] = 250 + operands.key_multiplier % 6
     operands.multiplier[...], operands.shift[...] = 67, 10 if scores == "int8" else 6
     return operands
 
@@ -105,8 +131,10 @@ def ties(scores: ScoreType) -> Operands:
     """Two weights of 2047, two of 1: their sum is 2^12, so that every other channel ends half-way, for 8 bits too."""
     operands = random_operands(17, rows=1, keys=70)
     operands.q[...], operands.k[...] = 0, 0
-    operands.q[0, 0, 0] = 16
+    operands.q[0, 0, 0] = 32
     operands.k[0, :, 0] = -128
+    operands.key_multiplier[0, 2:4] = 128  # the first two score 0, whatever multiplies that
+    operands.key_multiplier[0, 4:] |= 128
     operands.k[0, :4, 0] = (0, 0, -18, -18) if scores == "int8" else (0, 0, -11, -11)
     operands.multiplier[...], operands.shift[...] = 64, 10 if scores == "int8" else 2
     odd = operands.v[0, 0, ::2] | 1
@@ -132,6 +160,11 @@ CASES: dict[str, Callable[[ScoreType, int], Operands]] = {
     "one hot key, 3 rows": lambda s, _: hot_row("k"),
     "alternating 127 and -128, 2 rows": lambda s, _: alternating(),
     "multipliers 1 and 1023, 4 rows": lambda s, _: mixed_multipliers(s),
+    "key multipliers 1 and 255, 3 rows": lambda s, _: extreme_key_multipliers(s),
+    "every key multiplier, 3 rows": lambda s, _: key_multipliers_of_a_tile(s),
+    "key multipliers of 1, 1 row": lambda s, _: constant_operands(
+        -128, -128, 127, keys=321, multiplier=1023, shift=2, key_multiplier=1
+    ),
     "shifts 2 and 28, 2 rows": lambda s, _: mixed_shifts(),
     "scores about the ends of int8, 2 rows": lambda s, _: saturating(s),
     "outputs half-way, 1 row": lambda s, _: ties(s),
@@ -148,13 +181,18 @@ CASES: dict[str, Callable[[ScoreType, int], Operands]] = {
 @pytest.mark.parametrize("scores", ["int32", "int8"])
 @pytest.mark.parametrize("case", CASES)
 def test_bits_are_the_references(case: str, scores: ScoreType, tile_size: int, output_bits: int) -> None:
-    assert_same_bits(CASES[case](scores, tile_size), scores, tile_size, output_bits)
+    """Each case has 64 columns in half of the twelve ways to run it, 128 in the others, about evenly spread."""
+    operands = CASES[case](scores, tile_size)
+    if (output_bits == 8) ^ (scores == "int8") ^ (tile_size == 128):
+        operands = widened(operands)
+    assert_same_bits(operands, scores, tile_size, output_bits)
 
 
 @pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
 def test_bits_over_as_many_keys_as_there_may_be(scores: ScoreType, tile_size: int, output_bits: int) -> None:
     """Worst values throughout, then 3 rows whose exponent jumps by about 30 over a full accumulator."""
     worst = constant_operands(-128, -128, -128, keys=c.MAX_KEYS, multiplier=1023, shift=2)
+    assert (worst.key_multiplier == 255).all()
     assert_same_bits(worst, scores, tile_size, output_bits)
     assert_same_bits(two_levels(scores), scores, tile_size, output_bits)
 
@@ -165,7 +203,7 @@ def test_bits_of_every_weight() -> None:
     operands = random_operands(18, rows=len(distance), keys=2)
     operands.q[...], operands.k[...], operands.v[...] = 0, 0, 0
     operands.q[0, :, 0], operands.q[0, :, 1] = distance // 64, distance % 64
-    operands.k[0, 1, :2] = (-64, -1)
+    operands.k[0, 1, :2], operands.key_multiplier[0, 1] = (-128, -2), 128
     operands.v[0, 1] = 127
     operands.multiplier[...], operands.shift[...] = 4, 2
     assert_same_bits(operands, "int32", 64, 16)
@@ -179,7 +217,7 @@ def test_the_stairs_have_the_exponents_that_they_claim() -> None:
     q, k = (x[0].astype(int).tolist() for x in (operands.q, operands.k))
     for start, octave in zip(range(0, 320, 64), octaves, strict=True):
         keys = range(start, min(start + 64, operands.valid_keys))
-        z = [reference.logit(reference.score(q[0], k[j]), 64, 2, "int32") for j in keys]
+        z = [reference.logit(reference.score(q[0], k[j]), 128, 64, 2, "int32") for j in keys]
         assert -(-max(z) // 256) == octave
         assert len(set(z)) > 10
 
@@ -192,14 +230,16 @@ BOUNDARIES = [1, 2, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1499, 1500, 1535, 
 def test_bits_at_every_boundary_of_the_valid_keys(
     keys: int, scores: ScoreType, tile_size: int, output_bits: int
 ) -> None:
-    operands = gaussian_operands(keys, scores, rows=1, keys=keys, spread=3)
+    fine_values = output_bits == 16
+    operands = gaussian_operands(keys, scores, rows=1, keys=keys, spread=3, fine_values=fine_values)
     assert_same_bits(operands, scores, tile_size, output_bits)
 
 
 def assert_same_bits_of_length(keys: int) -> None:
     """One row, with garbage past the valid keys; the kind of run goes with the length."""
     scores: ScoreType = "int8" if keys % 2 else "int32"
-    operands = random_operands(keys, rows=1, keys=keys, shift=(12, 22))
+    width = 128 if keys // 12 % 2 else 64
+    operands = random_operands(keys, rows=1, keys=keys, width=width, shift=(11, 21))
     assert_same_bits(operands, scores, c.TILE_SIZES[keys // 2 % 3], 8 if keys // 6 % 2 else 16)
 
 
@@ -217,21 +257,29 @@ def test_bits_of_every_length() -> None:
 @pytest.mark.parametrize(("scores", "output_bits"), [("int32", 16), ("int8", 8)])
 @pytest.mark.parametrize("rows", [1, 127, 128, 129])
 def test_bits_at_every_boundary_of_the_rows(rows: int, scores: ScoreType, output_bits: int) -> None:
-    assert_same_bits(gaussian_operands(rows, scores, rows=rows, keys=66), scores, 64, output_bits)
+    operands = gaussian_operands(rows, scores, rows=rows, keys=66, fine_values=output_bits == 16)
+    assert_same_bits(operands, scores, 64, output_bits)
 
 
 def test_runs_leave_nothing_behind() -> None:
     """The same work space serves every length of a tile; a run sees none of the run before it."""
     for tile_size in c.TILE_SIZES:
-        for keys in (1536, 1500, 1481, 3, 1536):
-            operands = gaussian_operands(keys, "int32", rows=3, keys=keys)
+        for keys, fine in (
+            (1536, True),
+            (1500, True),
+            (1481, False),
+            (1481, True),
+            (3, False),
+            (1536, False),
+        ):
+            operands = gaussian_operands(keys, "int32", rows=3, keys=keys, fine_values=fine)
             expected = Emulator(Workers(1)).run(operands, tile_size=tile_size)
             np.testing.assert_array_equal(EMULATOR.run(operands, tile_size=tile_size), expected)
 
 
 @pytest.mark.parametrize("scores", ["int32", "int8"])
 def test_bits_depend_neither_on_threads_nor_on_how_heads_are_batched(scores: ScoreType) -> None:
-    operands = gaussian_operands(21, scores, heads=7, rows=130, keys=300)
+    operands = gaussian_operands(21, scores, heads=7, rows=130, keys=300, fine_values=scores == "int32")
     together = Emulator(Workers(1)).run(operands, scores=scores)
     assert len(np.unique(together)) > 1000
     np.testing.assert_array_equal(Emulator(Workers(2)).run(operands, scores=scores), together)
@@ -241,6 +289,7 @@ def test_bits_depend_neither_on_threads_nor_on_how_heads_are_batched(scores: Sco
             q=operands.q[part],
             k=operands.k[part],
             v=operands.v[part],
+            key_multiplier=operands.key_multiplier[part],
             multiplier=operands.multiplier[part],
             shift=operands.shift[part],
         )
@@ -250,7 +299,8 @@ def test_bits_depend_neither_on_threads_nor_on_how_heads_are_batched(scores: Sco
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 def test_equal_heads_and_equal_rows_have_equal_results(attention: Attention) -> None:
     one = gaussian_operands(22, "int32", rows=2, keys=150)
-    heads = {name: np.repeat(getattr(one, name), 3, 0) for name in ("q", "k", "v", "multiplier", "shift")}
+    names = ("q", "k", "v", "key_multiplier", "multiplier", "shift")
+    heads = {name: np.repeat(getattr(one, name), 3, 0) for name in names}
     result = attention(replace(one, **heads))
     expected = attention(one)
     np.testing.assert_array_equal(result, np.repeat(expected, 3, 0))
@@ -268,9 +318,11 @@ def test_what_lies_past_the_valid_keys_does_not_matter(
     operands = gaussian_operands(23, scores, rows=2, keys=200)
     expected = attention(operands, scores=scores, tile_size=tile_size)
     rng = np.random.default_rng(23)
-    for name in ("k", "v"):
+    for name in ("k", "v", "key_multiplier"):
         garbage = getattr(operands, name).copy()
-        garbage[:, 200:] = rng.integers(-128, 128, garbage[:, 200:].shape)
+        least, end = (1, 256) if name == "key_multiplier" else (-128, 128)
+        garbage[:, 200:] = rng.integers(least, end, garbage[:, 200:].shape)
+        assert (garbage != getattr(operands, name)).any()
         result = attention(replace(operands, **{name: garbage}), scores=scores, tile_size=tile_size)
         np.testing.assert_array_equal(result, expected)
     seen = attention(replace(operands, valid_keys=201), scores=scores, tile_size=tile_size)
@@ -283,28 +335,78 @@ def test_the_order_of_keys_within_a_tile_does_not_matter(attention: Attention, t
     operands = gaussian_operands(24, "int32", rows=2, keys=512)
     rng = np.random.default_rng(24)
     order = np.concatenate([start + rng.permutation(tile_size) for start in range(0, 512, tile_size)])
-    shuffled = replace(operands, k=operands.k[:, order], v=operands.v[:, order])
+    shuffled = replace(
+        operands,
+        k=operands.k[:, order],
+        v=operands.v[:, order],
+        key_multiplier=operands.key_multiplier[:, order],
+    )
     expected = attention(operands, tile_size=tile_size)
     np.testing.assert_array_equal(attention(shuffled, tile_size=tile_size), expected)
-    mixed = replace(operands, v=operands.v[:, order])
-    assert (attention(mixed, tile_size=tile_size) != expected).any()
+    for name in ("v", "key_multiplier"):
+        mixed = replace(operands, **{name: getattr(operands, name)[:, order]})
+        assert (attention(mixed, tile_size=tile_size) != expected).any()
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
+def test_columns_do_not_depend_on_each_other(
+    attention: Attention, scores: ScoreType, tile_size: int, output_bits: int
+) -> None:
+    """128 columns are two runs of 64 with the same queries and keys; and columns may change places."""
+    how = {"scores": scores, "tile_size": tile_size, "output_bits": output_bits}
+    shift = (8, 10) if scores == "int32" else (13, 15)
+    operands = random_operands(27, heads=2, rows=2, keys=300, width=128, shift=shift)
+    together = attention(operands, **how)
+    halves = [attention(replace(operands, v=operands.v[..., part]), **how) for part in HALVES]
+    assert together.shape == (2, 2, 128)
+    np.testing.assert_array_equal(together, np.concatenate(halves, -1))
+    assert (halves[0] != halves[1]).any()
+    order = np.random.default_rng(27).permutation(128)
+    np.testing.assert_array_equal(
+        attention(replace(operands, v=operands.v[..., order]), **how), together[..., order]
+    )
 
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 @pytest.mark.parametrize(("scores", "shift"), [("int32", 8), ("int8", 13)])
-@pytest.mark.parametrize("key", [-128, -64, 64])
-def test_a_row_of_logits_may_move_by_whole_octaves(
-    attention: Attention, scores: ScoreType, shift: int, key: int
+def test_a_key_of_half_the_size_with_twice_the_multiplier_is_the_same(
+    attention: Attention, scores: ScoreType, shift: int
 ) -> None:
-    """Softmax is invariant to a shift; the contract keeps that to the bit for whole octaves."""
+    operands = random_operands(28, rows=3, keys=200, shift=(shift, shift))
+    operands.k[...] //= 2
+    operands.key_multiplier[...] = np.maximum(1, operands.key_multiplier // 2)
+    expected = attention(operands, scores=scores)
+    some = np.arange(operands.k.shape[1]) % 3 == 0
+    operands.k[:, some] *= 2
+    assert (attention(operands, scores=scores) != expected).any()
+    operands.k[:, some] //= 2
+    operands.key_multiplier[:, some] *= 2
+    doubled = attention(operands, scores=scores)
+    operands.k[:, some] *= 2
+    operands.key_multiplier[:, some] //= 2
+    np.testing.assert_array_equal(attention(operands, scores=scores), doubled)
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("scores", "shift"), [("int32", 8), ("int8", 13)])
+@pytest.mark.parametrize("move", [-128 * 64, -64 * 64, 64 * 64])
+def test_a_row_of_logits_may_move_by_whole_octaves(
+    attention: Attention, scores: ScoreType, shift: int, move: int
+) -> None:
+    """Softmax is invariant to a shift; the contract keeps that to the bit for whole octaves.
+
+    Keys of different multipliers move alike if a channel of theirs times the multiplier is the same for all.
+    """
     operands = random_operands(25, rows=2, keys=200, shift=(shift, shift))
     operands.q[...] //= 4
     operands.k[...] //= 4
     operands.multiplier[...] = 64
     assert 8 * c.INT8_SCORE_STEP % 256 == 0  # the move of the int8 scores below, by a multiple of 8
-    operands.q[..., 63], operands.k[..., 63] = 16, 0
+    operands.q[..., 63], operands.k[..., 63] = 64, 0
+    operands.key_multiplier[...] = np.where(operands.key_multiplier % 2, 64, 128)
     expected = attention(operands, scores=scores)
-    operands.k[..., 63] = key
+    operands.k[..., 63] = move // operands.key_multiplier.astype(int)
     np.testing.assert_array_equal(attention(operands, scores=scores), expected)
     operands.k[:, 100:, 63] = 0
     assert (attention(operands, scores=scores) != expected).any()
@@ -316,6 +418,19 @@ def test_operands_outside_the_contract_are_refused() -> None:
         EMULATOR.run(operands, tile_size=32)
     with pytest.raises(ContractError, match="valid keys"):
         EMULATOR.run(replace(operands, valid_keys=0))
+    with pytest.raises(ContractError, match="they are int32 or int8"):
+        EMULATOR.run(operands, scores="int16")  # type: ignore[arg-type]
+    with pytest.raises(ContractError, match="it has 8 or 16"):
+        EMULATOR.run(operands, output_bits=12)
+    with pytest.raises(ContractError, match="a key multiplier is outside"):
+        EMULATOR.run(replace(operands, key_multiplier=np.zeros_like(operands.key_multiplier)))
+
+
+@pytest.mark.parametrize("width", c.VALUE_WIDTHS)
+@pytest.mark.parametrize(("heads", "rows"), [(0, 3), (2, 0), (0, 0)])
+def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int, width: int) -> None:
+    operands = random_operands(0, heads=heads, rows=rows, keys=5, width=width)
+    assert EMULATOR.run(operands).shape == (heads, rows, width)
 
 
 def test_what_a_worker_raises_reaches_the_caller() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-import soundfile
 import torch
 from whisper.decoding import DecodingOptions, decode
 from whisper.model import ModelDimensions, Whisper
 
+from app.audio import load_audio
 from models.decoder import CachedDecoder, TextCache
 from models.decoding import decode_with_fallback
 from models.features import LogMelFeatures
@@ -52,7 +52,7 @@ def states(tiny: Any) -> torch.Tensor:
     path = SPEECH / "misc" / "jfk.flac"
     if not path.exists():
         pytest.skip(f"no speech at {SPEECH}")
-    audio, _ = soundfile.read(path, dtype="float32")
+    audio = load_audio(path)
     noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32) * 0.1
     mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
     with torch.no_grad():

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
+from app.audio import load_audio
 from kernels.contract import ContractError
 from kernels.device import DeviceError
 from models.attention import BACKEND_NAMES, BackendName, CpuAttention, open_attention
@@ -58,7 +58,7 @@ def clips(speech: Path, count: int) -> Tensor:
     found = sorted(speech.glob("LibriSpeech/test-clean/*/*/*.flac"))
     paths = [speech / "misc" / "jfk.flac", *found[:: max(1, len(found) // (count - 1))][: count - 1]]
     assert len(paths) == count
-    return torch.stack([window(soundfile.read(path)[0]) for path in paths])
+    return torch.stack([window(load_audio(path)) for path in paths])
 
 
 def relative_error(states: Tensor, expected: Tensor) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-import soundfile
 import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
+from app.audio import load_audio
 from models.features import LogMelFeatures
 from models.longform import transcribe_batched, transcribe_windows
 from models.options import DecodeOptions
@@ -49,7 +49,7 @@ def jfk() -> Array:
     path = SPEECH / "misc" / "jfk.flac"
     if not path.exists():
         pytest.skip(f"no speech at {SPEECH}")
-    return soundfile.read(path, dtype="float32")[0]
+    return load_audio(path)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def chapter() -> Array:
     files = sorted(CHAPTER.glob("*.flac"))
     if not files:
         pytest.skip(f"no speech at {CHAPTER}")
-    return np.concatenate([soundfile.read(file, dtype="float32")[0] for file in files])
+    return np.concatenate([load_audio(file) for file in files])
 
 
 class CountingEncoder:

@@ -16,9 +16,7 @@ def _settings() -> dict[str, Any]:
     # openai-whisper spells options with underscores; both are accepted.
     return {
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda name: (
-            name.replace("_", "-") if name.startswith("-") or "_" in name else name
-        ),
+        "token_normalize_func": lambda name: name.replace("_", "-"),
     }
 
 

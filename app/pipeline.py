@@ -196,19 +196,17 @@ class Transcriber:
             batch_size=batch_size,
         )
         stream = SegmentStream(features, run, options.language)
-        transcribe: Any = transcribe_windows
-        extra: dict[str, Any] = {}
-        if batch_size != 1:
-            transcribe, extra = transcribe_batched, {"batch_size": batch_size}
-        stream._source = transcribe(
-            self.weights.model,
-            features,
-            options,
-            encode=self.encoder,
-            on_progress=on_progress,
-            on_language=stream._found,
-            **extra,
-        )
+        common: dict[str, Any] = {
+            "encode": self.encoder,
+            "on_progress": on_progress,
+            "on_language": stream._found,
+        }
+        if batch_size == 1:
+            stream._source = transcribe_windows(self.weights.model, features, options, **common)
+        else:
+            stream._source = transcribe_batched(
+                self.weights.model, features, options, batch_size=batch_size, **common
+            )
         return stream
 
     def transcribe(self, audio: Audio, options: DecodeOptions | None = None, **how: Any) -> Transcript:

@@ -30,6 +30,8 @@ _RECIPROCAL = 1 << c.RECIPROCAL_BITS
 _STEP = c.INT8_SCORE_STEP
 _KEY_SHIFT = c.KEY_SHIFT
 _KEY_HALF = 1 << (c.KEY_SHIFT - 1)
+_OUTPUT_SHIFT_8 = c.RECIPROCAL_BITS - c.SUM_FRACTION_BITS
+_OUTPUT_SHIFT_16 = _OUTPUT_SHIFT_8 - c.OUTPUT_FRACTION_BITS
 _NEVER = -(1 << 30)
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -217,7 +219,7 @@ def _weights(  # type: ignore[no-untyped-def]
 def _merge(products, exponents, sums, blocks_per_tile, output_bits, a, out):  # type: ignore[no-untyped-def]
     """Merges the tiles' products (blocks, rows, 64 or 128) and sums into the requantised rows of `out`."""
     tiles = products.shape[0] // blocks_per_tile
-    bits = np.int64(38) if output_bits == 8 else np.int64(30)
+    bits = np.int64(_OUTPUT_SHIFT_8) if output_bits == 8 else np.int64(_OUTPUT_SHIFT_16)
     limit = np.int64(1) << np.int64(output_bits - 1)
     for r in range(products.shape[1]):
         running = np.int32(_NEVER)

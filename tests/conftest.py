@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numba
 import pytest
+import torch
 
 from app import Transcriber, load_model
 from datasets.sample import sample
@@ -16,6 +20,22 @@ SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 def tiny_en() -> Transcriber:
     """tiny.en with the INT32 backend on the emulator."""
     return load_model("tiny.en", "int32", "emulator")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_en: Transcriber) -> Any:
+    """The `whisper.model.Whisper` of tiny.en."""
+    return tiny_en.weights.model
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads that wait for each other take many times as long on a busy machine."""
+    threads = torch.get_num_threads()
+    numba.get_num_threads()  # starts numba's threads, which resets torch's number; whisper.timing does too
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

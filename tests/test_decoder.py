@@ -2,7 +2,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -16,26 +15,7 @@ from models.features import LogMelFeatures
 from models.options import DecodeOptions
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads that wait for each other take many times as long on a busy machine."""
-    threads = torch.get_num_threads()
-    numba.get_num_threads()  # starts numba's threads, which resets torch's number; whisper.timing does too
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Any:
-    from models.weights import WeightsError, load
-
-    try:
-        return load("tiny.en").model
-    except WeightsError as error:
-        pytest.skip(f"no weights of tiny.en: {error}")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_random_model(n_vocab: int = 51864) -> Any:

@@ -1,11 +1,10 @@
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -18,30 +17,12 @@ from models.longform import transcribe_batched, transcribe_windows
 from models.options import DecodeOptions
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHAPTER = SPEECH / "LibriSpeech" / "train-clean-100" / "19" / "198"
 SECOND = 16000
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads that wait for each other take many times as long on a busy machine."""
-    threads = torch.get_num_threads()
-    numba.get_num_threads()  # starts numba's threads, which resets torch's number; whisper.timing does too
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Any:
-    from models.weights import WeightsError, load
-
-    try:
-        return load("tiny.en").model
-    except WeightsError as error:
-        pytest.skip(f"no weights of tiny.en: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,138 @@
+"""How a layer of heads is laid over the NPU's array: block shapes, buffers, and who works on what.
+
+One place for what the host packs (`layout.py`), the device design moves (`aie/design.py`), the AIE2 source computes on
+(`aie/attention.hpp`) and the memory map counts (`memory_map.py`). Phoenix (XDNA1, AIE2) has 4 columns that a program
+can use, each with 4 compute cores, one memory tile and one shim tile.
+
+Work is cut by rows: a core holds 32 query rows of one head, and all of the head's keys and values stream past it, tile
+by tile, the same stream for the four cores of a column. A column's four cores make a group of 128 rows; the columns share
+a head's groups evenly. Rows are independent in the contract, so how they are cut changes no bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.contract import HEAD_DIM, TILE_SIZES, ContractError, ScoreType
+
+TOKENS = 1536
+"""Rows and keys of a head in a streaming run: a multiple of every tile size and group. Fewer are padded."""
+
+ROWS_PER_CORE = 32
+CORES_PER_COLUMN = 4
+GROUP_ROWS = ROWS_PER_CORE * CORES_PER_COLUMN
+GROUPS_PER_HEAD = TOKENS // GROUP_ROWS
+COLUMN_COUNTS = (1, 2, 3, 4)
+
+HEADER_WORDS = 16
+"""32-bit words after a query block's multipliers: shift, valid keys, output bits; the rest is zero."""
+
+QUERY_BLOCK_BYTES = ROWS_PER_CORE * HEAD_DIM + 2 * ROWS_PER_CORE + 4 * HEADER_WORDS
+"""INT8 rows, their INT16 multipliers, and the header."""
+
+OUTPUT_BLOCK_BYTES = 2 * ROWS_PER_CORE * HEAD_DIM
+"""INT16, row-major: a head's blocks in order are its output as it stands."""
+
+SINGLE_TILE = 64
+"""Rows and keys of the single-tile run."""
+
+SINGLE_TILE_INPUT_BYTES = 3 * SINGLE_TILE * HEAD_DIM
+SINGLE_TILE_OUTPUT_BYTES = SINGLE_TILE * HEAD_DIM
+"""Q, K and V, row-major INT8, one after the other; and the INT8 output, row-major."""
+
+SINGLE_TILE_KEY_MULTIPLIER = 255
+SINGLE_TILE_LOGIT: dict[ScoreType, tuple[int, int]] = {"int32": (742, 4), "int8": (593, 11)}
+"""Multiplier and shift of the single-tile run: log2(e) / 8 * 256 * 256 / 255 a unit of Q K^T (`int8`: over 160)."""
+
+STACK_BYTES = 4096
+"""Of every core, set in the design: the tool chain's default of 1 KiB would be overrun into the neighbouring buffer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A streaming program.
+
+    Attributes:
+        scores: `int32` or `int8`.
+        tile_size: keys per tile.
+        columns: of the array, each with four cores.
+    """
+
+    scores: ScoreType = "int32"
+    tile_size: int = 64
+    columns: int = 4
+
+    def __post_init__(self) -> None:
+        if self.scores not in SINGLE_TILE_LOGIT:
+            raise ContractError(f"scores {self.scores!r}: they are int32 or int8")
+        if self.tile_size not in TILE_SIZES:
+            raise ContractError(f"tile size {self.tile_size}: it has to be one of {TILE_SIZES}")
+        if self.columns not in COLUMN_COUNTS:
+            raise ContractError(f"{self.columns} columns: Phoenix has 1 to 4 that a program can use")
+
+    @property
+    def name(self) -> str:
+        """Names the program's files: `int32_t64_c4`."""
+        return f"{self.scores}_t{self.tile_size}_c{self.columns}"
+
+    @property
+    def tiles(self) -> int:
+        """Key tiles of a head."""
+        return TOKENS // self.tile_size
+
+    @property
+    def groups_per_column(self) -> int:
+        """Groups of 128 rows of a head that each column works on."""
+        return GROUPS_PER_HEAD // self.columns
+
+    @property
+    def cores(self) -> int:
+        """Compute cores in use."""
+        return self.columns * CORES_PER_COLUMN
+
+    @property
+    def key_value_bytes(self) -> int:
+        """One tile of the stream: INT8 keys, INT8 values, INT16 key multipliers."""
+        return self.tile_size * (2 * HEAD_DIM + 2)
+
+    @property
+    def state_words(self) -> int:
+        """32-bit words of a core's running state: accumulator, exponents, sums, and the count of keys seen."""
+        return ROWS_PER_CORE * (HEAD_DIM + 2) + 8
+
+    @property
+    def score_words(self) -> int:
+        """32-bit words for the logits of the eight rows in work."""
+        return 8 * self.tile_size
+
+    @property
+    def weight_halves(self) -> int:
+        """16-bit halves for the weights of the eight rows in work."""
+        return 8 * self.tile_size
+
+    @property
+    def query_depth(self) -> int:
+        """Query blocks that a core's memory holds: two, where the next can arrive during the work."""
+        return 1 if self.tile_size == 256 else 2
+
+    @property
+    def key_value_depth(self) -> int:
+        """Key and value tiles that a core's memory holds."""
+        return 1 if self.tile_size == 256 else 2
+
+    @property
+    def output_depth(self) -> int:
+        """Output blocks that a core's memory holds."""
+        return 2 if self.tile_size == 64 else 1
+
+    def query_bytes(self, heads: int) -> int:
+        """The run's query buffer: (heads, groups, cores of a column, block)."""
+        return heads * GROUPS_PER_HEAD * CORES_PER_COLUMN * QUERY_BLOCK_BYTES
+
+    def key_value_stream_bytes(self, heads: int) -> int:
+        """The run's key and value buffer: (heads, tiles, tile)."""
+        return heads * self.tiles * self.key_value_bytes
+
+    def output_bytes(self, heads: int) -> int:
+        """The run's output buffer: INT16, (heads, rows, 64)."""
+        return heads * TOKENS * HEAD_DIM * 2

@@ -5,10 +5,50 @@ Panayotov et al., "LibriSpeech: an ASR corpus based on public domain audio books
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.utterance import DatasetError, Utterance
+from datasets.utterance import DatasetError, Utterance, unreadable
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a set's folder holds.
+
+    Attributes:
+        utterances: those with both audio and text, in the order of their ids.
+        without_audio: the files that transcripts speak of and that are not there.
+        without_text: the recordings that no transcript speaks of.
+    """
+
+    utterances: tuple[Utterance, ...]
+    without_audio: tuple[Path, ...]
+    without_text: tuple[Path, ...]
+
+    @property
+    def speakers(self) -> frozenset[str]:
+        """Of the utterances."""
+        return frozenset(u.speaker for u in self.utterances if u.speaker)
+
+    @property
+    def problem(self) -> str | None:
+        """What does not fit together, in one line that names the first; None where all does."""
+        remedy = "copy the set again, with every file of its chapters"
+        recordings = len(self.utterances) + len(self.without_text)
+        if self.without_audio:
+            first, lines = self.without_audio[0], len(self.utterances) + len(self.without_audio)
+            silent = f"{len(self.without_audio):,} of {lines:,} utterances have no audio"
+            also = f", {len(self.without_text):,} recordings no text" if self.without_text else ""
+            return (
+                f"{first}: missing, though {_transcript(first).name} has its text; {silent}{also}: {remedy}"
+            )
+        if self.without_text:
+            first = self.without_text[0]
+            wordless = f"{len(self.without_text):,} of {recordings:,} recordings have no text"
+            return f"{first}: has no line in {_transcript(first).name}; {wordless}: {remedy}"
+        return None
 
 
 def utterances(folder: Path) -> Iterator[Utterance]:
@@ -18,23 +58,83 @@ def utterances(folder: Path) -> Iterator[Utterance]:
         folder: holds one folder per speaker.
 
     Raises:
-        DatasetError: the folder is missing or holds no transcripts; a transcript line has no audio, or no text.
+        DatasetError: as `read`; a transcript line has no audio, or a recording no transcript line.
+    """
+    contents = read(folder)
+    if contents.problem:
+        raise DatasetError(contents.problem)
+    yield from contents.utterances
+
+
+def read(folder: Path) -> Contents:
+    """Read the transcripts under a set's folder and look which recordings are there. Opens no recording.
+
+    Raises:
+        DatasetError: the folder is missing, can't be read or holds no transcripts; a transcript line has no text,
+            or repeats an id.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; give the one that holds a folder for each speaker")
-    transcripts = sorted(folder.glob("*/*/*.trans.txt"))
-    if not transcripts:
+    found: list[Utterance] = []
+    without_audio: list[Path] = []
+    without_text: list[Path] = []
+    transcripts = 0
+    try:
+        for chapter in _chapters(folder):
+            names = _names(chapter)
+            recordings = {name for name in names if name.endswith(".flac") and (chapter / name).is_file()}
+            for transcript in (chapter / name for name in names if name.endswith(".trans.txt")):
+                transcripts += 1
+                for utterance in _lines(transcript):
+                    if utterance.audio.name in recordings:
+                        recordings.remove(utterance.audio.name)
+                        found.append(utterance)
+                    else:
+                        without_audio.append(utterance.audio)
+            without_text += [chapter / name for name in sorted(recordings)]
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    if not transcripts and not without_text:
         raise DatasetError(
             f"{folder}: no SPEAKER/CHAPTER/*.trans.txt in it; this is not LibriSpeech's layout"
         )
-    for transcript in transcripts:
-        for number, line in enumerate(transcript.read_text(encoding="utf-8").splitlines(), start=1):
-            name, _, text = line.strip().partition(" ")
-            if not name:
-                continue
-            if not text:
-                raise DatasetError(f"{transcript}, line {number}: utterance {name} has no text")
-            audio = transcript.parent / f"{name}.flac"
-            if not audio.is_file():
-                raise DatasetError(f"{audio}: missing, though {transcript.name} has its text")
-            yield Utterance(name, audio, text, speaker=name.split("-")[0])
+    found.sort(key=lambda utterance: utterance.id)
+    return Contents(tuple(found), tuple(without_audio), tuple(without_text))
+
+
+def _transcript(audio: Path) -> Path:
+    return audio.with_name(f"{audio.stem.rpartition('-')[0]}.trans.txt")
+
+
+def _chapters(folder: Path) -> Iterator[Path]:
+    """SPEAKER/CHAPTER folders, in order. (pathlib's glob would pass over folders that can't be read.)"""
+    for speaker in (folder / name for name in _names(folder)):
+        if speaker.is_dir():
+            yield from (chapter for name in _names(speaker) if (chapter := speaker / name).is_dir())
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, without hidden files (macOS leaves `._*` beside each file on foreign disks)."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+def _lines(transcript: Path) -> Iterator[Utterance]:
+    try:
+        lines = transcript.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise unreadable(transcript, error) from None
+    seen = set()
+    for number, line in enumerate(lines, start=1):
+        name, _, text = line.strip().partition(" ")
+        if not name:
+            continue
+        if not text.strip():
+            raise DatasetError(
+                f"{transcript}, line {number}: utterance {name} has no text: copy the set again"
+            )
+        if name in seen:
+            raise DatasetError(
+                f"{transcript}, line {number}: utterance {name} a second time: copy the set again"
+            )
+        seen.add(name)
+        yield Utterance(name, transcript.parent / f"{name}.flac", text.strip(), speaker=name.split("-")[0])

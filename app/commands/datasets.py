@@ -1,0 +1,157 @@
+"""`tilescribe datasets`: list, fetch and verify the data sets that have a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+
+if TYPE_CHECKING:
+    from datasets.catalogue import NamedSet
+
+datasets_app = typer.Typer(help="List, fetch and verify LibriSpeech's test sets.", no_args_is_help=True)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="A set's own folder, the LibriSpeech folder or the one above it, instead of the user's cache.",
+    ),
+]
+
+
+@datasets_app.command("list")
+def list_datasets(data_dir: DataDir = None) -> None:
+    """Show every data set: name, utterances, hours, size of the archive, and where it is on this machine."""
+    from datasets.catalogue import CATALOGUE
+
+    rows = [("NAME", "UTTERANCES", "HOURS", "ARCHIVE", "ON THIS MACHINE")]
+    for entry in CATALOGUE.values():
+        size = f"{entry.archive_bytes / 1e6:.0f} MB"
+        where = _whereabouts(entry, data_dir)
+        rows.append((entry.name, f"{entry.utterances:,}", f"{entry.hours:.1f}", size, where))
+    _print_table(rows)
+
+
+@datasets_app.command("fetch")
+def fetch_datasets(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets, as `list` names them.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Get data sets that are not on this machine yet; a download that broke off goes on."""
+    from datasets import storing
+    from datasets.utterance import DatasetError
+
+    failed = False
+    for entry in _known(names):
+        try:
+            folder = storing.fetch(entry, data_dir)
+            say(f"{entry.name}: ready in {folder}")
+        except DatasetError as error:
+            say(f"error: {error}")
+            failed = True
+        except KeyboardInterrupt:
+            stop(
+                f"{entry.name}: interrupted: what has arrived is kept, and the same command goes on from there",
+                INTERRUPTED,
+            )
+    if failed:
+        raise typer.Exit(LACKING)
+
+
+@datasets_app.command("verify")
+def verify_datasets(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME...]", help="Data sets; all that are present by default."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Count utterances and speakers, match transcripts with audio, and decode every recording."""
+    from datasets import checking, storing
+    from datasets.catalogue import CATALOGUE
+    from datasets.utterance import DatasetError
+
+    entries = _known(names or list(CATALOGUE))
+    rows = [("NAME", "STATE", "UTTERANCES", "SPEAKERS", "HOURS", "NO AUDIO", "NO TEXT", "DAMAGED", "FOLDER")]
+    failed = False
+    for entry in entries:
+        folder = storing.located(entry, data_dir)
+        try:
+            if folder is None:
+                if names:
+                    raise storing.absent(entry, data_dir)
+                continue
+            found = checking.verify(entry, folder)
+        except DatasetError as error:
+            say(f"error: {error}")
+            failed = True
+            continue
+        except KeyboardInterrupt:
+            stop("interrupted", INTERRUPTED)
+        rows.append(
+            (
+                entry.name,
+                found.state,
+                f"{found.utterances:,} of {entry.utterances:,}",
+                f"{len(found.speakers)} of {len(entry.speakers)}",
+                f"{found.seconds / 3600:.2f}",
+                f"{len(found.without_audio):,}",
+                f"{len(found.without_text):,}",
+                f"{len(found.damaged):,}",
+                str(folder),
+            )
+        )
+        for problem in found.problems:
+            say(f"error: {entry.name}: {problem}: {_remedy(entry, folder, data_dir)}")
+            failed = True
+    if len(rows) > 1:
+        _print_table(rows)
+    elif not failed:
+        say("no data set is on this machine yet: `tilescribe datasets fetch librispeech-test-clean` gets one")
+    if failed:
+        raise typer.Exit(LACKING)
+
+
+def _known(names: list[str]) -> list[NamedSet]:
+    """Check every name before anything is done with the first."""
+    from datasets.catalogue import CATALOGUE, named_set
+    from datasets.utterance import UnknownDatasetError
+
+    try:
+        return [named_set(name, CATALOGUE) for name in names]
+    except UnknownDatasetError as error:
+        stop(str(error), USAGE)
+
+
+def _whereabouts(entry: NamedSet, data_dir: Path | None) -> str:
+    from datasets import storing
+    from datasets.librispeech import read
+    from datasets.utterance import DatasetError
+
+    folder = storing.located(entry, data_dir)
+    if folder is None:
+        return "-"
+    try:
+        contents = read(folder)
+    except DatasetError:
+        return f"damaged: {folder}"
+    if storing.is_whole(entry, folder):
+        return str(folder)
+    return f"{len(contents.utterances):,} of {entry.utterances:,}: {folder}"
+
+
+def _remedy(entry: NamedSet, folder: Path, data_dir: Path | None) -> str:
+    if data_dir is not None:
+        return "copy the set again, or give another --data-dir"
+    return f"remove {folder}, and `tilescribe datasets fetch {entry.name}` gets the whole"
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,32 @@
+"""The result of one check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+State = Literal["ok", "note", "warning", "missing", "wrong", "unknown"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: of the check, one or two words.
+        state: `ok`; `note` (worth knowing, changes nothing); `warning` (may be in the NPU's way); `missing` and
+            `wrong` (the NPU cannot be used); `unknown` (could not be read).
+        found: what is there, in words that can stand alone.
+        remedy: what to do, where something is amiss.
+    """
+
+    name: str
+    state: State
+    found: str
+    remedy: str | None = None
+
+    @property
+    def obstructs(self) -> bool:
+        """Whether it keeps the NPU from being used."""
+        return self.state in ("missing", "wrong")

@@ -1,0 +1,111 @@
+"""A machine as its files show it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_LARGEST_READ = 1 << 18  # bytes; /proc/cpuinfo of many cores is longer, its first core is at the start
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The files of a machine, and what of the running process matters to the NPU.
+
+    Paths are relative to `root`; whatever cannot be read counts as absent or unknown, and raises nothing.
+
+    Attributes:
+        root: where `/` is.
+        platform: as `sys.platform`.
+        environment: variables, as `os.environ`.
+        python: version of the interpreter, (major, minor).
+        interpreter: its path.
+        import_path: where it looks for modules, as `sys.path`; not relative to `root`.
+        memlock: soft and hard limit of locked memory in bytes, None for no limit; None where there is no such limit.
+        user: effective user id, None where the system has none.
+        groups: ids of the groups that the process is in.
+    """
+
+    root: Path
+    platform: str
+    environment: Mapping[str, str]
+    python: tuple[int, int]
+    interpreter: str
+    import_path: tuple[str, ...]
+    memlock: tuple[int | None, int | None] | None
+    user: int | None
+    groups: frozenset[int]
+
+    @classmethod
+    def here(cls, root: Path = Path("/")) -> Machine:
+        """This machine and this process."""
+        unix = hasattr(os, "geteuid")
+        return cls(
+            root=root,
+            platform=sys.platform,
+            environment=os.environ,
+            python=sys.version_info[:2],
+            interpreter=sys.executable,
+            import_path=tuple(sys.path),
+            memlock=_memlock(),
+            user=os.geteuid() if unix else None,
+            groups=frozenset((*os.getgroups(), os.getegid())) if unix else frozenset(),
+        )
+
+    def path(self, relative: str) -> Path:
+        """Where a path without its leading slash is."""
+        return self.root / relative
+
+    def exists(self, relative: str) -> bool:
+        """Whether something is there, as far as this user can see."""
+        # Path.exists raises where a folder above cannot be entered
+        return os.path.exists(self.path(relative))
+
+    def text(self, relative: str) -> str | None:
+        """What a small text file says, stripped; None where it cannot be read."""
+        try:
+            with open(self.path(relative), "rb") as file:
+                return file.read(_LARGEST_READ).decode("utf-8", "replace").replace("\0", " ").strip()
+        except OSError:
+            return None
+
+    def number(self, relative: str) -> int | None:
+        """The number in a file, with its prefix (0x1022); None where there is none."""
+        try:
+            return int(self.text(relative) or "", 0)
+        except ValueError:
+            return None
+
+    def link(self, relative: str) -> str | None:
+        """The last part of what a symbolic link points to; None where it is none."""
+        try:
+            return os.path.basename(os.readlink(self.path(relative)))
+        except OSError:
+            return None
+
+    def matches(self, pattern: str) -> tuple[str, ...]:
+        """Paths that fit a shell pattern, sorted; folders that cannot be read hold none."""
+        return tuple(sorted(glob.glob(pattern, root_dir=self.root)))
+
+    def shown(self, path: Path) -> str:
+        """A path as a user of the machine writes it."""
+        return f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    """What fits a shell pattern in a folder, sorted; nothing where it cannot be read."""
+    return [folder / name for name in sorted(glob.glob(pattern, root_dir=folder))]
+
+
+def _memlock() -> tuple[int | None, int | None] | None:
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    infinite = resource.RLIM_INFINITY
+    return (None if soft == infinite else soft, None if hard == infinite else hard)

@@ -1,0 +1,112 @@
+"""Checks of XRT and its plugin for the NPU.
+
+Layouts are those of XRT's own packages (/opt/xilinx/xrt: src/CMake/xrtVariables.cmake and setup.sh of
+github.com/Xilinx/XRT) and of distributions' packages (/usr).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.diagnosis.finding import Finding
+from kernels.diagnosis.machine import Machine, files
+from kernels.diagnosis.system import DRIVER_SOURCE
+
+OWN_PREFIX = "opt/xilinx/xrt"
+LIBRARY_FOLDERS = (
+    "usr/lib/*-linux-gnu",
+    "usr/lib64",
+    "usr/lib",
+    "usr/local/lib/*-linux-gnu",
+    "usr/local/lib*",
+)
+
+
+@dataclass(frozen=True)
+class _Xrt:
+    """An installation of XRT. `libraries` is the folder of its shared libraries."""
+
+    where: Path
+    libraries: Path
+    version: str | None
+
+
+def xrt(machine: Machine) -> Finding:
+    """XRT itself: its own package, or the distribution's."""
+    name = "XRT"
+    found = _find_xrt(machine)
+    if found is None:
+        return Finding(
+            name,
+            "missing",
+            "XRT is not installed",
+            f"install XRT and its amdxdna plugin: {DRIVER_SOURCE} says how; Ubuntu 26.04 and later have both as "
+            "libxrt-npu2, with python3-xrt",
+        )
+    return Finding(name, "ok", f"version {found.version or 'unknown'} in {machine.shown(found.where)}")
+
+
+def xrt_plugin(machine: Machine) -> Finding:
+    """XRT's plugin for amdxdna (libxrt_driver_xdna), without which XRT finds no NPU."""
+    name = "XRT plugin"
+    installed = _find_xrt(machine)
+    if installed is None:
+        return Finding(
+            name, "missing", "XRT's amdxdna plugin is not installed", "it comes with XRT, see above"
+        )
+    plugins = files(installed.libraries, "libxrt_driver_xdna.so.*")
+    if not plugins:
+        return Finding(
+            name,
+            "missing",
+            f"XRT has no amdxdna plugin (libxrt_driver_xdna.so in {machine.shown(installed.libraries)})",
+            f"install the plugin of XRT's version: {DRIVER_SOURCE} builds xrt_plugin-amdxdna; "
+            "Ubuntu 26.04 and later have libxrt-npu2",
+        )
+    version = _library_version(plugins)
+    if version and installed.version and _differ(version, installed.version):
+        return Finding(
+            name,
+            "warning",
+            f"version {version}, where XRT is {installed.version}",
+            "install XRT and the plugin from one source and of one version",
+        )
+    return Finding(name, "ok", f"version {version or 'unknown'}")
+
+
+def _find_xrt(machine: Machine) -> _Xrt | None:
+    """XRT where XILINX_XRT says, in its own prefix, or among the system's libraries."""
+    chosen = machine.environment.get("XILINX_XRT")
+    for where in (*([Path(chosen)] if chosen else []), machine.path(OWN_PREFIX)):
+        for libraries in (where / "lib", where / "lib64"):
+            found = files(libraries, "libxrt_coreutil.so.*")
+            if found:
+                return _Xrt(
+                    where, libraries, _json_version(where / "version.json") or _library_version(found)
+                )
+    for pattern in LIBRARY_FOLDERS:
+        for folder in machine.matches(pattern):
+            found = files(machine.path(folder), "libxrt_coreutil.so.*")
+            if found:
+                return _Xrt(machine.path(folder), machine.path(folder), _library_version(found))
+    return None
+
+
+def _differ(one: str, other: str) -> bool:
+    """Whether major or minor versions differ, as far as both are known."""
+    return any(a != b for a, b in zip(one.split(".")[:2], other.split(".")[:2], strict=False))
+
+
+def _json_version(path: Path) -> str | None:
+    try:
+        version = json.loads(path.read_bytes())["BUILD_VERSION"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return version if isinstance(version, str) and version else None
+
+
+def _library_version(libraries: list[Path]) -> str | None:
+    """The longest of the versions in the names of a library and its links: .so.2.21.75 over .so.2."""
+    return max((library.name.partition(".so.")[2] for library in libraries), key=len, default=None) or None

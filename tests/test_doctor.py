@@ -1,0 +1,643 @@
+"""`tilescribe doctor` and the diagnosis behind it, on machines laid out as folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from app.commands.doctor import doctor
+from kernels.diagnosis import STATES, Finding, Machine, diagnose, npu_obstacle
+
+ADDRESS = "0000:c4:00.1"
+NPU = f"sys/bus/pci/devices/{ADDRESS}"
+XRT = "opt/xilinx/xrt"
+NOBODY = 65534
+RENDER = 992
+TAG = f"cpython-{sys.version_info[0]}{sys.version_info[1]}-x86_64-linux-gnu"
+REAL_PYXRT = """
+class device: ...
+xclbin = hw_context = kernel = bo = run = ert_cmd_state = device
+def enumerate_devices(): return 1
+"""
+CPUINFO = "model name\t: AMD Ryzen 7 7840U\ncpu family\t: 25\nmodel\t\t: 116\nflags\t\t: fpu svm\n\nprocessor\t: 1\n"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A folder that stands for a machine."""
+
+    root: Path
+
+    def write(self, path: str, text: str = "") -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def link(self, path: str, target: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).symlink_to(target)
+
+    def remove(self, path: str) -> None:
+        where = self.root / path
+        shutil.rmtree(where) if where.is_dir() and not where.is_symlink() else where.unlink()
+
+    def machine(self) -> Machine:
+        python = self.root / XRT / "python"
+        return Machine(
+            root=self.root,
+            platform="linux",
+            environment={"PATH": ""},
+            python=sys.version_info[:2],
+            interpreter=sys.executable,
+            import_path=(str(python),),
+            memlock=(None, None),
+            user=1000,
+            groups=frozenset({1000, RENDER}),
+        )
+
+
+def built() -> Finding:
+    return Finding("xclbin", "ok", "built from this source")
+
+
+@pytest.fixture
+def empty() -> Iterator[Tree]:
+    """A machine without a file, in a folder that every user may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Tree(Path(folder))
+
+
+@pytest.fixture
+def phoenix(empty: Tree) -> Tree:
+    """A machine with an NPU and all that it needs."""
+    tree = empty
+    tree.write("etc/os-release", 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 25.04"\n')
+    tree.write(
+        "etc/passwd", f"root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nno:x:{NOBODY}:1::/:\n"
+    )
+    tree.write("etc/group", f"root:x:0:\nrender:x:{RENDER}:\n")
+    tree.write("proc/sys/kernel/osrelease", "6.14.0-36-generic\n")
+    tree.write("proc/cpuinfo", CPUINFO)
+    tree.write("proc/cmdline", "quiet splash\n")
+    tree.write("proc/self/status", "Name:\tpython\nCapEff:\t0000000000000000\n")
+    tree.write("sys/bus/pci/devices/0000:00:00.0/vendor", "0x1022\n")
+    tree.write("sys/bus/pci/devices/0000:00:00.0/device", "0x14e8\n")
+    for name, text in (("vendor", "0x1022"), ("device", "0x1502"), ("revision", "0x00")):
+        tree.write(f"{NPU}/{name}", f"{text}\n")
+    tree.write(f"{NPU}/fw_version", "1.5.5.391\n")
+    tree.write(f"{NPU}/vbnv", "RyzenAI-npu1\n")
+    tree.write(f"{NPU}/accel/accel0/dev", "261:0\n")
+    tree.link(f"{NPU}/driver", "../../../../bus/pci/drivers/amdxdna")
+    tree.link(f"{NPU}/iommu_group", "../../../../kernel/iommu_groups/21")
+    tree.write("sys/kernel/iommu_groups/21/type", "DMA-FQ\n")
+    tree.write("sys/module/amdxdna/version", "0.1\n")
+    tree.write("dev/accel/accel0")
+    tree.write("lib/firmware/amdnpu/1502_00/npu.sbin.zst")
+    tree.write(f"{XRT}/version.json", '{"BUILD_VERSION": "2.21.0"}')
+    for library in ("libxrt_coreutil.so.2", "libxrt_coreutil.so.2.21.0", "libxrt_driver_xdna.so.2.21.0"):
+        tree.write(f"{XRT}/lib/{library}")
+    tree.write(f"{XRT}/python/pyxrt.py", REAL_PYXRT)
+    return tree
+
+
+def check(machine: Machine, name: str) -> Finding:
+    return next(finding for finding in diagnose(machine, built) if finding.name == name)
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Root may open everything; so as root, be somebody else for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_on_a_machine_without_a_file_the_npu_is_what_is_lacking(empty: Tree) -> None:
+    machine = empty.machine()
+    findings = diagnose(machine, built)
+    assert [f.name for f in findings if f.obstructs] == ["NPU"]
+    assert npu_obstacle(findings) == (
+        "there is no NPU here (/sys/bus/pci/devices is absent): the kernel is for processors with an XDNA1 NPU: "
+        "most Ryzen 7040 and 8040 (Phoenix, Hawk Point)"
+    )
+    assert all(f.remedy is None for f in findings if f.name != "NPU")
+
+
+def test_a_complete_machine_has_nothing_in_the_way(phoenix: Tree) -> None:
+    findings = diagnose(phoenix.machine(), built)
+    assert npu_obstacle(findings) is None
+    found = {f.name: f.found for f in findings}
+    assert {f.name: f.state for f in findings if f.state != "ok"} == {
+        "host compiler": "note",
+        "mlir-aie": "note",
+        "Peano": "note",
+    }
+    assert found["system"] == "Ubuntu 25.04, kernel 6.14.0-36-generic"
+    assert found["processor"] == "AMD Ryzen 7 7840U (Phoenix or Hawk Point)"
+    assert found["NPU"] == f"Phoenix or Hawk Point (XDNA1), 1022:1502 revision 00 at {ADDRESS}"
+    assert found["IOMMU"] == "group 21 (DMA-FQ)"
+    assert found["firmware"] == "version 1.5.5.391"
+    assert found["driver"] == "amdxdna 0.1 (RyzenAI-npu1)"
+    assert found["device node"].startswith("/dev/accel/accel0 (")
+    assert found["locked memory"] == "no limit"
+    assert found["XRT"] == "version 2.21.0 in /opt/xilinx/xrt"
+    assert found["XRT plugin"] == "version 2.21.0"
+    assert found["pyxrt"] == "/opt/xilinx/xrt/python/pyxrt.py; XRT finds 1 device"
+
+
+def unbind(tree: Tree) -> None:
+    tree.remove(f"{NPU}/driver")
+    tree.remove(f"{NPU}/fw_version")
+    tree.remove(f"{NPU}/accel")
+
+
+def unload(tree: Tree) -> None:
+    unbind(tree)
+    tree.remove("sys/module/amdxdna")
+
+
+def old_kernel(tree: Tree, release: str) -> None:
+    unload(tree)
+    tree.write("proc/sys/kernel/osrelease", release)
+
+
+def rebind(tree: Tree, driver: str) -> None:
+    tree.remove(f"{NPU}/driver")
+    tree.link(f"{NPU}/driver", f"../../bus/pci/drivers/{driver}")
+
+
+def no_firmware(tree: Tree) -> None:
+    unbind(tree)
+    tree.remove("lib/firmware/amdnpu")
+
+
+def module_on_disk(tree: Tree) -> None:
+    unload(tree)
+    tree.write("lib/modules/6.14.0-36-generic/kernel/drivers/accel/amdxdna/amdxdna.ko.zst")
+
+
+def no_iommu(tree: Tree, options: str) -> None:
+    tree.remove(f"{NPU}/iommu_group")
+    tree.write("proc/cmdline", options)
+
+
+def other_pyxrt(tree: Tree, source: str) -> None:
+    tree.write(f"{XRT}/python/pyxrt.py", source)
+
+
+def pyxrt_for(tree: Tree, name: str) -> None:
+    tree.remove(f"{XRT}/python/pyxrt.py")
+    tree.write(f"{XRT}/python/{name}")
+
+
+def without_python_bindings(tree: Tree) -> None:
+    tree.remove(f"{XRT}/python")
+
+
+def x_ray_tracer(tree: Tree) -> None:
+    without_python_bindings(tree)
+    tree.write("usr/lib/python3/dist-packages/xrt/backends/raycing/__init__.py")
+
+
+FAULTS: list[tuple[Callable[[Tree], None], str, str, str, str]] = [
+    (
+        lambda t: old_kernel(t, "6.8.0-40-generic"),
+        "system",
+        "wrong",
+        "6.8.0-40-generic, which is too old",
+        "Linux 6.14",
+    ),
+    (
+        lambda t: old_kernel(t, "6.11.0"),
+        "system",
+        "warning",
+        "no amdxdna driver of its own",
+        "amd/xdna-driver",
+    ),
+    (
+        lambda t: old_kernel(t, "6.11.0"),
+        "driver",
+        "missing",
+        "not installed for this kernel",
+        "DRM_ACCEL_AMDXDNA",
+    ),
+    (unload, "driver", "missing", "not installed for this kernel", "DRM_ACCEL_AMDXDNA"),
+    (module_on_disk, "driver", "missing", "not loaded", "sudo modprobe amdxdna"),
+    (unbind, "driver", "wrong", "loaded, but has not taken the NPU", "dmesg"),
+    (lambda t: rebind(t, "vfio-pci"), "driver", "wrong", "belongs to the driver vfio-pci", "release it"),
+    (no_firmware, "firmware", "missing", "amdnpu/1502_00/npu.sbin", "linux-firmware"),
+    (
+        lambda t: t.remove("dev/accel"),
+        "device node",
+        "missing",
+        "/dev/accel/accel0 is absent",
+        "it appears once",
+    ),
+    (
+        lambda t: no_iommu(t, "quiet amd_iommu=off"),
+        "IOMMU",
+        "wrong",
+        "amd_iommu=off",
+        "take amd_iommu=off off",
+    ),
+    (lambda t: no_iommu(t, "quiet"), "IOMMU", "missing", "the IOMMU is off", "BIOS"),
+    (
+        lambda t: t.write("sys/kernel/iommu_groups/21/type", "identity"),
+        "IOMMU",
+        "warning",
+        "identity",
+        "passthrough=0",
+    ),
+    (lambda t: t.write(f"{NPU}/revision", "0x07"), "NPU", "warning", "revision 07.*does not know", "dmesg"),
+    (lambda t: t.remove(XRT), "XRT", "missing", "XRT is not installed", "amd/xdna-driver"),
+    (
+        lambda t: t.remove(f"{XRT}/lib/libxrt_driver_xdna.so.2.21.0"),
+        "XRT plugin",
+        "missing",
+        "no amdxdna",
+        "libxrt-npu2",
+    ),
+    (
+        lambda t: t.write(f"{XRT}/version.json", '{"BUILD_VERSION": "2.18.0"}'),
+        "XRT plugin",
+        "warning",
+        "2.18",
+        "one",
+    ),
+    (without_python_bindings, "pyxrt", "missing", "not installed", "come with XRT"),
+    (x_ray_tracer, "pyxrt", "missing", "dist-packages/xrt is an X-ray tracer", "Debian up to 13"),
+    (
+        lambda t: pyxrt_for(t, "pyxrt.cpython-310-x86_64-linux-gnu.so"),
+        "pyxrt",
+        "wrong",
+        "for Python 3.10",
+        "build XRT",
+    ),
+    (
+        lambda t: pyxrt_for(t, "pyxrt.cpython-399-x86_64-linux-gnu.so"),
+        "pyxrt",
+        "wrong",
+        f"for Python 3.99, and this is {sys.version_info[0]}.{sys.version_info[1]}",
+        "environment with Python 3.99",
+    ),
+    (
+        lambda t: pyxrt_for(t, f"pyxrt.{TAG}.so"),
+        "pyxrt",
+        "wrong",
+        "cannot be imported .*ImportError",
+        "one source",
+    ),
+    (
+        lambda t: other_pyxrt(t, "device = 1"),
+        "pyxrt",
+        "wrong",
+        "no xclbin, hw_context, kernel, bo, run, ert",
+        "PYTHONPATH",
+    ),
+    (
+        lambda t: other_pyxrt(t, REAL_PYXRT.replace("return 1", "return 0")),
+        "pyxrt",
+        "wrong",
+        "no device",
+        "xrt-smi",
+    ),
+    (
+        lambda t: other_pyxrt(t, "import os; print('XRT'); os._exit(134)"),
+        "pyxrt",
+        "wrong",
+        "exit status 134",
+        "version",
+    ),
+    (
+        lambda t: other_pyxrt(
+            t,
+            "raise ImportError('libxrt_coreutil.so.2: cannot open shared object file: No such file or directory')",
+        ),
+        "pyxrt",
+        "wrong",
+        "libxrt_coreutil.so.2: cannot open",
+        "source /opt/xilinx/xrt/setup.sh",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "name", "state", "found", "remedy"), FAULTS)
+def test_a_single_fault_is_found_with_its_remedy(
+    phoenix: Tree, fault: Callable[[Tree], None], name: str, state: str, found: str, remedy: str
+) -> None:
+    fault(phoenix)
+    findings = diagnose(phoenix.machine(), built)
+    finding = next(f for f in findings if f.name == name)
+    assert finding.state == state
+    assert re.search(found, finding.found)
+    assert finding.remedy is not None
+    assert re.search(remedy, finding.remedy)
+    assert finding.obstructs == (state != "warning")
+    assert (npu_obstacle(findings) is None) == all(f.state in ("ok", "note", "warning") for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("device", "revision", "model"),
+    [
+        ("0x17f0", "0x10", r"XDNA2 \(Strix\), 1022:17f0 revision 10"),
+        ("0x17f0", "0x11", r"XDNA2 \(Strix Halo\)"),
+        ("0x17f0", "0x20", r"XDNA2 \(Krackan\)"),
+        ("0x17f0", "0x42", r"XDNA2 \(unknown model\)"),
+        ("0x17f1", "0x10", "later than XDNA2"),
+    ],
+)
+def test_later_npus_are_recognised_and_refused(phoenix: Tree, device: str, revision: str, model: str) -> None:
+    phoenix.write(f"{NPU}/device", device)
+    phoenix.write(f"{NPU}/revision", revision)
+    findings = diagnose(phoenix.machine(), built)
+    obstacle = npu_obstacle(findings)
+    assert obstacle is not None
+    assert re.match(
+        rf"the NPU here is {model}.*the kernel is for XDNA1 \(Phoenix, Hawk Point\): none", obstacle
+    )
+    assert [f.name for f in findings if f.obstructs] == ["NPU"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "state", "found", "remedy"),
+    [
+        (
+            (8 << 20, 8 << 20),
+            "wrong",
+            "limit 8192 KiB of locked memory, where the NPU needs 65536",
+            "write `[*] - mem",
+        ),
+        ((8 << 20, None), "wrong", "limit 8192 KiB", "run `ulimit -l unlimited` in this shell"),
+        ((8 << 20, 1 << 30), "wrong", "limit 8192 KiB", "run `ulimit -l 1048576` in this shell"),
+        (
+            (64 << 20, 64 << 20),
+            "warning",
+            "limit 65536 KiB, hardly more",
+            "/etc/security/limits.d/99-amdxdna.conf",
+        ),
+        ((256 << 20, None), "ok", "limit 262144 KiB", None),
+    ],
+)
+def test_locked_memory_has_to_hold_the_heap_of_the_device(
+    phoenix: Tree, limits: tuple[int, int | None], state: str, found: str, remedy: str | None
+) -> None:
+    finding = check(replace(phoenix.machine(), memlock=limits), "locked memory")
+    assert (finding.state, finding.obstructs) == (state, state == "wrong")
+    assert finding.found.startswith(found)
+    assert (finding.remedy is None) if remedy is None else re.search(remedy, finding.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "state"), [("0000000000004000", "ok"), ("000001ffffffbfff", "wrong")]
+)
+def test_who_may_lock_any_memory_needs_no_limit(phoenix: Tree, capabilities: str, state: str) -> None:
+    phoenix.write("proc/self/status", f"CapInh:\t000001ffffffffff\nCapEff:\t{capabilities}\n")
+    finding = check(replace(phoenix.machine(), memlock=(8 << 20, 8 << 20)), "locked memory")
+    assert finding.state == state
+    assert ("exempt" in finding.found) == (state == "ok")
+
+
+@pytest.mark.parametrize(
+    ("mode", "member", "remedy"),
+    [
+        (0o060, "", "run `sudo usermod -aG render $USER` and log in again"),
+        (0o060, "ann,no", "no is in the group render, but this session began before: log in again"),
+        (
+            0o000,
+            "",
+            'write `KERNEL=="accel*", DRIVERS=="amdxdna", GROUP="render", MODE="0660"` into /etc/udev/rules.d/',
+        ),
+    ],
+)
+def test_a_node_that_this_user_may_not_open(phoenix: Tree, mode: int, member: str, remedy: str) -> None:
+    node = phoenix.root / "dev/accel/accel0"
+    if os.geteuid() == 0:
+        os.chown(node, 0, RENDER)
+    group = node.stat().st_gid
+    node.chmod(mode)
+    phoenix.write("etc/group", f"root:x:0:\nrender:x:{group}:{member}\n")
+    phoenix.remove(f"{XRT}/python")
+    machine = replace(phoenix.machine(), user=NOBODY, groups=frozenset())
+    with ordinary_user():
+        finding = check(machine, "device node")
+    assert finding.state == "wrong"
+    assert re.fullmatch(
+        rf"this user may not open /dev/accel/accel0 \(.*:render, mode {mode:04o}\)", finding.found
+    )
+    assert finding.remedy is not None
+    assert finding.remedy.startswith(remedy)
+
+
+def test_nothing_that_cannot_be_read_ends_the_report(phoenix: Tree) -> None:
+    for path in phoenix.root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0)
+    phoenix.remove(f"{XRT}/python")
+    with ordinary_user():
+        findings = diagnose(phoenix.machine(), built)
+    assert npu_obstacle(findings) is not None
+
+    phoenix.write("run/.containerenv")
+    for folder in ("sys/bus/pci/devices", "sys/module", "proc", "run", "dev", "opt"):
+        (phoenix.root / folder).chmod(0)
+    with ordinary_user():
+        findings = diagnose(phoenix.machine(), built)
+    states = {f.name: f.state for f in findings}
+    assert (states["system"], states["processor"]) == ("note", "unknown")
+    obstacle = npu_obstacle(findings)
+    assert obstacle == (
+        "there is no NPU here that this user can see (/sys/bus/pci/devices: permission denied): make /sys readable"
+    )
+
+
+@pytest.mark.parametrize("rubbish", ["", "\n", "0x", "\x00\x00", "\ufffd" * 400_000, "{", "a:b:c:d"])
+def test_rubbish_in_files_ends_no_report(phoenix: Tree, rubbish: str) -> None:
+    for path in phoenix.root.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.suffix != ".py":
+            path.write_text(rubbish)
+    findings = diagnose(phoenix.machine(), built)
+    assert {f.state for f in findings} <= set(STATES)
+    assert npu_obstacle(findings) is not None
+
+
+def test_bindings_of_the_system_are_out_of_an_environments_sight(phoenix: Tree) -> None:
+    phoenix.remove(f"{XRT}/python")
+    phoenix.write(f"usr/lib/python3/dist-packages/pyxrt.{TAG}.so")
+    machine = replace(phoenix.machine(), import_path=("/venv/lib/python3/site-packages",))
+    finding = check(machine, "pyxrt")
+    assert (
+        finding.found
+        == f"pyxrt is in /usr/lib/python3/dist-packages/pyxrt.{TAG}.so, which Python does not search"
+    )
+    assert finding.remedy == (
+        "link it into this environment: "
+        f"ln -s /usr/lib/python3/dist-packages/pyxrt.{TAG}.so /venv/lib/python3/site-packages/"
+    )
+
+
+def test_bindings_in_xrts_own_prefix_need_its_setup(phoenix: Tree) -> None:
+    finding = check(replace(phoenix.machine(), import_path=()), "pyxrt")
+    assert (finding.state, finding.found) == (
+        "missing",
+        "pyxrt is in /opt/xilinx/xrt/python/pyxrt.py, which Python does not search",
+    )
+    assert finding.remedy == "run `source /opt/xilinx/xrt/setup.sh` in this shell"
+
+
+def test_xrt_of_the_distribution_and_of_the_environment(phoenix: Tree) -> None:
+    phoenix.remove(f"{XRT}/lib")
+    phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2")
+    phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2.21.75")
+    phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_driver_xdna.so.2")
+    assert check(phoenix.machine(), "XRT").found == "version 2.21.75 in /usr/lib/x86_64-linux-gnu"
+    assert check(phoenix.machine(), "XRT plugin").state == "ok"
+    phoenix.write("home/ann/xrt/lib/libxrt_coreutil.so.2.25.0")
+    chosen = replace(phoenix.machine(), environment={"XILINX_XRT": str(phoenix.root / "home/ann/xrt")})
+    assert check(chosen, "XRT").found == "version 2.25.0 in /home/ann/xrt"
+
+
+def test_an_installed_firmware_that_is_not_loaded_is_named(phoenix: Tree) -> None:
+    unbind(phoenix)
+    assert (
+        check(phoenix.machine(), "firmware").found == "/lib/firmware/amdnpu/1502_00: npu.sbin.zst; not loaded"
+    )
+
+
+@pytest.mark.parametrize(
+    ("finding", "obstacle"),
+    [
+        (Finding("xclbin", "missing", "there is no xclbin", "build it"), "there is no xclbin: build it"),
+        (
+            Finding("xclbin", "wrong", "the xclbin is another source's", "build it"),
+            "the xclbin is another source's: b",
+        ),
+        (Finding("xclbin", "warning", "the xclbin is unsigned"), None),
+    ],
+)
+def test_the_built_kernel_counts(phoenix: Tree, finding: Finding, obstacle: str | None) -> None:
+    found = npu_obstacle(diagnose(phoenix.machine(), lambda: finding))
+    assert found is None if obstacle is None else (found or "").startswith(obstacle)
+
+
+@pytest.mark.parametrize(
+    ("files", "found", "remedy"),
+    [
+        ({".dockerenv": ""}, "a container", "most Ryzen 7040"),
+        ({"proc/1/cgroup": "0::/kubepods/x"}, "a container", "most Ryzen 7040"),
+        (
+            {"proc/sys/kernel/osrelease": "6.6.87.2-microsoft-standard-WSL2"},
+            "a virtual machine (WSL)",
+            "on the host",
+        ),
+        (
+            {"proc/cpuinfo": "flags\t: fpu hypervisor\n", "sys/class/dmi/id/product_name": "KVM"},
+            "a virtual machine (KVM)",
+            "on the host",
+        ),
+        ({"proc/cpuinfo": CPUINFO}, "no sign of a virtual machine or container", r"firmware set-up \(BIOS\)"),
+    ],
+)
+def test_why_there_may_be_no_npu(empty: Tree, files: dict[str, str], found: str, remedy: str) -> None:
+    for path, text in files.items():
+        empty.write(path, text)
+    assert check(empty.machine(), "host").found == found
+    assert re.search(remedy, check(empty.machine(), "NPU").remedy or "")
+
+
+def test_in_a_container_the_node_has_to_be_passed_on(phoenix: Tree) -> None:
+    phoenix.write(".dockerenv")
+    phoenix.remove("dev/accel")
+    assert "--device /dev/accel/accel0" in (check(phoenix.machine(), "device node").remedy or "")
+    limited = replace(phoenix.machine(), memlock=(1, 1))
+    assert "--ulimit memlock=-1" in (check(limited, "locked memory").remedy or "")
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_other_systems_are_told_about_linux(empty: Tree, platform: str) -> None:
+    machine = replace(empty.machine(), platform=platform, memlock=None, user=None, groups=frozenset())
+    assert npu_obstacle(diagnose(machine, built)) == (
+        f"the NPU is used through Linux; this is {platform}: use Linux 6.14 or later"
+    )
+
+
+def test_what_builds_a_kernel(phoenix: Tree) -> None:
+    packages = phoenix.root / "packages"
+    phoenix.write("packages/aie/dialects/aie.py")
+    phoenix.write("packages/aie/__init__.py")
+    phoenix.write("packages/llvm-aie/bin/clang++")
+    phoenix.write("bin/clang++")
+    (phoenix.root / "bin/clang++").chmod(0o755)
+    machine = replace(
+        phoenix.machine(), import_path=(str(packages),), environment={"PATH": str(phoenix.root / "bin")}
+    )
+    assert check(machine, "mlir-aie").found == str(packages / "aie")
+    assert check(machine, "Peano").found == str(packages / "llvm-aie")
+    assert check(machine, "host compiler").found == str(phoenix.root / "bin/clang++")
+    for folder, state in ((packages / "llvm-aie", "ok"), (packages, "warning")):
+        chosen = replace(machine, environment={"PEANO_INSTALL_DIR": str(folder)})
+        assert check(chosen, "Peano").state == state
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    application = typer.Typer()
+    application.command()(doctor)
+    result = CliRunner().invoke(application, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_command_reports_on_this_machine() -> None:
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    findings = diagnose()
+    lines = out.splitlines()
+    checks = [line for line in lines[:-1] if not line.lstrip().startswith("-> ")]
+    assert [line.split()[0] for line in checks] == [f.state for f in findings]
+    for line, finding in zip(checks, findings, strict=True):
+        assert finding.name in line
+        assert line.endswith(finding.found)
+    assert [line.strip() for line in lines[:-1] if line.lstrip().startswith("-> ")] == [
+        f"-> {f.remedy}" for f in findings if f.remedy
+    ]
+    usable = npu_obstacle(findings) is None
+    assert lines[-1].endswith(
+        "and takes it if both succeed." if usable else "--device auto takes the emulator on the CPU."
+    )
+
+
+def test_the_command_as_json_and_where_the_npu_is_required() -> None:
+    code, out, err = run("--json", "--require-npu")
+    report = json.loads(out)
+    obstacle = npu_obstacle()
+    assert report["schema"] == 1
+    assert report["obstacle"] == obstacle
+    assert report["npu_usable"] == (obstacle is None)
+    assert report["device_auto"] == ("npu" if obstacle is None else "emulator")
+    assert {f["name"] for f in report["findings"]} >= {
+        "system",
+        "NPU",
+        "driver",
+        "device node",
+        "pyxrt",
+        "xclbin",
+    }
+    if obstacle is None:
+        assert (code, err) == (0, "")
+    else:
+        assert (code, err) == (5, f"error: the NPU cannot be used: {obstacle}\n")

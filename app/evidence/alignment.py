@@ -1,0 +1,140 @@
+"""Reference and hypothesis word by word: jiwer's minimal edits, and what the statistics read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jiwer
+import numpy as np
+import numpy.typing as npt
+
+Operation = tuple[Literal["=", "S", "D", "I"], str, str]
+"""Equal, substituted, deleted or inserted; the reference's word and the hypothesis's, empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The edits that turn one utterance's reference into the hypothesis.
+
+    Attributes:
+        reference: normalised words, n of them.
+        hypothesis: normalised words.
+        operations: word by word, in order.
+        correct: bool, shape (n,): reference words that the hypothesis has.
+        inserted: int64, shape (n + 1,): words inserted before each reference word, and after the last.
+        substitutions: number of words replaced.
+        deletions: number of words lost.
+        insertions: number of words too many.
+        character_errors: least number of character edits, spaces among them.
+        characters: in the reference, spaces among them.
+    """
+
+    reference: tuple[str, ...]
+    hypothesis: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    correct: npt.NDArray[np.bool_]
+    inserted: npt.NDArray[np.int64]
+    substitutions: int
+    deletions: int
+    insertions: int
+    character_errors: int
+    characters: int
+
+    @property
+    def words(self) -> int:
+        """Words in the reference."""
+        return len(self.reference)
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def hits(self) -> int:
+        """Reference words that the hypothesis has."""
+        return self.words - self.substitutions - self.deletions
+
+    @property
+    def longest_insertion(self) -> int:
+        """Length in words of the longest run of inserted words."""
+        return int(self.inserted.max())
+
+
+def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
+    """Align normalised texts pairwise, with jiwer.
+
+    All edits cost one. NIST's sclite weighs substitutions 4 and deletions and insertions 3, so that the split into the
+    three kinds may differ from it. A reference without words makes every hypothesis word an insertion.
+    """
+    if not references:
+        return []
+    words = jiwer.process_words(list(references), list(hypotheses))
+    characters = jiwer.process_characters(list(references), list(hypotheses))
+    return [
+        from_operations(
+            _operations(reference, hypothesis, chunks),
+            character_errors=sum(_length(chunk) for chunk in letter_chunks if chunk.type != "equal"),
+            characters=len(letters),
+        )
+        for reference, hypothesis, chunks, letter_chunks, letters in zip(
+            words.references,
+            words.hypotheses,
+            words.alignments,
+            characters.alignments,
+            characters.references,
+            strict=True,
+        )
+    ]
+
+
+def from_operations(
+    operations: Sequence[Operation], *, character_errors: int = 0, characters: int = 0
+) -> Alignment:
+    """An alignment from its edits, word by word, in order."""
+    reference = [lost for kind, lost, _ in operations if kind != "I"]
+    correct = np.array([kind == "=" for kind, _, _ in operations if kind != "I"], np.bool_)
+    inserted = np.zeros(len(reference) + 1, np.int64)
+    position = 0
+    for kind, _, _ in operations:
+        if kind == "I":
+            inserted[position] += 1
+        else:
+            position += 1
+    kinds = [kind for kind, _, _ in operations]
+    return Alignment(
+        tuple(reference),
+        tuple(got for kind, _, got in operations if kind != "D"),
+        tuple(operations),
+        correct,
+        inserted,
+        kinds.count("S"),
+        kinds.count("D"),
+        kinds.count("I"),
+        character_errors,
+        characters,
+    )
+
+
+def _operations(
+    reference: list[str], hypothesis: list[str], chunks: list[jiwer.AlignmentChunk]
+) -> list[Operation]:
+    operations: list[Operation] = []
+    for chunk in chunks:
+        lost = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+        got = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        if chunk.type == "equal":
+            operations += [("=", a, b) for a, b in zip(lost, got, strict=True)]
+        elif chunk.type == "substitute":
+            operations += [("S", a, b) for a, b in zip(lost, got, strict=True)]
+        elif chunk.type == "delete":
+            operations += [("D", a, "") for a in lost]
+        else:
+            operations += [("I", "", b) for b in got]
+    return operations
+
+
+def _length(chunk: jiwer.AlignmentChunk) -> int:
+    return max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)

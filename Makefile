@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow lint format bench sample clean
+.PHONY: help setup demo test test-slow test-hardware lint format bench sample clean
 
 help:
 	@echo "make demo       transcribe the sample with the INT32 backend (tiny.en)"
 	@echo "make test       the fast tests"
 	@echo "make test-slow  every test that needs no NPU: whole development sets, hour-long audio"
+	@echo "make test-hardware  on a machine with the NPU: the device against the reference, with a verdict"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     ruff's formatter"
 	@echo "make bench      encoder and decoder beside openai-whisper's, as ratios"
@@ -32,6 +33,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"
+
+test-hardware: $(READY)
+	$(BIN)/python -m pytest -m hardware tests/test_hardware.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

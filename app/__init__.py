@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from app.audio import AudioError
     from app.pipeline import Run, SegmentStream, Transcriber, Transcript, load_model
-    from kernels.device import DeviceError
+    from kernels.device import DeviceError, DeviceLost
     from models.options import DecodeOptions, OptionsError
     from models.results import Segment, Word
     from models.weights import WeightsError
@@ -24,6 +24,7 @@ __all__ = [
     "AudioError",
     "DecodeOptions",
     "DeviceError",
+    "DeviceLost",
     "OptionsError",
     "Run",
     "Segment",
@@ -39,6 +40,7 @@ _HOMES = {
     "AudioError": "app.audio",
     "DecodeOptions": "models.options",
     "DeviceError": "kernels.device",
+    "DeviceLost": "kernels.device",
     "OptionsError": "models.options",
     "Segment": "models.results",
     "WeightsError": "models.weights",

@@ -1,4 +1,4 @@
-"""A run of `transcribe` over its inputs: one that fails does not stop the others."""
+"""A run of `transcribe` over its inputs: one that fails does not stop the others, a device that fails does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.console import FAILED, INTERRUPTED, USAGE, say, stop
+from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.inputs import STANDARD_INPUT, Recording
 from app.writers import Format, Layout, render, write
 
@@ -46,6 +46,7 @@ class Job:
     def run(self, inputs: list[Recording], failed: int) -> int:
         """Transcribe one after the other; returns the exit code."""
         from app.audio import AudioError
+        from kernels.device import DeviceError
         from models.options import OptionsError
 
         for done, recording in enumerate(inputs):
@@ -56,6 +57,14 @@ class Job:
             except AudioError as error:
                 say(f"error: {error}")
                 failed += 1
+            except DeviceError as error:
+                # No other device takes its place: what the run says of itself would no longer be true.
+                say(f"error: {recording.name}: {error}")
+                say(
+                    f"stopped: {done} of {len(inputs)} done, {len(inputs) - done} left; "
+                    "--skip-existing goes on from here"
+                )
+                return LACKING
             except BrokenPipeError:
                 # Whoever read the transcript has seen enough.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -18,6 +19,10 @@ DEVICE_NAMES: tuple[DeviceName, ...] = ("auto", "npu", "emulator")
 
 class DeviceError(Exception):
     """The device that was asked for cannot be used; the text says why and what to do."""
+
+
+class DeviceLost(DeviceError):  # noqa: N818  # what has happened, as graphics interfaces call it
+    """The device failed in the middle of its work, also after it was opened anew; no later run can succeed."""
 
 
 class Device(Protocol):
@@ -45,51 +50,69 @@ class Opened:
     reason: str
 
 
-def npu_obstacle() -> str:
-    """Why the NPU cannot be used by this version on this machine."""
+def npu_obstacle() -> str | None:
+    """What keeps the NPU from being used on this machine, in one line with its remedy; None where nothing does."""
     if not glob.glob("/dev/accel/accel*"):
         return "there is no NPU here (/dev/accel/accel* is absent)"
-    return "this version has no NPU runtime yet"
+    from kernels import diagnosis
+
+    return diagnosis.npu_obstacle()
 
 
-def open_device(name: DeviceName = "auto", workers: Workers | None = None) -> Opened:
-    """Open a device.
+def open_device(
+    name: DeviceName = "auto",
+    workers: Workers | None = None,
+    *,
+    scores: c.ScoreType = "int32",
+    tile_size: int = 64,
+) -> Opened:
+    """Open a device, and compare what it computes with the reference.
 
     Args:
         name: `auto` takes the NPU where it works, else the emulator; `npu` never falls back.
         workers: threads for the emulator.
+        scores: of the program that the NPU has to have: `int32` or `int8`.
+        tile_size: keys per tile of that program.
 
     Raises:
-        DeviceError: the NPU was asked for and cannot be used.
+        DeviceError: the NPU was asked for and cannot be used, or the device computes other bits than the contract's.
     """
-    obstacle = npu_obstacle()
-    if name == "npu":
-        raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
+    reason = "asked for"
+    if name != "emulator":
+        obstacle = npu_obstacle()
+        if obstacle is None:
+            from kernels.xrt import open_npu
+
+            try:
+                return Opened(
+                    open_npu(scores, tile_size),
+                    "asked for" if name == "npu" else "it agrees with the reference",
+                )
+            except DeviceError as error:
+                obstacle = str(error)
+        if name == "npu":
+            raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
+        reason = obstacle
     from kernels.emulator import Emulator
 
     emulator = Emulator(workers)
-    _check_against_reference(emulator)
-    return Opened(emulator, "asked for" if name == "emulator" else obstacle)
+    _check(emulator)
+    return Opened(emulator, reason)
 
 
-def _check_against_reference(device: Device) -> None:
-    """Compare two rows with the reference: compiled code is kept on disk, and may be another version's."""
-    from kernels import reference
+def _check(emulator: Device) -> None:
+    # Compiled code is kept on disk, and may be another version's.
+    from kernels.self_check import compare, random_operands
 
-    random = np.random.default_rng(0)
-    operands = c.Operands(
-        q=random.integers(-128, 128, (1, 2, c.HEAD_DIM)).astype(np.int8),
-        k=random.integers(-128, 128, (1, 72, c.HEAD_DIM)).astype(np.int8),
-        v=random.integers(-128, 128, (1, 72, c.HEAD_DIM)).astype(np.int8),
-        key_multiplier=random.integers(1, 256, (1, 72)).astype(np.uint8),
-        multiplier=np.array([[700, 900]], np.uint16),
-        shift=np.array([16], np.int32),
-        valid_keys=70,
-    )
-    for scores in ("int32", "int8"):
-        expected = reference.attention(operands, scores=scores)
-        if not np.array_equal(device.run(operands, scores=scores), expected):
-            raise DeviceError(
-                f"the {device.name} disagrees with the reference; if this is not a defect of it, numba's cache is "
-                "stale: remove __pycache__ beside kernels/emulator.py"
-            )
+    kinds: tuple[c.ScoreType, ...] = ("int32", "int8")
+    for scores in kinds:
+        compare(
+            functools.partial(emulator.run, scores=scores),
+            random_operands(2, 72),
+            (0, 1),
+            scores=scores,
+            tile_size=64,
+            name=emulator.name,
+            remedy="if this is not a defect of it, numba's cache is stale: remove __pycache__ beside "
+            "kernels/emulator.py",
+        )

@@ -11,75 +11,99 @@ import hashlib
 import json
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from kernels import builds, layout
+from kernels import contract as c
+from kernels.builds import Manifest, Program
+from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
-from kernels.plan import SINGLE_TILE, SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES, Plan
+from kernels.host_kernel import HostKernel
+from kernels.plan import (
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    SINGLE_TILE_LOGIT,
+    SINGLE_TILE_OUTPUT_BYTES,
+    STACK_BYTES,
+    Plan,
+)
 from kernels.validation import tile_operands
 
 MAGIC = b"xclbin2\x00"
 INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")
 KERNEL = "MLIR_AIE"
 
-Fault = Literal["timeout", "hang", "error", "abort", "lost while waiting"]
+Fault = Literal["timeout", "hang", "error", "abort", "slow", "lost while waiting"]
+"""`timeout`: the driver ends the run. `hang`: nobody does. `slow`: it is over only once it is waited for."""
 
 
 def write_program(
-    folder: Path, plan: Plan | str, heads: int, *, kernel: str = KERNEL, arguments: int = 8
-) -> Path:
-    """Write an xclbin (its path is returned) and, beside it, `insts_<heads>.bin`; `plan` may be `single_int32`, ..."""
-    name = plan if isinstance(plan, str) else plan.name
+    folder: Path, program: Program, counts: Sequence[int], *, kernel: str = KERNEL, arguments: int = 8
+) -> tuple[Path, dict[int, Path]]:
+    """Write an xclbin and its instructions for these numbers of heads (0 for a single tile's); returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.xclbin"
-    path.write_bytes(MAGIC + json.dumps({"plan": name, "kernel": kernel, "arguments": arguments}).encode())
-    instructions = np.concatenate([INSTRUCTIONS, np.array([heads, *_key(name)], "<u4")])
-    (folder / f"{name}_{heads}.insts").write_bytes(instructions.tobytes())
-    return path
+    xclbin = folder / builds.XCLBIN
+    about = {"program": program.name, "kernel": kernel, "arguments": arguments}
+    xclbin.write_bytes(MAGIC + json.dumps(about).encode())
+    instructions = {heads: folder / f"instructions_{heads}.bin" for heads in counts}
+    for heads, path in instructions.items():
+        path.write_bytes(
+            np.concatenate([INSTRUCTIONS, np.array([heads, *_key(program.name)], "<u4")]).tobytes()
+        )
+    return xclbin, instructions
 
 
 def build_programs(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    counts: tuple[int, ...] = (6, 8, 12),
-    *,
-    single: bool = True,
+    monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12), *, single: bool = True
 ) -> None:
-    """Let `kernels.builds` find programs of the stand-in for these numbers of heads, and the single tile's."""
+    """Builds of the stand-in's programs as `kernels.builds` finds them: all with 4 columns, and the single tile's."""
+    monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
+    for scores in SINGLE_TILE_LOGIT:
+        for tile_size in TILE_SIZES if counts else ():
+            _build(folder, Program(scores, Plan(scores, tile_size)), counts)
+        if single:
+            _build(folder, Program(scores, None), (0,))
 
-    def build(plan: Plan | str, heads: int) -> SimpleNamespace:
-        xclbin = write_program(folder, plan, heads)
-        return SimpleNamespace(xclbin=xclbin, instructions=folder / f"{xclbin.stem}_{heads}.insts")
 
-    def find(plan: Plan, heads: int) -> SimpleNamespace:
-        if heads not in counts:
-            raise builds.BuildError(f"{plan.name} is not built for {heads} heads")
-        return build(plan, heads)
+def _build(folder: Path, program: Program, counts: Sequence[int]) -> None:
+    digest = builds.source_hash()
+    folder = folder / f"{program.name}-{digest[:16]}-standin"
+    xclbin, instructions = write_program(folder, program, counts)
+    manifest = Manifest(
+        program=program.name,
+        parameters=program.parameters,
+        source_sha256=digest,
+        files={path.name: builds.file_hash(path) for path in (xclbin, *instructions.values())},
+        instructions={heads: path.name for heads, path in instructions.items()},
+        tools={},
+        stack_bytes=STACK_BYTES,
+        memory_map=_memory_map(program),
+        measured=None,
+    )
+    (folder / builds.MANIFEST).write_text(manifest.to_json())
 
-    def find_single(scores: str) -> SimpleNamespace:
-        if not single:
-            raise builds.BuildError(f"single_{scores} is not built")
-        return build(f"single_{scores}", 1)
 
-    monkeypatch.setattr(builds, "find", find)
-    monkeypatch.setattr(builds, "find_single", find_single)
+@cache
+def _memory_map(program: Program) -> dict[str, Any]:
+    return program.memory_map().as_json()
 
 
 def _key(name: str) -> list[int]:
     return list(hashlib.sha256(name.encode()).digest()[:4])
 
 
-def plan_of(name: str) -> Plan:
-    """The plan that `Plan.name` names."""
-    scores, tile, columns = name.split("_")
-    return Plan("int8" if scores == "int8" else "int32", int(tile[1:]), int(columns[1:]))
+def program_of(name: str) -> Program:
+    """The program that `Program.name` names."""
+    kind = name.split("_")
+    scores: c.ScoreType = "int8" if kind[0] == "int8" else "int32"
+    return Program(scores, None if kind[1] == "single" else Plan(scores, int(kind[1][1:]), int(kind[2][1:])))
 
 
 @dataclass
@@ -134,7 +158,7 @@ class Machine:
         """Whether the device is gone."""
         return self.lost_from is not None and self.runs >= self.lost_from
 
-    def execute(self, program: dict[str, Any], opcode: Any, instructions: Any, buffers: list[Any]) -> str:
+    def execute(self, about: dict[str, Any], opcode: Any, instructions: Any, buffers: list[Any]) -> str:
         """Run a program on the device side of buffers; returns the state that the command ends in.
 
         Assumptions, since firmware is not public: without instructions, or with another program's, a command ends as
@@ -144,11 +168,10 @@ class Machine:
             return "ERROR"
         words = np.frombuffer(bytes(instructions), "<u4")
         known = len(words) == len(INSTRUCTIONS) + 5 and (words[:3] == INSTRUCTIONS).all()
-        if not known or list(words[4:]) != _key(program["plan"]):
+        if not known or list(words[4:]) != _key(about["program"]):
             return "ERROR"
-        heads = int(words[3])
-        single = program["plan"].startswith("single_")
-        plan = None if single else plan_of(program["plan"])
+        heads, program = int(words[3]), program_of(about["program"])
+        plan = program.plan
         sizes = (
             (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES)
             if plan is None
@@ -159,8 +182,10 @@ class Machine:
             return "TIMEOUT"
         arrays = [np.frombuffer(b, np.uint8)[:n] for b, n in zip(given, sizes, strict=True)]
         if self.cores != "nothing":
-            work = self._single if plan is None else self._stream
-            work(plan or program["plan"], heads, *arrays)
+            if plan is None:
+                self._single(program.scores, *arrays)
+            else:
+                self._stream(plan, heads, *arrays)
         if self.corrupt_from is not None and self.runs >= self.corrupt_from:
             arrays[-1][0] ^= 1
         return "COMPLETED"
@@ -174,32 +199,21 @@ class Machine:
         result = _emulator().run(operands, scores=plan.scores, tile_size=plan.tile_size, output_bits=bits)
         output[:] = result.astype("<i2").reshape(-1).view(np.uint8)
 
-    def _single(self, name: str, heads: int, data: Any, output: Any) -> None:
-        scores: Any = name.removeprefix("single_")
+    def _single(self, scores: c.ScoreType, data: Any, output: Any) -> None:
         if self.cores == "host":
             _host().run_single(scores, data, output)
             return
-        q, k, v = data.view(np.int8).reshape(3, SINGLE_TILE, 64)
-        result = _emulator().run(
-            tile_operands(scores, q, k, v), scores=scores, tile_size=SINGLE_TILE, output_bits=8
-        )
+        q, k, v = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
+        operands = tile_operands(scores, q, k, v)
+        result = _emulator().run(operands, scores=scores, tile_size=SINGLE_TILE, output_bits=8)
         output[:] = result.astype(np.int8).reshape(-1).view(np.uint8)
 
 
-_made: dict[str, Any] = {}
+@cache
+def _emulator() -> Emulator:
+    return Emulator()
 
 
-def _once(name: str, make: Callable[[], Any]) -> Any:
-    if name not in _made:
-        _made[name] = make()
-    return _made[name]
-
-
-def _emulator() -> Any:
-    return _once("emulator", Emulator)
-
-
-def _host() -> Any:
-    from kernels.host_kernel import HostKernel
-
-    return _once("host", HostKernel)
+@cache
+def _host() -> HostKernel:
+    return HostKernel()

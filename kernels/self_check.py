@@ -1,0 +1,68 @@
+"""A device against the reference, on a few rows of random operands, before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import contract as c
+from kernels import reference
+from kernels.device import DeviceError
+
+Work = Callable[[c.Operands], npt.NDArray[np.int16]]
+
+
+def random_operands(rows: int, keys: int) -> c.Operands:
+    """One head of random operands over their whole range, the last two keys being padding; always the same."""
+    random = np.random.default_rng(0)
+    return c.Operands(
+        q=random.integers(-128, 128, (1, rows, c.HEAD_DIM)).astype(np.int8),
+        k=random.integers(-128, 128, (1, keys, c.HEAD_DIM)).astype(np.int8),
+        v=random.integers(-128, 128, (1, keys, c.HEAD_DIM)).astype(np.int8),
+        key_multiplier=random.integers(1, 256, (1, keys)).astype(np.uint8),
+        multiplier=random.integers(600, c.MULTIPLIER_MAX + 1, (1, rows)).astype(np.uint16),
+        shift=np.array([16], np.int32),
+        valid_keys=keys - 2,
+    )
+
+
+def compare(
+    work: Work,
+    operands: c.Operands,
+    rows: Sequence[int],
+    *,
+    scores: c.ScoreType,
+    tile_size: int,
+    output_bits: int = 16,
+    name: str,
+    remedy: str,
+) -> None:
+    """Refuse a device that computes other bits than the reference.
+
+    Args:
+        work: computes operands on the device.
+        operands: one head.
+        rows: which rows to compare; the reference is slow, and rows are independent.
+        scores: `int32` or `int8`.
+        tile_size: keys per tile.
+        output_bits: of `work`'s result: 16 or 8.
+        name: what the device is called in the message.
+        remedy: what to do about it.
+
+    Raises:
+        DeviceError: they differ; it names the first value that does.
+    """
+    chosen = list(rows)
+    some = replace(operands, q=operands.q[:, chosen], multiplier=operands.multiplier[:, chosen])
+    expected = reference.attention(some, scores=scores, tile_size=tile_size, output_bits=output_bits)[0]
+    found = work(operands)[0, chosen]
+    wrong = np.argwhere(found != expected)
+    if len(wrong):
+        row, column = wrong[0]
+        raise DeviceError(
+            f"the {name} disagrees with the reference in {len(wrong)} of {expected.size} values (row {chosen[row]}, "
+            f"column {column}: {found[row, column]} instead of {expected[row, column]}); {remedy}"
+        )

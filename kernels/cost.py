@@ -1,0 +1,394 @@
+"""What attention on the array would cost: arithmetic on a `Plan`, not a measurement.
+
+A stack of attention layers is cut as `plan.py` lays it out; from that follow bytes, multiplications, vector
+instructions and dispatches, and from those, with the assumptions of `cost_assumptions.py`, times at both ends of
+their ranges. Nothing here has been measured on an NPU; the host's part can be what was measured on the CPU at hand.
+
+The model of time, for one layer (layers wait for each other, so their times add up):
+
+    host (quantise, pack, dequantise) + synchronising buffers + dispatch + array
+    array = max(cores, shim streams, DRAM)      loads run beside the work where a core holds two tiles, else they add
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kernels.contract import HEAD_DIM, ScoreType
+from kernels.cost_assumptions import (
+    CLOCK,
+    DISPATCH,
+    DIVISION,
+    DRAM,
+    EFFICIENCY,
+    FINISH_COUNTS,
+    INT8_MACS,
+    INT8_SCORE_COUNTS,
+    INT16_MACS,
+    LANES,
+    MERGE_COUNTS,
+    SOFTMAX_COUNTS,
+    START_COUNT,
+    STREAM,
+    SYNC,
+    TILE_CALL,
+    Assumption,
+    VectorCount,
+)
+from kernels.plan import (
+    CORES_PER_COLUMN,
+    GROUPS_PER_HEAD,
+    ROWS_PER_CORE,
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    TOKENS,
+    Plan,
+)
+
+Bound = Literal["compute", "DMA", "dispatch", "host"]
+
+WARNING = "A model, not a measurement: no part of it has run on an NPU."
+
+
+@dataclass(frozen=True)
+class HostCost:
+    """Seconds of the CPU for one head of a run: quantise, pack, dequantise.
+
+    Attributes:
+        best: of the range.
+        worst: of the range.
+        source: that they were measured, and on what; or that they are assumed.
+    """
+
+    best: float = 0.5e-3
+    worst: float = 3e-3
+    source: str = "assumed"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The attention layers of a model, and what else it computes.
+
+    Attributes:
+        name: of the model.
+        layers: how many.
+        heads: of a layer, 64 wide each.
+        tokens: rows and keys of a head that count.
+        layer_macs: multiplications of a layer outside attention's two products.
+        other_macs: multiplications outside the layers.
+        doubled_layers: layers whose values have 128 columns: they run as twice the heads.
+        seconds: of audio that one pass covers.
+    """
+
+    name: str
+    layers: int
+    heads: int
+    tokens: int
+    layer_macs: int
+    other_macs: int
+    doubled_layers: int = 1
+    seconds: float = 30.0
+
+    @property
+    def head_runs(self) -> int:
+        """Heads of 64 value columns that the array works on, over all layers."""
+        return self.heads * (self.layers + self.doubled_layers)
+
+    @property
+    def attention_macs(self) -> int:
+        """Multiplications of attention's two products over all layers, without padding and without doubling."""
+        return self.layers * self.heads * 2 * self.tokens**2 * HEAD_DIM
+
+    @property
+    def share_of_layers(self) -> float:
+        """Attention's share of the layers' multiplications."""
+        return self.attention_macs / (self.attention_macs + self.layers * self.layer_macs)
+
+    @property
+    def share(self) -> float:
+        """Attention's share of all multiplications."""
+        return self.attention_macs / (self.attention_macs + self.layers * self.layer_macs + self.other_macs)
+
+    @property
+    def speedup_limit(self) -> float:
+        """The most that the whole can gain if attention took no time and the rest ran at the same rate (Amdahl)."""
+        return 1 / (1 - self.share)
+
+    @property
+    def tiles(self) -> int:
+        """Pairs of 64 rows and 64 keys over all layers, as the single-tile program takes them."""
+        return (TOKENS // SINGLE_TILE) ** 2 * self.heads * self.layers
+
+
+@dataclass(frozen=True)
+class TileCycles:
+    """A core's instructions for 32 rows and one key tile, one a cycle."""
+
+    scores: float
+    values: float
+    softmax: float
+    merge: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.scores + self.values + self.softmax + self.merge
+
+
+def tile_cycles(plan: Plan) -> TileCycles:
+    """Count the instructions of `attention_tile`."""
+    logits = ROWS_PER_CORE * plan.tile_size
+    softmax = _sum(SOFTMAX_COUNTS) + (_sum(INT8_SCORE_COUNTS) if plan.scores == "int8" else 0)
+    return TileCycles(
+        scores=logits * HEAD_DIM / INT8_MACS.best,
+        values=logits * HEAD_DIM / INT16_MACS.best,
+        softmax=logits / LANES * softmax,
+        merge=ROWS_PER_CORE * _sum(MERGE_COUNTS),
+    )
+
+
+@dataclass(frozen=True)
+class HeadTraffic:
+    """Bytes that one head moves.
+
+    Attributes:
+        queries: in over the shim, all columns.
+        key_values: in over the shim, all columns: the tiles once for every group of 128 rows.
+        outputs: out over the shim, all columns.
+        to_cores: from memory tiles into cores: queries once, every key and value tile to four cores.
+        column_stream: through the busiest channel of one column.
+        buffers: of the host, to be synchronised.
+    """
+
+    queries: int
+    key_values: int
+    outputs: int
+    to_cores: int
+    column_stream: int
+    buffers: int
+
+    @property
+    def shim(self) -> int:
+        """Everything over the shim, both ways."""
+        return self.queries + self.key_values + self.outputs
+
+
+def head_traffic(plan: Plan) -> HeadTraffic:
+    """Count the bytes of one head."""
+    queries, outputs = plan.query_bytes(1), plan.output_bytes(1)
+    key_values = GROUPS_PER_HEAD * plan.key_value_stream_bytes(1)
+    return HeadTraffic(
+        queries=queries,
+        key_values=key_values,
+        outputs=outputs,
+        to_cores=queries + CORES_PER_COLUMN * key_values,
+        column_stream=max(queries, key_values, outputs) // plan.columns,
+        buffers=queries + plan.key_value_stream_bytes(1) + outputs,
+    )
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one pass, at one end of the assumptions.
+
+    Attributes:
+        compute: of the busiest core.
+        streams: of the busiest shim channel.
+        dram: of all bytes over the shim.
+        dispatch: of starting runs.
+        host: of the CPU before and after the array, with the synchronising of buffers.
+    """
+
+    compute: float
+    streams: float
+    dram: float
+    dispatch: float
+    host: float
+
+    @property
+    def dma(self) -> float:
+        """Of moving data: the slower of the streams and the DRAM."""
+        return max(self.streams, self.dram)
+
+    @property
+    def array(self) -> float:
+        """Of the array: data moves while the cores work."""
+        return max(self.compute, self.dma)
+
+    @property
+    def total(self) -> float:
+        """Of everything."""
+        return self.array + self.dispatch + self.host
+
+    @property
+    def bound(self) -> Bound:
+        """What takes most of the time."""
+        parts: dict[Bound, float] = {"host": self.host, "dispatch": self.dispatch}
+        parts["compute" if self.compute >= self.dma else "DMA"] = self.array
+        return max(parts, key=parts.__getitem__)
+
+
+@dataclass(frozen=True)
+class WindowCost:
+    """What one pass through a stack's attention would cost.
+
+    Attributes:
+        stack: the attention layers.
+        plan: how they lie on the array.
+        host: the CPU's part.
+        dispatches: runs that are started: one a layer.
+        macs: multiplications on the array, with padding and doubled heads.
+        vector_instructions: of the softmax and merging, over all cores.
+        traffic: bytes of one head.
+        core_cycles: instructions of one core, one a cycle.
+        best: seconds at the better end of every assumption.
+        worst: seconds at the worse end of every assumption.
+    """
+
+    stack: Stack
+    plan: Plan
+    host: HostCost
+    dispatches: int
+    macs: int
+    vector_instructions: float
+    traffic: HeadTraffic
+    core_cycles: float
+    best: Times
+    worst: Times
+
+    @property
+    def shim_bytes(self) -> int:
+        """Over the shim, both ways, in the whole pass."""
+        return self.traffic.shim * self.stack.head_runs
+
+    @property
+    def core_bytes(self) -> int:
+        """From memory tiles into cores in the whole pass."""
+        return self.traffic.to_cores * self.stack.head_runs
+
+    @property
+    def real_time_factor(self) -> tuple[float, float]:
+        """Time over the seconds of audio, attention alone, best and worst."""
+        return self.best.total / self.stack.seconds, self.worst.total / self.stack.seconds
+
+    def to_dict(self) -> dict[str, object]:
+        """The numbers as JSON takes them."""
+        return {
+            "model": self.stack.name,
+            "plan": self.plan.name,
+            "layers": self.stack.layers,
+            "heads": self.stack.heads,
+            "head_runs": self.stack.head_runs,
+            "dispatches": self.dispatches,
+            "macs": self.macs,
+            "vector_instructions": self.vector_instructions,
+            "shim_bytes": self.shim_bytes,
+            "core_bytes": self.core_bytes,
+            "core_cycles": self.core_cycles,
+            "attention_share_of_layers": self.stack.share_of_layers,
+            "attention_share_of_encoder": self.stack.share,
+            "speedup_limit": self.stack.speedup_limit,
+            "host_source": self.host.source,
+            "real_time_factor": {"best": self.real_time_factor[0], "worst": self.real_time_factor[1]},
+            "seconds": {"best": _seconds(self.best), "worst": _seconds(self.worst)},
+            "measured": False,
+        }
+
+
+def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None) -> WindowCost:
+    """The cost of one pass through a stack's attention, one dispatch a layer.
+
+    Args:
+        stack: the attention layers.
+        plan: how they lie on the array; `int32`, tiles of 64 and four columns unless given.
+        host: the CPU's part; assumed unless measured.
+    """
+    plan, host = plan or Plan(), host or HostCost()
+    cycles, traffic = tile_cycles(plan), head_traffic(plan)
+    blocks = stack.head_runs * plan.groups_per_column  # of a core
+    start = plan.state_words / 8 * START_COUNT.count
+    finish = ROWS_PER_CORE * HEAD_DIM / LANES * _sum(FINISH_COUNTS)
+    core_cycles = blocks * (start + finish + plan.tiles * cycles.total)
+    per_block = start + finish + plan.tiles * (cycles.softmax + cycles.merge)
+
+    def times(worst: bool) -> Times:
+        def at(assumption: Assumption) -> float:
+            return assumption.worst if worst else assumption.best
+
+        hertz = at(CLOCK) * 1e9
+        scalar = blocks * (ROWS_PER_CORE * at(DIVISION) + plan.tiles * at(TILE_CALL))
+        # A core with room for one tile waits for the next one.
+        waits = blocks * plan.tiles * plan.key_value_bytes / at(STREAM) if plan.key_value_depth == 1 else 0
+        return Times(
+            compute=(core_cycles / at(EFFICIENCY) + scalar + waits) / hertz,
+            streams=stack.head_runs * traffic.column_stream / at(STREAM) / hertz,
+            dram=stack.head_runs * traffic.shim / (at(DRAM) * 1e9),
+            dispatch=stack.layers * at(DISPATCH) * 1e-6,
+            host=stack.head_runs
+            * ((host.worst if worst else host.best) + traffic.buffers / (at(SYNC) * 1e9)),
+        )
+
+    return WindowCost(
+        stack=stack,
+        plan=plan,
+        host=host,
+        dispatches=stack.layers,
+        macs=stack.head_runs * 2 * TOKENS**2 * HEAD_DIM,
+        vector_instructions=blocks * plan.cores * per_block,
+        traffic=traffic,
+        core_cycles=core_cycles,
+        best=times(worst=False),
+        worst=times(worst=True),
+    )
+
+
+@dataclass(frozen=True)
+class PerTileCost:
+    """What it would cost to dispatch every tile of 64 rows and 64 keys on its own.
+
+    Attributes:
+        tiles: dispatches.
+        best: seconds of the dispatches alone, at best.
+        worst: seconds of the dispatches alone, at worst.
+        at_ten_milliseconds: seconds if a tile took the 10 ms that an earlier report set as its target.
+        bytes: moved in, with each tile's queries, keys and values.
+    """
+
+    tiles: int
+    best: float
+    worst: float
+    at_ten_milliseconds: float
+    bytes: int
+
+
+def per_tile(stack: Stack) -> PerTileCost:
+    """The cost of one dispatch a tile, merging left out."""
+    return PerTileCost(
+        tiles=stack.tiles,
+        best=stack.tiles * DISPATCH.best * 1e-6,
+        worst=stack.tiles * DISPATCH.worst * 1e-6,
+        at_ten_milliseconds=stack.tiles * 10e-3,
+        bytes=stack.tiles * SINGLE_TILE_INPUT_BYTES,
+    )
+
+
+def plans(scores: tuple[ScoreType, ...] = ("int32", "int8")) -> tuple[Plan, ...]:
+    """Every plan that there is, for comparison."""
+    return tuple(Plan(s, t, n) for s in scores for t in (64, 128, 256) for n in (1, 2, 3, 4))
+
+
+def _seconds(times: Times) -> dict[str, object]:
+    return {
+        "compute": times.compute,
+        "streams": times.streams,
+        "dram": times.dram,
+        "dispatch": times.dispatch,
+        "host": times.host,
+        "total": times.total,
+        "bound": times.bound,
+    }
+
+
+def _sum(counts: tuple[VectorCount, ...]) -> float:
+    return sum(count.count for count in counts)

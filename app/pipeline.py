@@ -37,10 +37,10 @@ class Run:
     Attributes:
         model: the model's name, or the path that it was loaded from.
         model_sha256: of the weights' file.
-        backend: `cpu`, `int32` or `int8`.
+        backend: `cpu`, `int32`, `int8`, `seed-int32` or `seed-int8`.
         device: what computed the encoder's attention: `cpu`, `emulator` or `npu`.
         device_reason: why it was that device.
-        tile_size: keys per tile; None for `cpu`.
+        tile_size: keys per tile; None for `cpu` and the seed kernels.
         options: the decoding options.
         batch_size: windows decoded at once.
         version: of Tilescribe.
@@ -181,6 +181,10 @@ class Transcriber:
         Raises:
             app.audio.AudioError: the audio cannot be read.
             models.options.OptionsError: the options contradict each other or the model.
+
+        The stream itself raises `AudioError` where the rest of the audio cannot be read, and
+        `kernels.device.DeviceLost` where the NPU fails and a second try fails as well: the transcriber is of no
+        more use then.
         """
         options = (options or DecodeOptions()).for_model(self.weights.model)
         with _source(audio, sample_rate, name, allow_truncated) as source:
@@ -227,7 +231,7 @@ def load_model(
 
     Args:
         model: a name (`tilescribe models list`), or a path to a `.pt` file or a CTranslate2 folder.
-        backend: `cpu` (FP32), `int32` or `int8`.
+        backend: `cpu` (FP32), `int32`, `int8`, `seed-int32` or `seed-int8`.
         device: where the integer kernels run: `auto` takes the NPU where it works, else the emulator.
         threads: as many as there are processors unless given; sets PyTorch's number of threads as well.
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.

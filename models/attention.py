@@ -8,13 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels import seed
 from kernels.contract import HEAD_DIM, ScoreType
-from kernels.device import Device, DeviceName, open_device
+from kernels.device import Device, DeviceError, DeviceName, open_device
 from kernels.quantise import quantise
 from kernels.workers import Workers
 
-BackendName = Literal["cpu", "int32", "int8"]
-BACKEND_NAMES: tuple[BackendName, ...] = ("cpu", "int32", "int8")
+BackendName = Literal["cpu", "int32", "int8", "seed-int32", "seed-int8"]
+BACKEND_NAMES: tuple[BackendName, ...] = ("cpu", "int32", "int8", "seed-int32", "seed-int8")
+
+SEED_SCORES: dict[BackendName, ScoreType] = {"seed-int32": "int32", "seed-int8": "int8"}
+"""The kernels of `kernels.seed`, by what holds their scores."""
 
 
 FINE_VALUE_LAYERS = frozenset({0})
@@ -88,14 +92,34 @@ class TileAttention:
         return result
 
 
+class SeedAttention:
+    """Attention by a kernel of `kernels.seed`: one INT8 step per head and window, tiles merged as softmax would."""
+
+    device = "emulator"
+    reason = "the seed kernels exist only as emulation"
+
+    def __init__(self, name: BackendName, workers: Workers) -> None:
+        """Make `seed-int32` or `seed-int8`."""
+        self.name: BackendName = name
+        self._kernel = seed.SeedKernel(SEED_SCORES[name], workers)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+        """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
+        heads = seed.quantise(*(x.transpose(1, 2).numpy() for x in (q, k, v)))
+        output = self._kernel.run(heads.q, heads.k, heads.v)
+        result = torch.from_numpy(output * heads.value_step[:, None, None])
+        windows, tokens, n, _ = q.shape
+        return result.view(windows, n, tokens, HEAD_DIM).transpose(1, 2)
+
+
 def open_attention(
     backend: BackendName, device: DeviceName = "auto", *, threads: int | None = None, tile_size: int = 64
 ) -> Attention:
     """Open a backend.
 
     Args:
-        backend: `cpu`, `int32` or `int8`.
-        device: where the integer kernels run; `cpu` has no device.
+        backend: `cpu`, `int32`, `int8`, `seed-int32` or `seed-int8`.
+        device: where the integer kernels run; `cpu` has none, and the seed kernels have the emulator alone.
         threads: worker threads of the emulator; as many as there are processors unless given.
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.
 
@@ -105,5 +129,9 @@ def open_attention(
     if backend == "cpu":
         return CpuAttention()
     workers = Workers(threads)
-    opened = open_device(device, workers)
+    if backend == "seed-int32" or backend == "seed-int8":
+        if device == "npu":
+            raise DeviceError(f"{SeedAttention.reason}: use --device emulator with {backend}")
+        return SeedAttention(backend, workers)
+    opened = open_device(device, workers, scores=backend, tile_size=tile_size)
     return TileAttention(backend, opened.device, opened.reason, workers, tile_size)

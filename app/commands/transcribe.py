@@ -25,6 +25,8 @@ class Backend(StrEnum):
     INT32 = "int32"
     INT8 = "int8"
     CPU = "cpu"
+    SEED_INT32 = "seed-int32"
+    SEED_INT8 = "seed-int8"
 
 
 class DeviceChoice(StrEnum):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from app.files import write_whole
 
 if TYPE_CHECKING:
     from app.pipeline import Transcript
@@ -77,28 +77,9 @@ def write(
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     texts = {form: render(transcript, form, layout) for form in choice}
-    return [_write_whole(output_path(stem, form), text) for form, text in texts.items()]
+    return [write_whole(output_path(stem, form), text) for form, text in texts.items()]
 
 
 def output_path(stem: Path, form: Format) -> Path:
     """The file of a format."""
     return stem.with_name(f"{stem.name}.{form}")
-
-
-def _write_whole(path: Path, text: str) -> Path:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

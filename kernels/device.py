@@ -54,7 +54,7 @@ def npu_obstacle() -> str | None:
     """What keeps the NPU from being used on this machine, in one line with its remedy; None where nothing does."""
     if not glob.glob("/dev/accel/accel*"):
         return "there is no NPU here (/dev/accel/accel* is absent)"
-    from kernels import diagnosis
+    from kernels.npu import diagnosis
 
     return diagnosis.npu_obstacle()
 
@@ -81,7 +81,7 @@ def open_device(
     if name != "emulator":
         obstacle = npu_obstacle()
         if obstacle is None:
-            from kernels.xrt import open_npu
+            from kernels.npu.xrt import open_npu
 
             try:
                 return Opened(

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from kernels import seed
-from kernels.accuracy import (
+from kernels.quantise import quantise
+from kernels.validation.accuracy import (
     INT8_STEP,
     Accuracy,
     Float,
@@ -24,7 +25,6 @@ from kernels.accuracy import (
     natural_scores,
     score_range,
 )
-from kernels.quantise import quantise
 from models.attention import FINE_VALUE_LAYERS, SEED_SCORES, Attention, BackendName, CpuAttention
 from models.encoder import Encoder
 

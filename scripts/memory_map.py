@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from kernels import memory_map
 from kernels.contract import TILE_SIZES
-from kernels.plan import Plan
+from kernels.npu import memory_map
+from kernels.npu.plan import Plan
 
 
 def main() -> int:

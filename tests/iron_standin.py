@@ -1,4 +1,4 @@
-"""A strict stand-in of the IRON names that `kernels/aie/design.py` uses, for machines without mlir-aie.
+"""A strict stand-in of the IRON names that `kernels/npu/aie/design.py` uses, for machines without mlir-aie.
 
 Signatures are those of mlir-aie 1.4's `python/iron`, without what later versions have changed; unknown keywords are
 refused. Cores' functions and the run's sequence are executed once. What they take, call and transfer is checked and

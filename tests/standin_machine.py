@@ -20,13 +20,13 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from kernels import builds, layout
 from kernels import contract as c
-from kernels.builds import Manifest, Program
 from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
-from kernels.host_kernel import HostKernel
-from kernels.plan import (
+from kernels.npu import builds, layout
+from kernels.npu.builds import Manifest, Program
+from kernels.npu.host_kernel import HostKernel
+from kernels.npu.plan import (
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_LOGIT,
@@ -34,7 +34,7 @@ from kernels.plan import (
     STACK_BYTES,
     Plan,
 )
-from kernels.validation import tile_operands
+from kernels.validation.report_tile import tile_operands
 
 MAGIC = b"xclbin2\x00"
 INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")
@@ -63,7 +63,7 @@ def write_program(
 def build_programs(
     monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12), *, single: bool = True
 ) -> None:
-    """Builds of the stand-in's programs as `kernels.builds` finds them: all with 4 columns, and the single tile's."""
+    """Builds of the stand-in's programs as `builds` finds them: all with 4 columns, and the single tile's."""
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
     for scores in SINGLE_TILE_LOGIT:
         for tile_size in TILE_SIZES if counts else ():

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import tool_standins
 
-from kernels import building, builds, toolchain
-from kernels.builds import BuildError, Program
-from kernels.plan import Plan
-from kernels.toolchain import ToolLackingError
+from kernels.npu import building, builds, toolchain
+from kernels.npu.builds import BuildError, Program
+from kernels.npu.plan import Plan
+from kernels.npu.toolchain import ToolLackingError
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Plan("int8", 128, 2)

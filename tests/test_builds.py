@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kernels import building, builds
-from kernels.builds import MANIFEST, XCLBIN, BuildError, Program
-from kernels.plan import Plan
+from kernels.npu import building, builds
+from kernels.npu.builds import MANIFEST, XCLBIN, BuildError, Program
+from kernels.npu.plan import Plan
 
 PLAN = Plan("int32", 64, 4)
 STREAMING, SINGLE = Program("int32", PLAN), Program("int8", None)
@@ -94,8 +94,8 @@ def test_every_source_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     names = {path.name for path in builds.source_files()}
     assert {"kernel.cc", "attention.hpp", "design.py", "plan.py", "contract.py", "transfers.py"} <= names
     package = tmp_path / "kernels"
-    shutil.copytree(Path(builds.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(builds, "__file__", str(package / "builds.py"))
+    shutil.copytree(Path(builds.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(builds, "__file__", str(package / "npu" / "builds.py"))
     before = builds.source_hash()
     for path in builds.source_files():
         content = path.read_bytes()

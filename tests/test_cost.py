@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from app.benching import encoders
-from kernels import cost
-from kernels.cost_assumptions import (
+from kernels.npu import cost
+from kernels.npu.cost_assumptions import (
     ASSUMPTIONS,
     CLOCK,
     DISPATCH,
@@ -18,7 +18,7 @@ from kernels.cost_assumptions import (
     STREAM,
     VECTOR_COUNTS,
 )
-from kernels.plan import Plan
+from kernels.npu.plan import Plan
 
 BASE = encoders.stack("base", 6, 8, 80)
 NO_HOST = cost.HostCost(0.0, 0.0, "left out")

@@ -8,9 +8,9 @@ from types import ModuleType
 import iron_standin
 import pytest
 
-from kernels import memory_map, transfers
 from kernels.contract import TILE_SIZES
-from kernels.plan import COLUMN_COUNTS, STACK_BYTES, Plan
+from kernels.npu import memory_map, transfers
+from kernels.npu.plan import COLUMN_COUNTS, STACK_BYTES, Plan
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def design(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The design, on the stand-in of IRON."""
     for name, module in iron_standin.install().items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "kernels.aie.design", raising=False)
-    yield importlib.import_module("kernels.aie.design")
-    sys.modules.pop("kernels.aie.design", None)
+    monkeypatch.delitem(sys.modules, "kernels.npu.aie.design", raising=False)
+    yield importlib.import_module("kernels.npu.aie.design")
+    sys.modules.pop("kernels.npu.aie.design", None)
 
 
 def held(used: iron_standin.Used) -> dict[str, int]:

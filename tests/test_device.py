@@ -33,7 +33,7 @@ def test_without_an_npu_auto_is_the_emulator_and_says_why(monkeypatch: pytest.Mo
 
 def test_what_the_diagnosis_finds_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("glob.glob", lambda _: ["/dev/accel/accel0"])
-    monkeypatch.setattr("kernels.diagnosis.npu_obstacle", lambda: "no driver: load it")
+    monkeypatch.setattr("kernels.npu.diagnosis.npu_obstacle", lambda: "no driver: load it")
     opened = open_device("auto")
     assert (opened.device.name, opened.reason) == ("emulator", "no driver: load it")
     with pytest.raises(

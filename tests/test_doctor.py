@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from app.commands.doctor import doctor
-from kernels.diagnosis import STATES, Finding, Machine, diagnose, npu_obstacle
+from kernels.npu.diagnosis import STATES, Finding, Machine, diagnose, npu_obstacle
 
 ADDRESS = "0000:c4:00.1"
 NPU = f"sys/bus/pci/devices/{ADDRESS}"

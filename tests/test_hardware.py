@@ -17,14 +17,15 @@ from operands import random_operands
 from app import load_model
 from app.audio import load_audio
 from datasets.utterance import Utterance
-from kernels import builds, reference
+from kernels import reference
 from kernels.contract import TILE_SIZES, ScoreType
 from kernels.device import npu_obstacle
 from kernels.emulator import Emulator
-from kernels.plan import COLUMN_COUNTS, ROWS_PER_CORE, SINGLE_TILE_LOGIT, TOKENS, Plan
-from kernels.transfers import HEAD_COUNTS
-from kernels.validation import report_tile, tile_operands
-from kernels.xrt import NpuDevice
+from kernels.npu import builds
+from kernels.npu.plan import COLUMN_COUNTS, ROWS_PER_CORE, SINGLE_TILE_LOGIT, TOKENS, Plan
+from kernels.npu.transfers import HEAD_COUNTS
+from kernels.npu.xrt import NpuDevice
+from kernels.validation.report_tile import report_tile, tile_operands
 from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.hardware

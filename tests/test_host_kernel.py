@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from kernels import contract as c
-from kernels import host_kernel, plan, reference
+from kernels import reference
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.host_kernel import HostKernel
-from kernels.plan import Plan
+from kernels.npu import host_kernel, plan
+from kernels.npu.host_kernel import HostKernel
+from kernels.npu.plan import Plan
 from tests.operands import random_operands
 
 
@@ -189,7 +190,7 @@ def test_the_stand_in_computes_what_aie_api_documents(tmp_path: Path) -> None:
         pytest.skip("there is no C++ compiler here")
     here = Path(__file__).parent
     program = tmp_path / "stand_in"
-    include = here.parent / "kernels" / "aie" / "host"
+    include = here.parent / "kernels" / "npu" / "aie" / "host"
     command = [
         chosen,
         "-std=c++20",

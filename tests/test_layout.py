@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kernels import contract as c
-from kernels import layout, plan
-from kernels.plan import Plan
+from kernels.npu import layout, plan
+from kernels.npu.plan import Plan
 from tests.operands import random_operands
 
 

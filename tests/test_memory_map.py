@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kernels import memory_map
 from kernels.contract import TILE_SIZES
-from kernels.memory_map import MemoryMapError, Region
-from kernels.plan import COLUMN_COUNTS, STACK_BYTES, Plan
+from kernels.npu import memory_map
+from kernels.npu.memory_map import MemoryMapError, Region
+from kernels.npu.plan import COLUMN_COUNTS, STACK_BYTES, Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,8 +12,8 @@ import pytest
 import pyxrt_standin as pyxrt
 from standin_machine import Machine, write_program
 
-from kernels.builds import Program
-from kernels.plan import Plan
+from kernels.npu.builds import Program
+from kernels.npu.plan import Plan
 
 TO = pyxrt.xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE
 FROM = pyxrt.xclBOSyncDirection.XCL_BO_SYNC_BO_FROM_DEVICE

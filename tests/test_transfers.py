@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from kernels import contract as c
-from kernels import layout, transfers
 from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
-from kernels.plan import (
+from kernels.npu import layout, transfers
+from kernels.npu.plan import (
     COLUMN_COUNTS,
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,

@@ -13,17 +13,10 @@ import pytest
 from app.validating import text
 from app.validating.report import Report
 from kernels import reference as contract_reference
-from kernels.accuracy import INT8_STEP, NATURAL_PER_LOGIT, accuracy, natural_scores, score_range
 from kernels.emulator import Emulator
-from kernels.validation import (
-    KERNEL_NAMES,
-    Validation,
-    reference,
-    report_tile,
-    tile_operands,
-    validate_kernel,
-    validate_tile,
-)
+from kernels.validation import KERNEL_NAMES, Validation, validate_kernel, validate_tile
+from kernels.validation.accuracy import INT8_STEP, NATURAL_PER_LOGIT, accuracy, natural_scores, score_range
+from kernels.validation.report_tile import reference, report_tile, tile_operands
 from kernels.workers import Workers
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels.batch import cases, run_batch
-from kernels.batch_operands import KINDS
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
+from kernels.validation.batch import cases, run_batch
+from kernels.validation.batch_operands import KINDS
 from kernels.workers import Workers
 
 
@@ -92,7 +92,7 @@ def test_without_a_compiler_it_says_that_nothing_was_compared(emulator: Emulator
 
 
 def test_the_compiled_aie2_source_gives_the_same_bits(emulator: Emulator) -> None:
-    from kernels.host_kernel import HostKernel
+    from kernels.npu.host_kernel import HostKernel
 
     try:
         host = HostKernel()

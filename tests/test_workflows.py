@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.toolchain import MLIR_AIE_VERSION
+from kernels.npu.toolchain import MLIR_AIE_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

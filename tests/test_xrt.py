@@ -17,9 +17,9 @@ from standin_machine import Machine, build_programs
 from kernels import contract as c
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.validation import tile_operands
-from kernels.xrt import NpuDevice, open_npu
-from kernels.xrt_heads import cut_heads
+from kernels.npu.xrt import NpuDevice, open_npu
+from kernels.npu.xrt_heads import cut_heads
+from kernels.validation.report_tile import tile_operands
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
 @pytest.fixture
 def few_heads(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Programs for one head and two: less to compute."""
-    monkeypatch.setattr("kernels.xrt.HEAD_COUNTS", (1, 2))
+    monkeypatch.setattr("kernels.npu.xrt.HEAD_COUNTS", (1, 2))
     build_programs(monkeypatch, tmp_path / "few", (1, 2))
 
 

@@ -21,13 +21,13 @@ from app import DeviceLost, load_model
 from app.cli import _transcribe as command
 from datasets.utterance import Utterance
 from kernels import device
-from kernels.builds import Program
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.plan import Plan
-from kernels.xrt import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevice
-from kernels.xrt_launch import Launch, XrtError
-from kernels.xrt_session import Session
+from kernels.npu.builds import Program
+from kernels.npu.plan import Plan
+from kernels.npu.xrt import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevice
+from kernels.npu.xrt_launch import Launch, XrtError
+from kernels.npu.xrt_session import Session
 
 PROGRAM = Program("int32", Plan())
 LOST = (

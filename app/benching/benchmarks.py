@@ -11,11 +11,11 @@ import numpy as np
 from app.benching.measuring import Series, this_machine, time_phases
 from app.benching.results import Backend, BenchResult, Energy, Measurement, Options, WindowEnergy
 from app.energy import MeterError, NoMeter, find_meter
-from kernels import cost
 from kernels.contract import HEAD_DIM, Operands, ScoreType
 from kernels.device import Device, open_device
-from kernels.layout import pack_keys_and_values, pack_queries
-from kernels.plan import SINGLE_TILE
+from kernels.npu import cost
+from kernels.npu.layout import pack_keys_and_values, pack_queries
+from kernels.npu.plan import SINGLE_TILE
 from kernels.quantise import Quantised, quantise
 from kernels.workers import Workers
 

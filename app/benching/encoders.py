@@ -1,11 +1,11 @@
-"""Whisper's audio encoders as stacks of attention layers: what `kernels.cost` needs to know of them."""
+"""Whisper's audio encoders as stacks of attention layers: what `kernels.npu.cost` needs to know of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from kernels.contract import HEAD_DIM
-from kernels.cost import Stack
+from kernels.npu.cost import Stack
 
 TOKENS = 1500
 """Of a 30 s window after the second convolution's stride of 2."""

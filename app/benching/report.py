@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from app.benching.measuring import Series
 from app.benching.results import BenchResult, Energy, Measurement
-from kernels import cost
-from kernels.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
-from kernels.plan import ROWS_PER_CORE, Plan
+from kernels.npu import cost
+from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
+from kernels.npu.plan import ROWS_PER_CORE, Plan
 
 Row = Sequence[str]
 
@@ -241,7 +241,7 @@ def _basis(result: BenchResult) -> Iterable[str]:
         "each other down but for the DRAM; every tile counts in full: assumed.",
         "  ",
     )
-    yield "Instructions of the kernel (counted by hand in kernels/aie/attention.hpp, not in compiled code):"
+    yield "Instructions of the kernel (counted by hand in kernels/npu/aie/attention.hpp, not in compiled code):"
     for of, counts in VECTOR_COUNTS.items():
         listed = ", ".join(f"{count.step} {count.count:g}" for count in counts)
         yield from wrapped(f"{of}, {sum(count.count for count in counts):g} in all: {listed}.", "  ")

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from app.benching import encoders
 from app.benching.measuring import Machine, Series
-from kernels import cost
 from kernels.contract import ScoreType
-from kernels.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
 from kernels.device import DeviceName
-from kernels.plan import Plan
+from kernels.npu import cost
+from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
+from kernels.npu.plan import Plan
 
 SCHEMA_VERSION = 1
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -13,11 +11,12 @@ import typer
 
 from app.commands.transcribe import DeviceChoice
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
+from app.files import write_whole
 
 if TYPE_CHECKING:
     from app.benching.results import Backend, BenchResult, Options
     from app.benching.windows import Windows
-    from kernels.cost import Stack
+    from kernels.npu.cost import Stack
 
 
 def bench(
@@ -187,18 +186,6 @@ def _print(result: BenchResult, json_file: str | None) -> None:
     typer.echo(report.text(result), nl=False)
     if json_file is not None:
         try:
-            _write_whole(Path(json_file), document)
+            write_whole(Path(json_file), document)
         except OSError as error:
             stop(f"{json_file}: {error.strerror or error}", FAILED)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -25,7 +25,7 @@ def doctor(
     Each line has a state: ok; note (changes nothing); warning (may be in the way); missing or wrong (keeps the
     NPU from being used); unknown (could not be read). The last line says what `--device auto` takes.
     """
-    from kernels.diagnosis import diagnose, first_obstacle, npu_obstacle
+    from kernels.npu.diagnosis import diagnose, first_obstacle, npu_obstacle
 
     findings = diagnose()
     obstacle = first_obstacle(findings)

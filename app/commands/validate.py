@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +12,7 @@ import typer
 
 from app.commands.transcribe import DeviceChoice, TileSize
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
+from app.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +128,7 @@ def _validate(opened: Opened, tiles: int, sizes: tuple[int, ...], seed: int, sho
 
 def _host() -> tuple[Device | None, str]:
     from kernels.device import DeviceError
-    from kernels.host_kernel import HostKernel
+    from kernels.npu.host_kernel import HostKernel
 
     try:
         return HostKernel(), ""
@@ -213,22 +212,7 @@ def _write(report: Report, json_file: str | None, picture: str | None) -> None:
         files.append((json_file, report.to_json()))
     for name, content in files:
         try:
-            _write_whole(Path(name or ""), content)
+            write_whole(Path(name or ""), content)
         except OSError as error:
             stop(f"{name}: {error.strerror or error}", FAILED)
         say(f"wrote {name}")
-
-
-def _write_whole(path: Path, content: str) -> None:
-    """The file appears when it is complete, in place of an older one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

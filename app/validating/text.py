@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from app.validating.report import Captured, Report
-    from kernels.accuracy import Accuracy
-    from kernels.batch import BatchResult
     from kernels.validation import TileResult, Validation
+    from kernels.validation.accuracy import Accuracy
+    from kernels.validation.batch import BatchResult
 
 REPORTED = (
     "as reported, device",

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernels.layout import Bytes
+from kernels.npu.layout import Bytes
 
 OPCODE = 3
 """Of a run whose instructions are a transaction; the first argument."""

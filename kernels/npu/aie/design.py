@@ -1,7 +1,7 @@
 """The device programs in IRON Python: which tiles do what, how data flows between them, and what a run transfers.
 
-    python kernels/aie/design.py --tile-size 64 --columns 4 --heads 8 > streaming.mlir
-    python kernels/aie/design.py --single-tile > single.mlir
+    python kernels/npu/aie/design.py --tile-size 64 --columns 4 --heads 8 > streaming.mlir
+    python kernels/npu/aie/design.py --single-tile > single.mlir
 
 Written for IRON as mlir-aie 1.4 has it (its wheel `mlir_aie` 1.4.2): workers and links placed with `tile=`, a run's
 sequence as a function with `fill` and `drain` on fifo handles. It has NOT been compiled by that tool chain yet, nor run
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a file, perhaps by the tool chain's own Python: the project is two folders up
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
 
 import numpy as np
 from aie.helpers.taplib import TensorAccessPattern  # type: ignore[import-not-found, unused-ignore]
@@ -39,10 +39,10 @@ from aie.iron import (  # type: ignore[import-not-found, unused-ignore]
 from aie.iron import device as devices
 from aie.iron.controlflow import range_  # type: ignore[import-not-found, unused-ignore]
 
-from kernels import memory_map, transfers
-from kernels.array_limits import WORD_BYTES
 from kernels.contract import HEAD_DIM, TILE_SIZES
-from kernels.plan import (
+from kernels.npu import memory_map, transfers
+from kernels.npu.array_limits import WORD_BYTES
+from kernels.npu.plan import (
     COLUMN_COUNTS,
     CORES_PER_COLUMN,
     OUTPUT_BLOCK_BYTES,

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels import reference
-from kernels.batch_operands import KINDS, ROWS, make
 from kernels.device import Device
+from kernels.validation.batch_operands import KINDS, ROWS, make
 
 REFERENCE_KEYS = 512
 """Row-key pairs that the reference computes for each tile: 8 rows of 64 keys, 4 of 128, 2 of 256."""

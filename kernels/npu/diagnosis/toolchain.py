@@ -6,8 +6,8 @@ import os
 import shutil
 from importlib.machinery import PathFinder
 
-from kernels.diagnosis.finding import Finding
-from kernels.diagnosis.machine import Machine
+from kernels.npu.diagnosis.finding import Finding
+from kernels.npu.diagnosis.machine import Machine
 
 
 def host_compiler(machine: Machine) -> Finding:

@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.builds import BuildError, Program
+from kernels.npu.builds import BuildError, Program
 
 MLIR_AIE_VERSION = "1.4.2"
 """The release that the design is written for."""
@@ -48,7 +48,7 @@ COMPILE_FLAGS = (
     "-Wno-empty-body",
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class ToolLackingError(BuildError):
@@ -88,7 +88,7 @@ class Toolchain:
         """Peano's command that compiles the cores' functions."""
         scores = f"-DSCORES_INT8={int(program.scores == 'int8')}"
         kind = f"-DTILE_SIZE={program.plan.tile_size}" if program.plan else "-DSINGLE_TILE"
-        source = ROOT / "kernels" / "aie" / "kernel.cc"
+        source = ROOT / "kernels" / "npu" / "aie" / "kernel.cc"
         compiler = str(self.peano / "bin" / "clang++")
         return [
             compiler,
@@ -104,7 +104,7 @@ class Toolchain:
 
     def design_command(self, program: Program, heads: int) -> list[str]:
         """The command that prints the program's MLIR."""
-        command = [sys.executable, str(ROOT / "kernels" / "aie" / "design.py")]
+        command = [sys.executable, str(ROOT / "kernels" / "npu" / "aie" / "design.py")]
         if program.plan is None:
             return [*command, "--single-tile"]
         plan = program.plan

@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kernels import builds, layout
 from kernels import contract as c
 from kernels.device import DeviceError, DeviceLost
-from kernels.plan import (
+from kernels.npu import builds, layout
+from kernels.npu.plan import (
     ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
@@ -27,11 +27,11 @@ from kernels.plan import (
     TOKENS,
     Plan,
 )
+from kernels.npu.transfers import HEAD_COUNTS
+from kernels.npu.xrt_heads import cut_heads, pick_heads
+from kernels.npu.xrt_launch import Launch, XrtError
+from kernels.npu.xrt_session import Session, binding
 from kernels.self_check import compare, random_operands
-from kernels.transfers import HEAD_COUNTS
-from kernels.xrt_heads import cut_heads, pick_heads
-from kernels.xrt_launch import Launch, XrtError
-from kernels.xrt_session import Session, binding
 
 TIMEOUT_MS = 5000
 """The driver ends a run that makes no progress after two to four seconds (amdxdna's tdr_timeout_ms is 2000, and older
@@ -119,7 +119,7 @@ class NpuDevice:
         return self._twice(work)
 
     def run_single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
-        """One tile on one core, with the fixed scale of `kernels.plan.SINGLE_TILE_LOGIT`: for bring-up and validation.
+        """One tile on one core, with the fixed scale of `plan.SINGLE_TILE_LOGIT`: for bring-up and validation.
 
         Args:
             scores: `int32` or `int8`.
@@ -270,7 +270,7 @@ class NpuDevice:
         self._checked.add(plan.name)
 
     def _check_single(self, scores: c.ScoreType) -> None:
-        from kernels.validation import tile_operands
+        from kernels.validation.report_tile import tile_operands
 
         program = f"{scores}_single"
         if program in self._checked:

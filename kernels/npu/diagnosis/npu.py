@@ -10,9 +10,9 @@ import os
 import re
 import stat
 
-from kernels.diagnosis.finding import Finding
-from kernels.diagnosis.machine import Machine
-from kernels.diagnosis.system import DRIVER_SOURCE, in_container, in_virtual_machine, is_phoenix
+from kernels.npu.diagnosis.finding import Finding
+from kernels.npu.diagnosis.machine import Machine
+from kernels.npu.diagnosis.system import DRIVER_SOURCE, in_container, in_virtual_machine, is_phoenix
 
 PCI = "sys/bus/pci/devices"
 AMD = 0x1022

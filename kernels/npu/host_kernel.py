@@ -23,8 +23,8 @@ from platformdirs import user_cache_path
 
 from kernels import contract as c
 from kernels.device import DeviceError
-from kernels.layout import Bytes, blocked, by_columns, check_fits, pack_keys_and_values, pack_queries
-from kernels.plan import (
+from kernels.npu.layout import Bytes, blocked, by_columns, check_fits, pack_keys_and_values, pack_queries
+from kernels.npu.plan import (
     OUTPUT_BLOCK_BYTES,
     QUERY_BLOCK_BYTES,
     ROWS_PER_CORE,

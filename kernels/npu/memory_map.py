@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kernels import array_limits as limits
-from kernels import transfers
-from kernels.array_limits import ALIGNMENT, TileLimits
 from kernels.contract import HEAD_DIM
-from kernels.plan import (
+from kernels.npu import array_limits as limits
+from kernels.npu import transfers
+from kernels.npu.array_limits import ALIGNMENT, TileLimits
+from kernels.npu.plan import (
     CORES_PER_COLUMN,
     OUTPUT_BLOCK_BYTES,
     QUERY_BLOCK_BYTES,

@@ -8,10 +8,10 @@ import re
 import subprocess
 from pathlib import Path
 
-from kernels.diagnosis.finding import Finding
-from kernels.diagnosis.machine import Machine, files
-from kernels.diagnosis.system import DRIVER_SOURCE
-from kernels.diagnosis.xrt import OWN_PREFIX
+from kernels.npu.diagnosis.finding import Finding
+from kernels.npu.diagnosis.machine import Machine, files
+from kernels.npu.diagnosis.system import DRIVER_SOURCE
+from kernels.npu.diagnosis.xrt import OWN_PREFIX
 
 SYSTEM_PYTHON = (
     f"{OWN_PREFIX}/python",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.plan import (
+from kernels.npu.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     HEADER_WORDS,

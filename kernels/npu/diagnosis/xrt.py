@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.diagnosis.finding import Finding
-from kernels.diagnosis.machine import Machine, files
-from kernels.diagnosis.system import DRIVER_SOURCE
+from kernels.npu.diagnosis.finding import Finding
+from kernels.npu.diagnosis.machine import Machine, files
+from kernels.npu.diagnosis.system import DRIVER_SOURCE
 
 OWN_PREFIX = "opt/xilinx/xrt"
 LIBRARY_FOLDERS = (

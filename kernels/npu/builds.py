@@ -14,20 +14,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kernels import memory_map
 from kernels.contract import TILE_SIZES, ScoreType
-from kernels.memory_map import MemoryMap
-from kernels.plan import SINGLE_TILE, STACK_BYTES, Plan
+from kernels.npu import memory_map
+from kernels.npu.memory_map import MemoryMap
+from kernels.npu.plan import SINGLE_TILE, STACK_BYTES, Plan
 
 if TYPE_CHECKING:
-    from kernels.diagnosis.finding import Finding
+    from kernels.npu.diagnosis.finding import Finding
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 XCLBIN = "program.xclbin"
 
-SOURCES = ("contract.py", "plan.py", "array_limits.py", "transfers.py", "memory_map.py")
-"""Beside the files in `aie/`, what a program is made from."""
+SOURCES = ("../contract.py", "plan.py", "array_limits.py", "transfers.py", "memory_map.py")
+"""Beside the files in `aie/`, what a program is made from; relative to this file's folder."""
 
 
 class BuildError(Exception):
@@ -278,7 +278,7 @@ def read(path: Path) -> Manifest:
 
 def finding() -> Finding:
     """Whether the default program is built and may be used, for the doctor."""
-    from kernels.diagnosis.finding import Finding  # the diagnosis asks for this one
+    from kernels.npu.diagnosis.finding import Finding  # the diagnosis asks for this one
 
     scores: tuple[ScoreType, ...] = ("int32", "int8")
     programs = [Program(s, plan) for s in scores for plan in (*(Plan(s, t) for t in TILE_SIZES), None)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kernels.contract import HEAD_DIM, ScoreType
-from kernels.cost_assumptions import (
+from kernels.npu.cost_assumptions import (
     CLOCK,
     DISPATCH,
     DIVISION,
@@ -36,7 +36,7 @@ from kernels.cost_assumptions import (
     Assumption,
     VectorCount,
 )
-from kernels.plan import (
+from kernels.npu.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     ROWS_PER_CORE,

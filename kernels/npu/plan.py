@@ -5,8 +5,9 @@ One place for what the host packs (`layout.py`), the device design moves (`aie/d
 can use, each with 4 compute cores, one memory tile and one shim tile.
 
 Work is cut by rows: a core holds 32 query rows of one head, and all of the head's keys and values stream past it, tile
-by tile, the same stream for the four cores of a column. A column's four cores make a group of 128 rows; the columns share
-a head's groups evenly. Rows are independent in the contract, so how they are cut changes no bit.
+by tile, the same stream for the four cores of a column. A column's four cores make a group of 128 rows; the columns
+share a head's groups evenly, and a column takes its first group of every head, then its second (`transfers.py`). Rows
+are independent in the contract, so how they are cut changes no bit.
 """
 
 from __future__ import annotations

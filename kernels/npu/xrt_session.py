@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.device import DeviceError
-from kernels.xrt_launch import FIRST_BUFFER, Launch, XrtError, xrt_call
+from kernels.npu.xrt_launch import FIRST_BUFFER, Launch, XrtError, xrt_call
 
 KERNEL_NAME = "MLIR_AIE"
 """What mlir-aie calls the kernel of every xclbin that it packs."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from kernels.diagnosis.finding import Finding
-from kernels.diagnosis.machine import Machine
+from kernels.npu.diagnosis.finding import Finding
+from kernels.npu.diagnosis.machine import Machine
 
 DRIVER_SOURCE = "github.com/amd/xdna-driver"
 HEAP = 64 << 20

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from kernels.diagnosis import bindings, npu, system, toolchain, xrt
-from kernels.diagnosis.finding import STATES, Finding, State
-from kernels.diagnosis.machine import Machine
+from kernels.npu.diagnosis import bindings, npu, system, toolchain, xrt
+from kernels.npu.diagnosis.finding import STATES, Finding, State
+from kernels.npu.diagnosis.machine import Machine
 
 __all__ = ["STATES", "Finding", "Machine", "State", "diagnose", "first_obstacle", "npu_obstacle"]
 
@@ -19,9 +19,9 @@ KernelCheck = Callable[[], Finding]
 
 
 def built_kernel() -> Finding:
-    """The finding about the kernel built for the NPU, from `kernels.builds` where this version has it."""
+    """The finding about the kernel built for the NPU, from `kernels.npu.builds` where this version has it."""
     try:
-        from kernels import builds  # type: ignore[attr-defined,unused-ignore]  # imports `Finding` from here
+        from kernels.npu import builds  # type: ignore[attr-defined,unused-ignore]  # imports `Finding` from here
     except ImportError:
         return Finding(
             "xclbin", "missing", "no kernel is built for the NPU, and this version cannot build one"

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from kernels import array_limits, builds, memory_map
-from kernels.builds import MANIFEST, XCLBIN, BuildError, Manifest, Program
 from kernels.contract import ContractError
-from kernels.core_elf import CoreSizes, core_sizes
-from kernels.plan import STACK_BYTES, Plan
-from kernels.toolchain import Toolchain
+from kernels.npu import array_limits, builds, memory_map
+from kernels.npu.builds import MANIFEST, XCLBIN, BuildError, Manifest, Program
+from kernels.npu.core_elf import CoreSizes, core_sizes
+from kernels.npu.plan import STACK_BYTES, Plan
+from kernels.npu.toolchain import Toolchain
 
 OBJECT = "kernel.o"
 """As `aie/design.py` names it."""

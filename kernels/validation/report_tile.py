@@ -16,10 +16,18 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels import seed
-from kernels.accuracy import INT8_STEP, Accuracy, Float, ScoreRange, accuracy, natural_scores, score_range
-from kernels.batch import ALL_SCORES, TILES, BatchResult, Progress, run_batch
 from kernels.device import Device
-from kernels.plan import SINGLE_TILE, SINGLE_TILE_KEY_MULTIPLIER, SINGLE_TILE_LOGIT
+from kernels.npu.plan import SINGLE_TILE, SINGLE_TILE_KEY_MULTIPLIER, SINGLE_TILE_LOGIT
+from kernels.validation.accuracy import (
+    INT8_STEP,
+    Accuracy,
+    Float,
+    ScoreRange,
+    accuracy,
+    natural_scores,
+    score_range,
+)
+from kernels.validation.batch import ALL_SCORES, TILES, BatchResult, Progress, run_batch
 from kernels.workers import Workers
 
 SCHEMA_VERSION = 1

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from kernels import array_limits as limits
-from kernels.array_limits import WORD_BYTES
 from kernels.contract import HEAD_DIM
-from kernels.plan import (
+from kernels.npu import array_limits as limits
+from kernels.npu.array_limits import WORD_BYTES
+from kernels.npu.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     OUTPUT_BLOCK_BYTES,

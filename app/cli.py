@@ -6,10 +6,15 @@ from typing import Any
 
 import typer
 
+from app.commands.bench import bench
+from app.commands.datasets import datasets_app
+from app.commands.doctor import doctor
+from app.commands.evaluate import evaluate, report
 from app.commands.models import models_app
 from app.commands.transcribe import transcribe
+from app.commands.validate import validate
 
-__all__ = ["main", "transcribe_main"]
+__all__ = ["evaluate_main", "main", "transcribe_main"]
 
 
 def _settings() -> dict[str, Any]:
@@ -40,10 +45,19 @@ def _version(wanted: bool) -> None:
 
 app = _application(help="Whisper transcription with integer tile attention, and the evidence to deploy it.")
 app.command("transcribe", no_args_is_help=True)(transcribe)
+app.command("evaluate", no_args_is_help=True)(evaluate)
+app.command("report", no_args_is_help=True)(report)
+app.command("validate")(validate)
+app.command("bench")(bench)
+app.command("doctor")(doctor)
 app.add_typer(models_app, name="models")
+app.add_typer(datasets_app, name="datasets")
 
 _transcribe = _application()
 _transcribe.command(no_args_is_help=True)(transcribe)
+
+_evaluate = _application()
+_evaluate.command(no_args_is_help=True)(evaluate)
 
 
 @app.callback(invoke_without_command=True)
@@ -65,3 +79,8 @@ def main() -> None:
 def transcribe_main() -> None:
     """`transcribe`: the command that most people want."""
     _transcribe(prog_name="transcribe")
+
+
+def evaluate_main() -> None:
+    """`evaluate`: the command that decides."""
+    _evaluate(prog_name="evaluate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -50,13 +49,28 @@ class Opened:
     reason: str
 
 
-def npu_obstacle() -> str | None:
-    """What keeps the NPU from being used on this machine, in one line with its remedy; None where nothing does."""
-    if not glob.glob("/dev/accel/accel*"):
-        return "there is no NPU here (/dev/accel/accel* is absent)"
-    from kernels.npu import diagnosis
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps the NPU from being used on this machine.
 
-    return diagnosis.npu_obstacle()
+    Attributes:
+        found: in a few words.
+        remedy: what to do; None where nothing helps.
+    """
+
+    found: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.found}: {self.remedy}" if self.remedy else self.found
+
+
+def npu_obstacle() -> Obstacle | None:
+    """The first thing that is in the NPU's way, of those that `tilescribe doctor` lists; None where nothing is."""
+    from kernels.npu.diagnosis import diagnose, first_obstacle
+
+    finding = first_obstacle(diagnose())
+    return None if finding is None else Obstacle(finding.found, finding.remedy)
 
 
 def open_device(
@@ -89,10 +103,10 @@ def open_device(
                     "asked for" if name == "npu" else "it agrees with the reference",
                 )
             except DeviceError as error:
-                obstacle = str(error)
+                obstacle = Obstacle(str(error))
         if name == "npu":
             raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
-        reason = obstacle
+        reason = obstacle.found
     from kernels.emulator import Emulator
 
     emulator = Emulator(workers)

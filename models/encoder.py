@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -51,6 +53,12 @@ class Encoder:
         Raises:
             ValueError: `mel` has another shape.
         """
+        states: Tensor = deque(self.layers(mel), maxlen=1).pop()
+        return states
+
+    @torch.inference_mode()
+    def layers(self, mel: Tensor) -> Iterator[Tensor]:
+        """What each layer yields, in order, and last the encoder states; see `__call__`."""
         n_mels, frames = self._input_shape
         if mel.ndim != 3 or mel.shape[1:] != (n_mels, frames):
             raise ValueError(
@@ -63,8 +71,8 @@ class Encoder:
         for layer, block in enumerate(encoder.blocks):
             x = x + self._attend(layer, block.attn, block.attn_ln(x))
             x = x + block.mlp(block.mlp_ln(x))
-        states: Tensor = encoder.ln_post(x)
-        return states
+            yield x
+        yield encoder.ln_post(x)
 
     def _attend(self, layer: int, projections: Any, x: Tensor) -> Tensor:
         heads = (*x.shape[:2], projections.n_head, HEAD_DIM)

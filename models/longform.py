@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from models.results import Segment
 from models.search import Hypothesis
 from models.windows import Draft, Window, is_silent, segment_of, split
 
-__all__ = ["Encode", "transcribe_batched", "transcribe_windows"]
+__all__ = ["Encode", "transcribe_batched", "transcribe_group", "transcribe_windows"]
 
 Encode = Callable[[Tensor], Tensor]
 Progress = Callable[[float, float], None]
@@ -131,6 +131,48 @@ def transcribe_batched(
             job.report(piece.end, on_progress)
 
 
+def transcribe_group(
+    model: Any, recordings: Sequence[LogMelFeatures], options: DecodeOptions, *, encode: Encode
+) -> list[list[Segment]]:
+    """Transcribe several recordings at once, each on its own, in as few passes as their windows need.
+
+    Recordings of up to 30 s are one window each, and one pass decodes them all; longer ones are cut as in
+    `transcribe_batched`. Where `options.language` is None, each window's language is detected. For a given
+    group the result is reproducible to the bit, which a batch that fills up as windows come could not promise.
+
+    Takes the arguments of `transcribe_windows`, for any number of recordings. Returns each one's segments.
+    Raises ValueError where the options do not suit the model.
+    """
+    jobs = [_Job.start(model, features, options, encode, None, detect=False) for features in recordings]
+    pieces: list[list[_Stretch]] = [
+        [
+            _Stretch(first, last, first / FRAMES_PER_SECOND)
+            for clip in _clips(job)
+            for first, last in quiet_pieces(job.features.levels, *clip)
+        ]
+        for job in jobs
+    ]
+    waiting = [(job, piece) for job, its in zip(jobs, pieces, strict=True) for piece in its]
+    prompt = jobs[0].initial_prompt if jobs else []
+    while waiting:
+        windows = [piece.window() for _, piece in waiting]
+        states = encode(torch.stack([job.mel(w) for (job, _), w in zip(waiting, windows, strict=True)]))
+        results = decode_with_fallback(
+            model, states, jobs[0].options, prompt=prompt, windows=[window.seek for window in windows]
+        )
+        for (job, piece), window, result, state in zip(waiting, windows, results, states, strict=True):
+            _continue(job, piece, window, result, state)
+        waiting = [(job, piece) for job, piece in waiting if piece.seek < piece.end]
+        prompt = prompt if options.carry_initial_prompt else []
+    return [
+        [
+            segment_of(number, draft, options.word_timestamps)
+            for number, draft in enumerate(draft for piece in its for draft in piece.drafts)
+        ]
+        for its in pieces
+    ]
+
+
 @dataclass
 class _Stretch:
     """Frames `seek` to `end`, still to be read; `spoken_until` is when the last word before them ended."""
@@ -178,10 +220,12 @@ class _Job:
         options: DecodeOptions,
         encoder: Encode,
         on_language: LanguageFound | None,
+        *,
+        detect: bool = True,
     ) -> _Job:
         options = options.for_model(model)
         encoded: dict[Window, Tensor] = {}
-        if options.language is None:
+        if options.language is None and detect:
             states = encoder(features.leading_window()[None])
             if features.content_frames >= N_FRAMES:
                 encoded[Window(0, N_FRAMES)] = states
@@ -204,8 +248,11 @@ class _Job:
         """Encoder states (B, 1500, n_audio_state) of the windows."""
         if len(windows) == 1 and windows[0] in self.encoded:
             return self.encoded.pop(windows[0])
-        mels = [self.features.window(w.seek, w.size, pad_to=N_FRAMES) for w in windows]
-        return self.encoder(torch.stack(mels))
+        return self.encoder(torch.stack([self.mel(window) for window in windows]))
+
+    def mel(self, window: Window) -> Tensor:
+        """Log-mel features (n_mels, 3000) of a window."""
+        return self.features.window(window.seek, window.size, pad_to=N_FRAMES)
 
     def report(self, seek: int, on_progress: Progress | None) -> None:
         if on_progress is not None:

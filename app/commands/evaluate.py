@@ -1,0 +1,182 @@
+"""`evaluate`: WER of the backends on a data set, with its uncertainty, and a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.commands.transcribe import DeviceChoice, TileSize
+from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+
+if TYPE_CHECKING:
+    from app.evaluating.job import EvaluationJob
+
+
+def evaluate(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="librispeech-test-clean, -test-other, -dev-clean, -dev-other, or a .jsonl, .csv or .tsv manifest."
+        ),
+    ],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="The set's folder, LibriSpeech or the one above it; the user's cache unless given."
+        ),
+    ] = None,
+    backends: Annotated[
+        str,
+        typer.Option(
+            help="Of cpu, int32, int8, seed-int32, seed-int8; cpu is what the others are held against."
+        ),
+    ] = "cpu,int32,int8",
+    model: Annotated[str, typer.Option(help="A name from `tilescribe models list`, or a path.")] = "base",
+    device: Annotated[
+        DeviceChoice, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
+    ] = DeviceChoice.AUTO,
+    tile_size: Annotated[TileSize, typer.Option(help="Keys per tile.")] = TileSize.SMALL,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="evaluations/DATASET_MODEL unless given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many utterances: a part, and called one.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only this shard; `tilescribe report` joins them.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Utterances decoded at once.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; they share the threads.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")] = None,
+    language: Annotated[
+        str, typer.Option(help="Of the data set; auto detects it for each utterance.")
+    ] = "en",
+    without_timestamps: Annotated[
+        bool, typer.Option("--without-timestamps", help="Decode text alone.")
+    ] = False,
+    beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; greedy unless given.")] = None,
+    temperature_increment_on_fallback: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Decode again at higher temperatures where it fails; not by default."),
+    ] = None,
+    limits: Annotated[
+        Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")] = None,
+    replications: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")
+    ] = False,
+    candidate: Annotated[
+        str | None, typer.Option(help="Whose verdict --gate reads: int32 where it ran, unless given.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out transcript lines without audio.")
+    ] = False,
+    download: Annotated[bool, typer.Option(help="Fetch the data set where it is not at hand.")] = True,
+    progress: Annotated[
+        bool | None, typer.Option(help="Show a progress bar; by default on a terminal.")
+    ] = None,
+) -> None:
+    """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
+    from app.commands.transcribe import _temperatures, _wants_bar
+    from app.evaluating import job as jobs
+    from app.evidence import EvidenceError, read_limits
+    from datasets.dataset import open_dataset
+    from datasets.utterance import DatasetError, UnknownDatasetError
+    from models.options import DecodeOptions
+
+    try:
+        chosen = jobs.backend_names(backends)
+        job = jobs.EvaluationJob(
+            dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
+            model=model,
+            backends=chosen,
+            device=device.value,
+            tile_size=int(tile_size),
+            options=DecodeOptions(
+                language=None if language == "auto" else language,
+                temperature=_temperatures(0.0, temperature_increment_on_fallback),
+                beam_size=beam_size,
+                without_timestamps=without_timestamps,
+            ),
+            folder=output_dir or jobs.default_folder(dataset, model),
+            resume=resume,
+            limit=limit,
+            shard=shard,
+            batch_size=batch_size,
+            workers=workers,
+            threads=threads,
+            limits=read_limits(limits, margin=margin),
+            replications=replications,
+            seed=seed,
+            candidate=jobs.candidate_of(candidate, chosen),
+            progress=_wants_bar(progress, False),
+        )
+    except UnknownDatasetError as error:
+        stop(str(error), USAGE)
+    except DatasetError as error:
+        stop(str(error), LACKING)
+    except (ValueError, EvidenceError) as error:
+        stop(str(error), USAGE)
+    except KeyboardInterrupt:
+        stop("interrupted before anything was transcribed", INTERRUPTED)
+    raise typer.Exit(_run(job, gate))
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of one run, or of its shards.")],
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="The first folder unless given.")
+    ] = None,
+    limits: Annotated[
+        Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")] = None,
+    replications: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")
+    ] = False,
+    candidate: Annotated[str | None, typer.Option(help="Whose verdict --gate reads.")] = None,
+) -> None:
+    """Score the records of `evaluate` again, joining shards, and write the report."""
+    from app.evaluating import reporting
+    from app.evidence import EvidenceError, gate_exit_code, read_limits
+
+    try:
+        evaluation = reporting.write_report(
+            folders, output_dir or folders[0], read_limits(limits, margin=margin), replications, seed
+        )
+        reporting.print_summary(evaluation, output_dir or folders[0])
+        if gate:
+            name = reporting.candidate_in(evaluation, candidate)
+            raise typer.Exit(gate_exit_code([evaluation.verdict(name)]))
+    except EvidenceError as error:
+        stop(str(error), USAGE)
+    except OSError as error:
+        stop(f"{error.filename}: {error.strerror}", LACKING)
+
+
+def _run(job: EvaluationJob, gate: bool) -> int:
+    from app.evaluating.running import WorkerLostError
+    from app.evidence import EvidenceError, gate_exit_code
+    from kernels.device import DeviceError
+    from models.weights import UnknownModelError, WeightsError
+
+    try:
+        say(job.dataset.description)
+        evaluation = job.run()
+    except (EvidenceError, UnknownModelError, ValueError) as error:
+        stop(str(error), USAGE)
+    except (WeightsError, DeviceError, WorkerLostError) as error:
+        stop(str(error), LACKING)
+    except OSError as error:
+        stop(f"{error.filename or job.folder}: {error.strerror or error}", LACKING)
+    except KeyboardInterrupt:
+        stop(f"interrupted; --resume goes on from what is in {job.folder}", INTERRUPTED)
+    return gate_exit_code([evaluation.verdict(job.candidate)]) if gate and job.candidate else 0

@@ -1,0 +1,134 @@
+"""What an evaluation says of the kernels themselves: their validation, the encoder's error, the scores' ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from app.evaluating.worker import Setup
+from datasets.utterance import Utterance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCHEMA_VERSION = 1
+
+
+def measure(
+    setup: Setup, utterances: Sequence[Utterance], tiles: int, seed: int, progress: bool
+) -> dict[str, Any]:
+    """Validate the backends' kernels on their device, and measure the encoder on some utterances.
+
+    Args:
+        setup: model and backends.
+        utterances: whose first 30 s are encoded.
+        tiles: of the batch test.
+        seed: of its operands.
+        progress: show a bar on standard error.
+
+    Returns:
+        Plain numbers: `validation` by backend, as `app.evidence.KernelValidation` takes them, and `extras` for the
+        page, as `app.report.extras` takes them.
+    """
+    from models.attention import open_attention
+    from models.capture import measure_layers
+    from models.weights import load
+
+    model = load(setup.model).model
+    integer = [name for name in setup.backends if name != "cpu"]
+    attentions = {
+        name: open_attention(name, setup.device, threads=setup.threads, tile_size=setup.tile_size)
+        for name in integer
+    }
+    validations, table = _validate(setup, integer, tiles, seed, progress)
+    mels = _mels(model, utterances)
+    others = list(attentions.values())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "validation": validations,
+        "extras": {
+            "validation": table,
+            "encoder_error": {name: _layer_errors(model, a, mels) for name, a in attentions.items()},
+            "score_ranges": [
+                layer.to_dict() for mel in mels[:1] for layer in measure_layers(model, mel, others)
+            ],
+            "notes": {
+                "encoder_error": f"Mean over {len(mels)} utterances: {', '.join(u.id for u in utterances)}.",
+                "score_ranges": "Of one utterance, each layer on the input that FP32 gives it: "
+                f"{', '.join(u.id for u in utterances[:1])}.",
+            },
+        },
+    }
+
+
+def _validate(
+    setup: Setup, backends: Sequence[str], tiles: int, seed: int, progress: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from tqdm import tqdm
+
+    from kernels.device import open_device
+    from kernels.validation import KERNEL_NAMES, validate_kernel
+
+    validations: dict[str, Any] = {}
+    table: list[dict[str, Any]] = []
+    for name in KERNEL_NAMES:
+        if name not in backends:
+            continue
+        # On an NPU each kernel is a program of its own.
+        opened = open_device(
+            "emulator" if name.startswith("seed-") else setup.device,
+            scores="int8" if name == "int8" else "int32",
+            tile_size=setup.tile_size,
+        )
+        with tqdm(desc=f"validating {name}", unit="tile", disable=not progress, leave=False) as bar:
+
+            def on_progress(done: int, total: int, bar: Any = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            found = validate_kernel(
+                opened.device,
+                opened.reason,
+                kernels=(name,),
+                tiles=tiles,
+                tile_sizes=(setup.tile_size,),
+                random_seed=seed,
+                on_progress=on_progress,
+            )
+        validations[name] = {
+            "backend": name,
+            "passed": found.passed_by(name),
+            "device": found.device,
+            "detail": found.detail(name),
+            "tile_size": None if name.startswith("seed-") else setup.tile_size,
+        }
+        table += [tile.to_dict() for tile in found.tiles]
+    return validations, table
+
+
+def _mels(model: Any, utterances: Sequence[Utterance]) -> list[Tensor]:
+    from whisper.audio import N_FRAMES
+
+    from app.audio import open_audio
+    from app.audio_error import AudioError
+    from models.features import LogMelFeatures
+
+    mels = []
+    for utterance in utterances:
+        try:
+            with (
+                open_audio(utterance.audio) as source,
+                LogMelFeatures(source.blocks(), model.dims.n_mels) as features,
+            ):
+                mels.append(features.window(0, min(N_FRAMES, features.content_frames), pad_to=N_FRAMES))
+        except (AudioError, OSError):
+            continue  # its record says what is wrong with it
+    return mels
+
+
+def _layer_errors(model: Any, attention: Any, mels: Sequence[Tensor]) -> list[float]:
+    """The mean over the utterances, for each layer and last the encoder's output."""
+    from models.layer_errors import layer_errors
+
+    each = [layer_errors(model, attention, mel[None]) for mel in mels]
+    return [round(sum(column) / len(each), 6) for column in zip(*each, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def measure(
     validations, table = _validate(setup, integer, tiles, seed, progress)
     mels = _mels(model, utterances)
     others = list(attentions.values())
-    return {
+    found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "validation": validations,
         "extras": {
@@ -59,6 +60,17 @@ def measure(
             },
         },
     }
+    plain: dict[str, Any] = _without_nan(found)
+    return plain
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with null for what is not a number, such as the correlation of a constant output."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _validate(

@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from app.cli import _evaluate
 from app.cli import _transcribe as command
+from app.cli import app as tilescribe
 from datasets.utterance import Utterance
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", README, re.MULTILINE)
-LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
+INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
+BLOCKS = INDENTED.findall(README)
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+LINES = [
+    line.strip().removeprefix("$ ").removeprefix(".venv/bin/").partition("  #")[0]
+    for text in (README, *DOCS)
+    for block in INDENTED.findall(text)
+    for line in block.splitlines()
+]
 
 
 def test_the_first_screen_is_what_the_demonstration_prints(spoken: Utterance) -> None:
@@ -38,12 +47,38 @@ def test_each_script_has_the_options_that_it_is_shown_with(line: str) -> None:
     assert all(option in done.stdout for option in options)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if ".venv/bin/transcribe " in line])
-def test_each_transcribe_command_has_the_options_that_it_is_shown_with(line: str) -> None:
-    arguments = shlex.split(line.split(".venv/bin/transcribe ")[1])
-    help_text = CliRunner().invoke(command, ["--help"]).stdout
-    options = [argument for argument in arguments if argument.startswith("-") and argument != "-"]
-    assert all(re.search(rf"(?<![\w-]){re.escape(option)}\b", help_text) for option in options)
+def options_of(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument.startswith("-") and argument != "-"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line for line in LINES if re.search(r"(^|\| (\.venv/bin/)?)(transcribe|evaluate|tilescribe) ", line)],
+)
+def test_each_command_has_the_options_that_it_is_shown_with(line: str) -> None:
+    name, *arguments = shlex.split(re.split(r"\| (?:\.venv/bin/)?", line)[-1])
+    application = {"transcribe": command, "evaluate": _evaluate, "tilescribe": tilescribe}[name]
+    subcommand = [arguments.pop(0)] if name == "tilescribe" else []
+    result = CliRunner().invoke(application, [*subcommand, "--help"])
+    assert result.exit_code == 0
+    missing = [
+        o for o in options_of(arguments) if not re.search(rf"(?<![\w-]){re.escape(o)}\b", result.stdout)
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("scripts/build_xclbin")])
+def test_the_build_script_has_the_options_that_it_is_shown_with(line: str) -> None:
+    script, *arguments = shlex.split(line)
+    done = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert all(option in done.stdout for option in options_of(arguments))
+
+
+def test_commands_were_found_to_check() -> None:
+    for start in ("transcribe ", "evaluate ", "tilescribe ", "python scripts/", "scripts/build_xclbin"):
+        assert [line for line in LINES if line.startswith(start)], start
 
 
 def test_each_target_that_is_named_is_one() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.transcribe import DeviceChoice, TileSize
+from app.commands.transcribe import ComputeTypeChoice, DeviceChoice, TileSize
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Utterances decoded at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes; they share the threads.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")] = None,
+    compute_type: Annotated[
+        ComputeTypeChoice,
+        typer.Option(help="Of all but integer attention; with float32, cpu is the FP32 reference."),
+    ] = ComputeTypeChoice.FLOAT32,
     language: Annotated[
         str, typer.Option(help="Of the data set; auto detects it for each utterance.")
     ] = "en",
@@ -66,6 +70,12 @@ def evaluate(
         Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False
+        ),
+    ] = None,
     replications: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
     gate: Annotated[
@@ -111,10 +121,12 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             threads=threads,
+            compute_type=compute_type.value,
             limits=read_limits(limits, margin=margin),
             replications=replications,
             seed=seed,
             candidate=jobs.candidate_of(candidate, chosen),
+            bench=bench,
             progress=_wants_bar(progress, False),
         )
     except UnknownDatasetError as error:
@@ -137,6 +149,12 @@ def report(
         Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False
+        ),
+    ] = None,
     replications: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     gate: Annotated[
@@ -149,6 +167,8 @@ def report(
     from app.evidence import EvidenceError, gate_exit_code, read_limits
 
     try:
+        if bench is not None:
+            reporting.keep_bench(bench, folders[0])
         evaluation = reporting.write_report(
             folders, output_dir or folders[0], read_limits(limits, margin=margin), replications, seed
         )

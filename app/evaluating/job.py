@@ -22,6 +22,7 @@ from models.options import language_code
 if TYPE_CHECKING:
     from datasets.dataset import Dataset
     from kernels.device import DeviceName
+    from models.compute import ComputeType
     from models.options import DecodeOptions
 
 VALIDATION_TILES = 300
@@ -49,10 +50,12 @@ class EvaluationJob:
         batch_size: utterances decoded at once.
         workers: processes.
         threads: of all of them; all that there are where it is None.
+        compute_type: of what is not integer attention.
         limits: of the verdict.
         replications: of the bootstrap.
         seed: of the bootstrap and of the kernels' test operands.
         candidate: whose verdict a gate reads; None where only cpu runs.
+        bench: JSON of `tilescribe bench`, for the report.
         progress: show bars.
     """
 
@@ -69,10 +72,12 @@ class EvaluationJob:
     batch_size: int
     workers: int
     threads: int | None
+    compute_type: ComputeType
     limits: Limits
     replications: int
     seed: int
     candidate: str | None
+    bench: Path | None
     progress: bool
 
     def run(self) -> Evaluation:
@@ -93,6 +98,8 @@ class EvaluationJob:
         chosen = shard(batches(utterances, seconds_of(utterances), self.batch_size), self.shard)
         self._check_records()
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.bench is not None:
+            reporting.keep_bench(self.bench, self.folder)
         running.run(
             self._setup(),
             self._description(),
@@ -125,7 +132,9 @@ class EvaluationJob:
 
     def _setup(self) -> Setup:
         threads = self.threads or running.available_threads()
-        return Setup(self.model, self.backends, self.device, self.options, self.tile_size, threads)
+        return Setup(
+            self.model, self.backends, self.device, self.options, self.tile_size, threads, self.compute_type
+        )
 
     def _description(self) -> DatasetDescription:
         expected = self.dataset.expected

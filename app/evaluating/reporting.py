@@ -22,6 +22,9 @@ from app.files import write_whole
 KERNELS_FILE = "kernels.json"
 """Beside the records: the kernels' validation, the encoder's error and the scores' ranges."""
 
+BENCH_FILE = "bench.json"
+"""Beside the records: latency and energy, as `tilescribe bench --json` wrote them, where somebody measured them."""
+
 ORDER = ("cpu", "int32", "int8", "seed-int32", "seed-int8")
 
 
@@ -58,7 +61,7 @@ def write_report(
         for path in found:
             paths.setdefault(path.stem, []).append(path)
     names = sorted(paths, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    measured = _measured(folders)
+    measured = _json(folders, KERNELS_FILE)
     validation = {
         name: KernelValidation.from_dict(data) for name, data in measured.get("validation", {}).items()
     }
@@ -71,7 +74,8 @@ def write_report(
     )
     output.mkdir(parents=True, exist_ok=True)
     links = {name: os.path.relpath(path, output) for name, path in (audio or {}).items()}
-    page = render_page(evaluation, extras=measured.get("extras", {}), audio=links)
+    extras = {**measured.get("extras", {}), "latency": _json(folders, BENCH_FILE)}
+    page = render_page(evaluation, extras=extras, audio=links)
     text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(output / "report.json", text + "\n")
     write_whole(output / "report.md", report_markdown(evaluation))
@@ -108,10 +112,28 @@ def candidate_in(evaluation: Evaluation, name: str | None) -> str:
     return name
 
 
-def _measured(folders: Sequence[Path]) -> dict[str, Any]:
-    """What was measured of the kernels: the first folder's that has it."""
+def keep_bench(path: Path, folder: Path) -> None:
+    """Put the JSON of `tilescribe bench` beside the records.
+
+    Raises:
+        EvidenceError: it is something else.
+        OSError: it cannot be read or written.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        data = json.loads(text)
+        known = isinstance(data, dict) and data.get("schema_version") == 1 and "measurements" in data
+    except ValueError:
+        known = False
+    if not known:
+        raise EvidenceError(f"{path}: not what `tilescribe bench --json` of this version writes")
+    write_whole(folder / BENCH_FILE, text)
+
+
+def _json(folders: Sequence[Path], name: str) -> dict[str, Any]:
+    """What was measured beside the records: the first folder's that has it."""
     for folder in folders:
-        path = folder / KERNELS_FILE
+        path = folder / name
         if path.exists():
             try:
                 data = json.loads(path.read_text(encoding="utf-8"))

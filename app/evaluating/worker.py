@@ -15,6 +15,7 @@ from datasets.utterance import Utterance
 if TYPE_CHECKING:
     from kernels.device import DeviceName
     from models.attention import BackendName
+    from models.compute import ComputeType
     from models.features import LogMelFeatures
     from models.options import DecodeOptions
     from models.results import Segment
@@ -31,6 +32,7 @@ class Setup:
         options: of decoding.
         tile_size: keys per tile.
         threads: of PyTorch, and of the emulator.
+        compute_type: of what is not integer attention.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Setup:
     options: DecodeOptions
     tile_size: int
     threads: int
+    compute_type: ComputeType = "float32"
 
 
 Records = dict["BackendName", list[UtteranceRecord]]
@@ -54,6 +57,7 @@ class BatchWorker:
         attentions: of the backends, by name.
         model_name: as it was asked for.
         model_sha256: of its weights.
+        compute_type: what the setup's came to on this processor.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -67,6 +71,7 @@ class BatchWorker:
         import torch
 
         from models.attention import open_attention
+        from models.compute import resolve_compute_type
         from models.encoder import Encoder
         from models.weights import load
 
@@ -77,9 +82,12 @@ class BatchWorker:
             for name in setup.backends
         }
         self.model_name, self.model_sha256 = weights.name, weights.sha256
+        self.compute_type = resolve_compute_type(setup.compute_type)
         self._options = setup.options.for_model(weights.model)
         self._model = weights.model
-        self._encoders = {name: Encoder(weights.model, a) for name, a in self.attentions.items()}
+        self._encoders = {
+            name: Encoder(weights.model, a, self.compute_type) for name, a in self.attentions.items()
+        }
 
     def run(self, batch: Batch, wanted: Wanted) -> Records:
         """Decode a batch with each backend that wants some of it.

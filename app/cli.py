@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app import startup  # isort: skip  # first: it makes the imports after it quicker
 import typer
 
 from app.commands.bench import bench
@@ -14,7 +15,7 @@ from app.commands.models import models_app
 from app.commands.transcribe import transcribe
 from app.commands.validate import validate
 
-__all__ = ["evaluate_main", "main", "transcribe_main"]
+__all__ = ["evaluate_main", "main", "startup", "transcribe_main"]
 
 
 def _settings() -> dict[str, Any]:

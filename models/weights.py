@@ -2,13 +2,14 @@
 
 tiny.en and base come as wheels through pip. Every other OpenAI model comes through openai-whisper's download,
 into openai-whisper's cache. A path is read where it is. A named model is checked against its SHA-256 whenever
-it is loaded: 0.1 s for base on two cores, where reading it takes 0.3 s and importing torch and whisper
-over a second.
+it is loaded, while another thread reads it: 0.1 s for base, where importing torch and whisper takes over a
+second.
 """
 
 import difflib
 import hashlib
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -85,6 +86,8 @@ _WHEELS = {
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
     ),
 }
+_CHUNK = 1 << 20
+
 # Millions of parameters, from openai-whisper's README.
 _PARAMETERS = {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 1550, "turbo": 809}
 
@@ -237,14 +240,24 @@ def _not_fetched(name: str, cause: str) -> WeightsError:
 
 def _load_named(name: str) -> LoadedWeights:
     path, expected = location(name), _expected_sha256(name)
+
+    def check(digest: Future[str]) -> str:
+        if digest.result() != expected:
+            raise WeightsError(VerifyResult(name, path, "damaged", expected, digest.result()).problem or "")
+        return expected
+
     try:
-        with path.open("rb") as file:
-            # Hashed and read through one open file, so that what was checked is what is loaded.
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != expected:
-                raise WeightsError(VerifyResult(name, path, "damaged", expected, found).problem or "")
-            file.seek(0)
-            model = load_whisper(file) if name in _WHEELS else load_checkpoint(file)
+        # Hashed and read through one open file, so that what was checked is what is loaded.
+        with path.open("rb") as file, ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(_sha256, file.fileno())
+            if name in _WHEELS:
+                try:
+                    model = load_whisper(file)  # meanwhile
+                finally:
+                    found = check(digest)  # a file of other bytes is called damaged, whatever they led to
+            else:
+                found = check(digest)  # no pickle is opened that is not the right one
+                model = load_checkpoint(file)
     except (FileNotFoundError, NotADirectoryError):
         raise WeightsError(VerifyResult(name, path, "missing", expected, None).problem or "") from None
     except OSError as error:
@@ -255,15 +268,25 @@ def _load_named(name: str) -> LoadedWeights:
     return LoadedWeights(model, name, path, found, source(name))
 
 
+def _sha256(descriptor: int) -> str:
+    """The SHA-256 of an open file, without moving the position that others read it at."""
+    digest, position = hashlib.sha256(), 0
+    while chunk := os.pread(descriptor, _CHUNK, position):
+        digest.update(chunk)
+        position += len(chunk)
+    return digest.hexdigest()
+
+
 def _load_path(path: Path) -> LoadedWeights:
     try:
         file_path = model_file(path)
         with file_path.open("rb") as file:
             checkpoint = is_checkpoint(file_path, file.read(512))
             file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            model = load_checkpoint(file) if checkpoint else load_whisper(file)
+            with ThreadPoolExecutor(1) as pool:
+                digest = pool.submit(_sha256, file.fileno())
+                model = load_checkpoint(file) if checkpoint else load_whisper(file)
+            sha256 = digest.result()
         check_runnable(model.dims)
         heads = None if checkpoint else configured_heads(file_path.with_name("config.json"), model.dims)
     except FormatError as error:

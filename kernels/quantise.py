@@ -119,10 +119,12 @@ def quantise(
 
     def head(h: int) -> None:
         place = heads[h]
-        if not all(np.isfinite(x[place]).all() for x in (q, k, v)):
+        # Rows that lie together are worked on many numbers at a time.
+        queries, keys_, values = (np.ascontiguousarray(x[place], np.float32) for x in (q, k, v))
+        if not (_finite(queries) and _finite(keys_) and _finite(values)):
             raise c.ContractError("queries, keys or values are not finite")
-        rotated_queries, rotated_keys = q[place] @ _HADAMARD, k[place] @ _HADAMARD
-        _values(v[place], operands.v[h], value_scale[h])
+        rotated_queries, rotated_keys = queries @ _HADAMARD, keys_ @ _HADAMARD
+        _values(values, operands.v[h], value_scale[h])
         key_step = float(_keys(rotated_keys, operands.k[h], operands.key_multiplier[h])) * 2**c.KEY_SHIFT
         row_step = np.empty(rows, np.float32)
         _row_steps(rotated_queries, row_step)
@@ -140,6 +142,17 @@ def quantise(
     else:
         workers.each(head, n)
     return Quantised(operands, value_scale)
+
+
+@_jit
+def _finite(x):  # type: ignore[no-untyped-def]
+    """Whether all numbers are: those that are not have all bits of the exponent set."""
+    bits, most = x.view(np.int32), np.int32(0)
+    for i in range(bits.shape[0]):
+        row = bits[i]
+        for j in range(row.shape[0]):
+            most = max(most, np.int32(row[j] & np.int32(0x7FFFFFFF)))
+    return most < np.int32(0x7F800000)
 
 
 @_jit

@@ -16,6 +16,7 @@ from kernels.emulator import Emulator
 from kernels.workers import Workers
 
 EMULATOR = Emulator(Workers(2))  # one for all tests, so that what a run leaves in its work space could show
+PORTABLE = Emulator(Workers(2), vector=False)  # what runs where the processor lacks the vector instructions
 IMPLEMENTATIONS = [
     pytest.param(reference.attention, id="reference"),
     pytest.param(EMULATOR.run, id="emulator"),
@@ -40,9 +41,10 @@ def report_what_was_compared(request: pytest.FixtureRequest) -> Iterator[None]:
 def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, output_bits: int) -> None:
     how = {"scores": scores, "tile_size": tile_size, "output_bits": output_bits}
     expected = reference.attention(operands, **how)  # type: ignore[arg-type]
-    got = EMULATOR.run(operands, **how)  # type: ignore[arg-type]
-    assert got.dtype == np.int16
-    np.testing.assert_array_equal(got, expected)
+    for emulator in (EMULATOR, PORTABLE):
+        got = emulator.run(operands, **how)  # type: ignore[arg-type]
+        assert got.dtype == np.int16
+        np.testing.assert_array_equal(got, expected)
     rows = operands.q.shape[0] * operands.q.shape[1]
     compared["runs"] += 1
     if operands.v.shape[2] == 128:

@@ -1,0 +1,107 @@
+"""Writing 512-bit vector code inside numba: LLVM's operations by name, and blocks of sums that stay in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import config, extending, types
+from numba.core import cgutils
+
+intrinsic: Any = extending.intrinsic
+"""numba's, whose own type does not fit what it makes."""
+
+_cgutils: Any = cgutils
+
+ROWS = 6
+"""Worked on together: with 64 columns in four registers each, their sums fill 24 of the 32 registers."""
+VECTORS = 4
+"""Registers for a row's 64 columns, or keys."""
+REGISTER = 64
+"""Bytes of one."""
+
+I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+BYTES, WORDS, LANES = (ir.VectorType(t, n) for t, n in ((ir.IntType(8), 64), (I16, 32), (I32, 16)))
+
+
+def processor_has(*features: str) -> bool:
+    """Whether code may use these features, by LLVM's names."""
+    settings: Any = config
+    if settings.CPU_NAME or settings.CPU_FEATURES:
+        return False  # numba was told to leave some unused
+    try:
+        found = binding.get_host_cpu_features()
+    except RuntimeError:
+        return False
+    return all(found.get(name, False) for name in features)
+
+
+class Writer:
+    """Shorthand for writing LLVM's intermediate language."""
+
+    def __init__(self, builder: Any) -> None:
+        """Write where `builder` stands."""
+        self.b = builder
+
+    def pointer(self, address: Any, offset: Any) -> Any:
+        """An address so many bytes further."""
+        offset = ir.Constant(I64, offset) if isinstance(offset, int) else offset
+        return self.b.add(address, offset)
+
+    def load(self, kind: Any, address: Any, offset: int = 0) -> Any:
+        """What lies at an address."""
+        pointer = self.b.inttoptr(self.pointer(address, offset), kind.as_pointer())
+        return self.b.load(pointer, align=1)
+
+    def store(self, value: Any, address: Any, offset: int = 0) -> None:
+        """Put a value at an address."""
+        pointer = self.b.inttoptr(self.pointer(address, offset), value.type.as_pointer())
+        self.b.store(value, pointer, align=1)
+
+    def splat(self, kind: Any, value: Any) -> Any:
+        """A vector of one value, a number or a scalar of the language."""
+        if isinstance(value, (int, float)):
+            return ir.Constant(kind, [value] * kind.count)
+        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+
+    def call(self, name: str, kind: Any, *arguments: Any) -> Any:
+        """What LLVM's function of that name returns, of type `kind`."""
+        signature = ir.FunctionType(kind, [a.type for a in arguments])
+        return self.b.call(_cgutils.get_or_insert_function(self.b.module, signature, name), arguments)
+
+    def products(
+        self,
+        dot: Callable[[Any, Any, Any], Any],
+        start: list[list[Any]],
+        x: Any,
+        y: Any,
+        steps: int,
+        row: int,
+    ) -> list[list[Any]]:
+        """`start` plus x y, for `ROWS` rows and four registers of columns.
+
+        dot : adds to sums the products of a step's part of a row, in every lane, and of columns
+        x : the address of rows, `row` bytes apart, 4 bytes a step
+        y : the address of columns, four registers a step
+        """
+        sums = [[_cgutils.alloca_once(self.b, value.type) for value in values] for values in start]
+        for places, values in zip(sums, start, strict=True):
+            for place, value in zip(places, values, strict=True):
+                self.b.store(value, place)
+        with _cgutils.for_range(self.b, ir.Constant(I64, steps), intp=I64) as loop:
+            at = self.b.mul(loop.index, ir.Constant(I64, VECTORS * REGISTER))
+            columns = [self.load(LANES, self.pointer(y, at), v * REGISTER) for v in range(VECTORS)]
+            across = self.pointer(x, self.b.mul(loop.index, ir.Constant(I64, 4)))
+            for r, places in enumerate(sums):
+                some = self.splat(LANES, self.load(I32, across, r * row))
+                for place, column in zip(places, columns, strict=True):
+                    self.b.store(dot(self.b.load(place), some, column), place)
+        return [[self.b.load(place) for place in places] for places in sums]
+
+
+def takes(arguments: int) -> Any:
+    """The signature of an intrinsic of so many integers, most of them addresses (`array.ctypes.data`)."""
+    return types.void(*[types.int64] * arguments)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from app.audio import AudioSource, array_blocks, open_audio
 from models.attention import Attention, BackendName, open_attention
+from models.compute import ComputeType, ResolvedType, compute_reason, resolve_compute_type
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.longform import transcribe_batched, transcribe_windows
@@ -41,6 +42,8 @@ class Run:
         device: what computed the encoder's attention: `cpu`, `emulator` or `npu`.
         device_reason: why it was that device.
         tile_size: keys per tile; None for `cpu` and the seed kernels.
+        compute_type: of what is not integer attention: `float32`, `bfloat16` or `int8`.
+        compute_reason: why it is that one.
         options: the decoding options.
         batch_size: windows decoded at once.
         version: of Tilescribe.
@@ -52,6 +55,8 @@ class Run:
     device: str
     device_reason: str
     tile_size: int | None
+    compute_type: ResolvedType
+    compute_reason: str
     options: DecodeOptions
     batch_size: int
     version: str = field(default_factory=lambda: version("tilescribe"))
@@ -142,18 +147,25 @@ class Transcriber:
     Attributes:
         weights: the Whisper model and where it came from.
         attention: the backend of the encoder's self-attention.
+        compute_type: of encoder and decoder, attention in integers apart; what `auto` or a type that this processor
+            has no instructions for came to.
+        compute_reason: why it is that one.
         encoder: the model's encoder with that attention.
     """
 
-    def __init__(self, weights: LoadedWeights, attention: Attention) -> None:
+    def __init__(
+        self, weights: LoadedWeights, attention: Attention, compute_type: ComputeType = "auto"
+    ) -> None:
         """Put an encoder with this attention before the model's decoder.
 
         Raises:
-            ValueError: the model's heads are not 64 wide.
+            ValueError: the model's heads are not 64 wide, or there is no such compute type.
         """
         self.weights = weights
         self.attention = attention
-        self.encoder = Encoder(weights.model, attention)
+        self.compute_type = resolve_compute_type(compute_type)
+        self.compute_reason = compute_reason(compute_type)
+        self.encoder = Encoder(weights.model, attention, self.compute_type)
 
     def stream(
         self,
@@ -196,12 +208,15 @@ class Transcriber:
             device=self.attention.device,
             device_reason=self.attention.reason,
             tile_size=getattr(self.attention, "tile_size", None),
+            compute_type=self.compute_type,
+            compute_reason=self.compute_reason,
             options=options,
             batch_size=batch_size,
         )
         stream = SegmentStream(features, run, options.language)
         common: dict[str, Any] = {
             "encode": self.encoder,
+            "compute_type": self.compute_type,
             "on_progress": on_progress,
             "on_language": stream._found,
         }
@@ -225,6 +240,7 @@ def load_model(
     *,
     threads: int | None = None,
     tile_size: int = 64,
+    compute_type: ComputeType = "auto",
     download: bool = True,
 ) -> Transcriber:
     """Load a Whisper model with a backend for its encoder's attention.
@@ -235,18 +251,22 @@ def load_model(
         device: where the integer kernels run: `auto` takes the NPU where it works, else the emulator.
         threads: as many as there are processors unless given; sets PyTorch's number of threads as well.
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.
+        compute_type: of all other matrix products: `float32`, `bfloat16`, `int8`, or `auto`, the fastest that leaves
+            the word error rate as it is. A processor without the instructions computes in float32.
         download: fetch the weights where they are missing.
 
     Raises:
         models.weights.WeightsError: the weights are missing, damaged or unreachable.
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
+        ValueError: there is no such compute type.
     """
+    resolve_compute_type(compute_type)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     attention = open_attention(backend, device, threads=threads, tile_size=tile_size)
-    return Transcriber(load(model, download=download), attention)
+    return Transcriber(load(model, download=download), attention, compute_type)
 
 
 def _source(audio: Any, sample_rate: int, name: str | None, allow_truncated: bool) -> AudioSource:

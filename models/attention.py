@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import seed
+from kernels import bfloat16_attention, seed
 from kernels.contract import HEAD_DIM, ScoreType
 from kernels.device import Device, DeviceError, DeviceName, open_device
 from kernels.quantise import quantise
@@ -42,7 +42,7 @@ class Attention(Protocol):
         """softmax(q k^T / 8) v.
 
         Args:
-            q: queries, float32, shape (windows, tokens, heads, 64).
+            q: queries, float32 or bfloat16, shape (windows, tokens, heads, 64).
             k: keys, like `q`.
             v: values, like `q`.
             layer: which of the encoder's layers this is, from 0.
@@ -54,16 +54,30 @@ class Attention(Protocol):
 
 
 class CpuAttention:
-    """FP32 softmax attention: the reference that the others are measured against."""
+    """Softmax attention: of float32 in FP32, the reference that the others are measured against.
+
+    Of bfloat16 its products are of bfloat16, and softmax and sums in float32.
+    """
 
     name: BackendName = "cpu"
     device = "cpu"
-    reason = "float32 on the CPU"
+    reason = "in floating point on the CPU"
+
+    def __init__(self, workers: Workers | None = None) -> None:
+        """Make one; `workers` are threads for bfloat16, as many as there are processors unless given."""
+        self._bfloat16 = None
+        if bfloat16_attention.available():
+            self._bfloat16 = bfloat16_attention.Bfloat16Attention(workers or Workers())
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`."""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        if q.dtype != torch.bfloat16 or self._bfloat16 is None:
+            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).float()
+        result = torch.empty(q.shape[0], q.shape[2], q.shape[1], HEAD_DIM).transpose(1, 2)
+        queries, keys, values = (x.view(torch.int16).numpy() for x in (q, k, v))
+        self._bfloat16.run(queries, keys, values, result.numpy())
+        return result.transpose(1, 2)
 
 
 class TileAttention:
@@ -83,7 +97,7 @@ class TileAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
-        queries, keys, values = (x.transpose(1, 2).numpy() for x in (q, k, v))
+        queries, keys, values = (x.float().transpose(1, 2).numpy() for x in (q, k, v))
         fine = layer in FINE_VALUE_LAYERS
         quantised = quantise(queries, keys, values, self._scores, fine_values=fine, workers=self._workers)
         output = self._device.run(quantised.operands, scores=self._scores, tile_size=self.tile_size)
@@ -105,7 +119,7 @@ class SeedAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
-        heads = seed.quantise(*(x.transpose(1, 2).numpy() for x in (q, k, v)))
+        heads = seed.quantise(*(x.float().transpose(1, 2).numpy() for x in (q, k, v)))
         output = self._kernel.run(heads.q, heads.k, heads.v)
         result = torch.from_numpy(output * heads.value_step[:, None, None])
         windows, tokens, n, _ = q.shape
@@ -120,15 +134,16 @@ def open_attention(
     Args:
         backend: `cpu`, `int32`, `int8`, `seed-int32` or `seed-int8`.
         device: where the integer kernels run; `cpu` has none, and the seed kernels have the emulator alone.
-        threads: worker threads of the emulator; as many as there are processors unless given.
+        threads: worker threads of the emulator, and of bfloat16's attention; as many as there are
+            processors unless given.
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.
 
     Raises:
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
     """
-    if backend == "cpu":
-        return CpuAttention()
     workers = Workers(threads)
+    if backend == "cpu":
+        return CpuAttention(workers)
     if backend == "seed-int32" or backend == "seed-int8":
         if device == "npu":
             raise DeviceError(f"{SeedAttention.reason}: use --device emulator with {backend}")

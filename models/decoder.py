@@ -50,8 +50,8 @@ class TextCache:
     keys, values : float32 (n_layer, n_audio, n_group, n_head, capacity, d_head), filled up to `length`
     """
 
-    def __init__(self, decoder: CachedDecoder, n_audio: int, n_group: int, capacity: int) -> None:
-        shape = (len(decoder.layers), n_audio, n_group, decoder.n_head, capacity, decoder.d_head)
+    def __init__(self, decoder: Any, n_audio: int, n_group: int, capacity: int) -> None:
+        shape = (decoder.n_layer, n_audio, n_group, decoder.n_head, capacity, decoder.d_head)
         self.keys = torch.empty(shape)
         self.values = torch.empty(shape)
         self.length = 0
@@ -148,6 +148,7 @@ class CachedDecoder:
         self.d_head = self.d_model // self.n_head
         self.n_ctx = int(model.dims.n_text_ctx)
         self.layers = [_layer(block) for block in decoder.blocks]
+        self.n_layer = len(self.layers)
         self._embedding: Tensor = decoder.token_embedding.weight.detach()
         self._positions: Tensor = decoder.positional_embedding.detach()
         self._ln = _affine(decoder.ln)
@@ -194,10 +195,13 @@ class CachedDecoder:
         return self._logits(wanted.flatten(0, 1)).view(*wanted.shape[:2], -1)
 
     @torch.inference_mode()
-    def step(self, tokens: Tensor, memory: AudioMemory, cache: TextCache) -> Tensor:
+    def step(
+        self, tokens: Tensor, memory: AudioMemory, cache: TextCache, active: Tensor | None = None
+    ) -> Tensor:
         """Run one more token of every sequence.
 
         tokens : int64 (n_audio * n_group,)
+        active : bool (n_audio * n_group,); the logits of the others have no meaning
 
         Returns float32 logits (n_audio * n_group, n_vocab). Raises IndexError where the cache is full.
         """

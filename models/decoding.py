@@ -16,24 +16,35 @@ from torch import Tensor
 from whisper.decoding import DecodingOptions
 from whisper.tokenizer import get_tokenizer
 
-from models.decoder import AudioMemory, CachedDecoder, TextCache
+from models.compute import ComputeType, resolve_compute_type
+from models.decoder import CachedDecoder, TextCache
+from models.int8_decoder import Int8Decoder
 from models.options import DecodeOptions
-from models.search import Hypothesis, WindowDecoding
+from models.search import Decoder, Hypothesis, Memory, WindowDecoding
 
 __all__ = ["decode_with_fallback", "decoder_of", "detect_languages"]
 
-_decoders: WeakKeyDictionary[Any, CachedDecoder] = WeakKeyDictionary()
+_decoders: WeakKeyDictionary[Any, dict[str, Decoder]] = WeakKeyDictionary()
 
 
-def decoder_of(model: Any) -> CachedDecoder:
-    """The `CachedDecoder` of a `whisper.model.Whisper`, made once per model."""
-    decoder = _decoders.get(model)
-    if decoder is None:
-        decoder = _decoders[model] = CachedDecoder(model)
-    return decoder
+def decoder_of(model: Any, compute_type: ComputeType = "float32") -> Decoder:
+    """The decoder of a `whisper.model.Whisper`, made once per model and kind.
+
+    `float32` gives a `CachedDecoder`; everything else an `Int8Decoder` where the processor has instructions for
+    it, `bfloat16` too: a step's time is that of reading the weights, and bfloat16's are twice the bytes. Raises
+    ValueError where `compute_type` is none.
+    """
+    in_int8 = resolve_compute_type(compute_type) != "float32" and resolve_compute_type("int8") == "int8"
+    decoders = _decoders.setdefault(model, {})
+    name = "int8" if in_int8 else "float32"
+    if name not in decoders:
+        decoders[name] = Int8Decoder(model) if in_int8 else CachedDecoder(model)
+    return decoders[name]
 
 
-def detect_languages(model: Any, memory: AudioMemory) -> list[dict[str, float]]:
+def detect_languages(
+    model: Any, memory: Memory, compute_type: ComputeType = "float32"
+) -> list[dict[str, float]]:
     """Probability of every language, for each window of `memory`; the method is `whisper.detect_language`.
 
     Raises ValueError where the model knows only English.
@@ -41,7 +52,7 @@ def detect_languages(model: Any, memory: AudioMemory) -> list[dict[str, float]]:
     if not model.is_multilingual:
         raise ValueError("an English-only model cannot detect languages")
     tokenizer = get_tokenizer(True, num_languages=model.num_languages)
-    decoder = decoder_of(model)
+    decoder = decoder_of(model, compute_type)
     start = torch.full((len(memory), 1), tokenizer.sot)
     cache = TextCache(decoder, len(memory), 1, capacity=1)
     logits = decoder.prefill(start, memory, cache, [0])[:, 0]
@@ -57,6 +68,7 @@ def decode_with_fallback(
     *,
     prompt: Sequence[int] = (),
     windows: Sequence[int] | None = None,
+    compute_type: ComputeType = "float32",
 ) -> list[Hypothesis]:
     """Decode a batch of encoded windows; those that fail are decoded again at the next temperature.
 
@@ -67,16 +79,17 @@ def decode_with_fallback(
     prompt : tokens of the previous text, the same for every window
     windows : a number per window from which, with `options.seed`, its samples are drawn, so that they do
         not depend on the batch that the window is in; 0, 1, ... unless given
+    compute_type : of the decoder, see `decoder_of`
 
     Where `options.language` is None each window is decoded in the language that it is detected to be in.
     Raises ValueError where the options do not suit the model.
     """
     options = options.for_model(model)
-    decoder = decoder_of(model)
+    decoder = decoder_of(model, compute_type)
     memory = decoder.attend_to(states)
     numbers = list(range(len(memory))) if windows is None else list(windows)
     if options.language is None:
-        languages = [max(p, key=p.__getitem__) for p in detect_languages(model, memory)]
+        languages = [max(p, key=p.__getitem__) for p in detect_languages(model, memory, compute_type)]
     else:
         languages = [options.language] * len(memory)
     results: dict[int, Hypothesis] = {}

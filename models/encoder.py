@@ -12,6 +12,8 @@ from torch import Tensor
 
 from kernels.contract import HEAD_DIM
 from models.attention import Attention
+from models.compute import ResolvedType
+from models.linear import prepare
 
 __all__ = ["Encoder"]
 
@@ -25,7 +27,7 @@ class Encoder:
         attention: the backend that every layer's self-attention goes through.
     """
 
-    def __init__(self, model: Any, attention: Attention) -> None:
+    def __init__(self, model: Any, attention: Attention, compute_type: ResolvedType = "float32") -> None:
         """Make the encoder of `model`.
 
         Raises:
@@ -37,8 +39,13 @@ class Encoder:
                 f"the model's heads are {dims.n_audio_state / dims.n_audio_head:g} wide; Whisper's are {HEAD_DIM}"
             )
         self.attention = attention
+        self.compute_type = compute_type
         self._module = model.encoder
         self._input_shape = (dims.n_mels, 2 * dims.n_audio_ctx)
+        self._blocks = [_Block(block, compute_type) for block in model.encoder.blocks]
+        self._convolutions = [
+            _Convolution(c, compute_type) for c in (model.encoder.conv1, model.encoder.conv2)
+        ]
 
     @torch.inference_mode()
     def __call__(self, mel: Tensor) -> Tensor:
@@ -65,17 +72,57 @@ class Encoder:
                 f"log-mel features have to be (windows, {n_mels}, {frames}), not {tuple(mel.shape)}"
             )
         encoder = self._module
-        x = F.gelu(encoder.conv1(mel))
-        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-        x = x + encoder.positional_embedding
-        for layer, block in enumerate(encoder.blocks):
-            x = x + self._attend(layer, block.attn, block.attn_ln(x))
-            x = x + block.mlp(block.mlp_ln(x))
+        x = mel
+        for convolution in self._convolutions:
+            x = F.gelu(convolution(x))
+        # Sums keep the strides of what they are sums of: every layer would have to gather its rows.
+        x = x.permute(0, 2, 1).contiguous() + encoder.positional_embedding
+        for layer, block in enumerate(self._blocks):
+            x = x + block.attend(x, self.attention, layer)
+            x = x + block.feed_forward(x)
             yield x
         yield encoder.ln_post(x)
 
-    def _attend(self, layer: int, projections: Any, x: Tensor) -> Tensor:
-        heads = (*x.shape[:2], projections.n_head, HEAD_DIM)
-        q, k, v = (p(x).view(heads) for p in (projections.query, projections.key, projections.value))
-        result: Tensor = projections.out(self.attention(q, k, v, layer=layer).flatten(2))
-        return result
+
+class _Block:
+    """One layer: layer norms, softmax and what is carried from layer to layer stay in float32."""
+
+    def __init__(self, block: Any, compute_type: ResolvedType) -> None:
+        attn = block.attn
+        self._heads = attn.n_head
+        self._attention_type = torch.float32 if compute_type == "float32" else torch.bfloat16
+        self._attention_norm, self._feed_forward_norm = block.attn_ln, block.mlp_ln
+        # Stacked projections would be a copy of float32 weights.
+        together = [[attn.query], [attn.key], [attn.value]]
+        if compute_type != "float32":
+            together = [[attn.query, attn.key, attn.value]]
+        self._projections = [prepare(layers, compute_type) for layers in together]
+        self._out, self._up, self._down = (
+            prepare([layer], compute_type) for layer in (attn.out, block.mlp[0], block.mlp[2])
+        )
+
+    def attend(self, x: Tensor, attention: Attention, layer: int) -> Tensor:
+        heads = (*x.shape[:2], -1, HEAD_DIM)
+        rows = self._attention_norm(x).flatten(0, 1)
+        q, k, v = (
+            part.view(heads).to(self._attention_type)
+            for projected in (projection(rows) for projection in self._projections)
+            for part in torch.split(projected, self._heads * HEAD_DIM, dim=1)
+        )
+        return self._out(attention(q, k, v, layer=layer).flatten(2).flatten(0, 1)).view(x.shape)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        rows = self._feed_forward_norm(x).flatten(0, 1)
+        return self._down(F.gelu(self._up(rows))).view(x.shape)
+
+
+class _Convolution:
+    """A convolution in float32, or else in bfloat16: INT8 has none."""
+
+    def __init__(self, module: Any, compute_type: ResolvedType) -> None:
+        kind = torch.float32 if compute_type == "float32" else torch.bfloat16
+        self._weight, self._bias = module.weight.detach().to(kind), module.bias.detach().to(kind)
+        self._stride, self._padding = module.stride, module.padding
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.conv1d(x.to(self._weight.dtype), self._weight, self._bias, self._stride, self._padding)

@@ -135,12 +135,14 @@ class LogMelFeatures:
         n_frames = (len(samples) - N_FFT) // HOP_LENGTH + 1
         used = samples[: (n_frames - 1) * HOP_LENGTH + N_FFT]
         spectrum = torch.stft(used, N_FFT, HOP_LENGTH, window=self._hann, center=False, return_complex=True)
-        mel = (self._filters @ (spectrum.abs() ** 2)).clamp(min=_FLOOR).log10()
+        # Frame by frame, as they lie in memory; a magnitude's square needs no root.
+        power = (spectrum.real.square() + spectrum.imag.square()).T
+        mel = (power @ self._filters.T).clamp_(min=_FLOOR).log10_()
         loudest = float(mel.max())  # NaN where any bin is
         if not np.isfinite(loudest):
             raise ValueError("the audio has samples that are not finite")
         self._maximum = max(self._maximum, loudest)
-        frames = mel.T.contiguous().numpy()
+        frames = mel.numpy()
         self._level.frombytes(frames.mean(axis=1).tobytes())
         self._spool.write(frames.tobytes())
         return samples[n_frames * HOP_LENGTH :].clone()

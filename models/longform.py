@@ -20,6 +20,7 @@ from whisper.timing import add_word_timestamps
 from whisper.tokenizer import get_tokenizer
 from whisper.utils import get_end
 
+from models.compute import ComputeType
 from models.decoding import decode_with_fallback, decoder_of, detect_languages
 from models.features import LogMelFeatures, quiet_pieces
 from models.hallucination import drop_hallucinations
@@ -47,6 +48,7 @@ def transcribe_windows(
     encode: Encode,
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
+    compute_type: ComputeType = "float32",
 ) -> Iterator[Segment]:
     """Transcribe a recording in order, each window prompted with the text before it.
 
@@ -55,11 +57,12 @@ def transcribe_windows(
         window, and once more to detect the language where that takes a window that is not decoded
     on_progress : called after each window with the seconds that are done, and the seconds in all
     on_language : called with the language's code and probability, where it has to be detected
+    compute_type : of the decoder, see `models.decoding.decoder_of`
 
     Yields the segments of each window as soon as it is decoded. With the model's own encoder they are those
     of `whisper.transcribe`. Raises ValueError where the options do not suit the model.
     """
-    job = _Job.start(model, features, options, encode, on_language)
+    job = _Job.start(model, features, options, encode, on_language, compute_type)
     previous = _PreviousText(job)
     spoken_until = 0.0
     count = 0
@@ -69,7 +72,12 @@ def transcribe_windows(
             window = stretch.window()
             states = job.encode([window])
             result = decode_with_fallback(
-                model, states, job.options, prompt=previous.prompt(), windows=[window.seek]
+                model,
+                states,
+                job.options,
+                prompt=previous.prompt(),
+                windows=[window.seek],
+                compute_type=compute_type,
             )[0]
             drafts = _read(job, stretch, window, result, states[0])
             if drafts is not None:
@@ -90,6 +98,7 @@ def transcribe_batched(
     batch_size: int = 8,
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
+    compute_type: ComputeType = "float32",
 ) -> Iterator[Segment]:
     """Transcribe a recording as pieces of at most 30 s, several at a time, cut where it is quietest.
 
@@ -103,7 +112,7 @@ def transcribe_batched(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    job = _Job.start(model, features, options, encode, on_language)
+    job = _Job.start(model, features, options, encode, on_language, compute_type)
     pieces = [
         _Stretch(first, last, first / FRAMES_PER_SECOND)
         for clip in _clips(job)
@@ -118,7 +127,12 @@ def transcribe_batched(
         windows = [piece.window() for piece in batch]
         states = job.encode(windows)
         results = decode_with_fallback(
-            model, states, job.options, prompt=prompt, windows=[window.seek for window in windows]
+            model,
+            states,
+            job.options,
+            prompt=prompt,
+            windows=[window.seek for window in windows],
+            compute_type=compute_type,
         )
         for piece, window, result, state in zip(batch, windows, results, states, strict=True):
             _continue(job, piece, window, result, state)
@@ -132,7 +146,12 @@ def transcribe_batched(
 
 
 def transcribe_group(
-    model: Any, recordings: Sequence[LogMelFeatures], options: DecodeOptions, *, encode: Encode
+    model: Any,
+    recordings: Sequence[LogMelFeatures],
+    options: DecodeOptions,
+    *,
+    encode: Encode,
+    compute_type: ComputeType = "float32",
 ) -> list[list[Segment]]:
     """Transcribe several recordings at once, each on its own, in as few passes as their windows need.
 
@@ -143,7 +162,10 @@ def transcribe_group(
     Takes the arguments of `transcribe_windows`, for any number of recordings. Returns each one's segments.
     Raises ValueError where the options do not suit the model.
     """
-    jobs = [_Job.start(model, features, options, encode, None, detect=False) for features in recordings]
+    jobs = [
+        _Job.start(model, features, options, encode, None, compute_type, detect=False)
+        for features in recordings
+    ]
     pieces: list[list[_Stretch]] = [
         [
             _Stretch(first, last, first / FRAMES_PER_SECOND)
@@ -158,7 +180,12 @@ def transcribe_group(
         windows = [piece.window() for _, piece in waiting]
         states = encode(torch.stack([job.mel(w) for (job, _), w in zip(waiting, windows, strict=True)]))
         results = decode_with_fallback(
-            model, states, jobs[0].options, prompt=prompt, windows=[window.seek for window in windows]
+            model,
+            states,
+            jobs[0].options,
+            prompt=prompt,
+            windows=[window.seek for window in windows],
+            compute_type=compute_type,
         )
         for (job, piece), window, result, state in zip(waiting, windows, results, states, strict=True):
             _continue(job, piece, window, result, state)
@@ -220,6 +247,7 @@ class _Job:
         options: DecodeOptions,
         encoder: Encode,
         on_language: LanguageFound | None,
+        compute_type: ComputeType,
         *,
         detect: bool = True,
     ) -> _Job:
@@ -229,7 +257,8 @@ class _Job:
             states = encoder(features.leading_window()[None])
             if features.content_frames >= N_FRAMES:
                 encoded[Window(0, N_FRAMES)] = states
-            probabilities = detect_languages(model, decoder_of(model).attend_to(states))[0]
+            memory = decoder_of(model, compute_type).attend_to(states)
+            probabilities = detect_languages(model, memory, compute_type)[0]
             language = max(probabilities, key=probabilities.__getitem__)
             options = replace(options, language=language)
             if on_language is not None:

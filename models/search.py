@@ -7,7 +7,7 @@ encoded audio is shared by the sequences of each window, and that samples can be
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,22 +15,56 @@ from torch import Tensor
 from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder, Inference
 from whisper.utils import compression_ratio
 
-from models.decoder import AudioMemory, CachedDecoder, TextCache
+from models.decoder import CachedDecoder, TextCache
+from models.token_rules import GreedyChoice, TokenRules
 
-__all__ = ["CachedInference", "Hypothesis", "WindowDecoding"]
+__all__ = ["CachedInference", "Decoder", "Hypothesis", "Memory", "WindowDecoding"]
+
+
+class Memory(Protocol):
+    """Keys and values of a batch of windows, as the decoder that made them reads them."""
+
+    def __len__(self) -> int:
+        """How many windows these are."""
+        ...
+
+    def select(self, indices: list[int]) -> Self:
+        """The windows at `indices`, in that order."""
+        ...
+
+
+class Decoder(Protocol):
+    """A decoder: `CachedDecoder`, which says what the methods do, or `Int8Decoder`."""
+
+    n_layer: int
+    n_head: int
+    d_head: int
+
+    def attend_to(self, states: Tensor) -> Any:
+        """The memory of encoder states."""
+        ...
+
+    def prefill(self, tokens: Tensor, memory: Any, cache: TextCache, positions: list[int]) -> Tensor:
+        """Logits of a prompt."""
+        ...
+
+    def step(self, tokens: Tensor, memory: Any, cache: TextCache, active: Tensor | None = None) -> Tensor:
+        """Logits of one more token of every sequence."""
+        ...
 
 
 class CachedInference(Inference):  # type: ignore[misc]
     """`whisper.decoding.Inference` on a `CachedDecoder`, for one batch of windows."""
 
-    def __init__(self, decoder: CachedDecoder, n_group: int, capacity: int, sot_index: int) -> None:
+    def __init__(self, decoder: Decoder, n_group: int, capacity: int, sot_index: int, eot: int) -> None:
         self._decoder = decoder
         self._n_group = n_group
         self._capacity = capacity
         self._sot_index = sot_index
+        self._eot = eot
         self._cache: TextCache | None = None
 
-    def logits(self, tokens: Tensor, audio_features: AudioMemory) -> Tensor:
+    def logits(self, tokens: Tensor, audio_features: Memory) -> Tensor:
         """Logits of a prompt at its start-of-transcript token and its end, afterwards of the last token.
 
         tokens : int64 (n_audio * n_group, n_tokens), whose sequences in a group share the prompt
@@ -43,7 +77,8 @@ class CachedInference(Inference):  # type: ignore[misc]
             prompts = tokens[:: self._n_group]
             logits = self._decoder.prefill(prompts, audio_features, self._cache, positions)
             return logits.repeat_interleave(self._n_group, dim=0)
-        return self._decoder.step(tokens[:, -1], audio_features, self._cache).unsqueeze(1)
+        last = tokens[:, -1]
+        return self._decoder.step(last, audio_features, self._cache, last != self._eot).unsqueeze(1)
 
     def rearrange_kv_cache(self, source_indices: list[int]) -> None:
         """Let sequence i continue sequence `source_indices[i]`."""
@@ -103,19 +138,25 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
     position of the prompt.
     """
 
-    def __init__(self, model: Any, decoder: CachedDecoder, options: DecodingOptions) -> None:
+    decoder: Any
+
+    def __init__(self, model: Any, decoder: Decoder, options: DecodingOptions) -> None:
         super().__init__(model, options)
         capacity = min(self.n_ctx, self.sample_begin + self.sample_len)
-        self.inference = CachedInference(decoder, self.n_group, capacity, self.sot_index)
+        self.inference = CachedInference(decoder, self.n_group, capacity, self.sot_index, self.tokenizer.eot)
         if options.beam_size is not None:
             self.decoder.inference = self.inference
+        elif options.temperature == 0 and not isinstance(decoder, CachedDecoder):
+            # whisper's own choice rounds log-probabilities as whisper does; it takes several times as long.
+            self.decoder = GreedyChoice(self.tokenizer.eot)
+        self._rules = TokenRules(self.logit_filters, self.tokenizer.eot, self.sample_begin)
 
     def sample_from(self, generators: list[torch.Generator]) -> None:
         """Draw the samples of each window from its own generator."""
         self.decoder = _SeededSampling(self.options.temperature, self.tokenizer.eot, generators)
 
     @torch.inference_mode()
-    def decode(self, memory: AudioMemory, languages: list[str]) -> list[Hypothesis]:
+    def decode(self, memory: Memory, languages: list[str]) -> list[Hypothesis]:
         """Decode every window of `memory`, each in its language."""
         self.decoder.reset()
         tokens = torch.tensor([self.initial_tokens]).repeat(len(memory), 1)
@@ -134,7 +175,7 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
             )
         ]
 
-    def _search(self, memory: AudioMemory, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+    def _search(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         sum_logprobs = torch.zeros(len(tokens))
         no_speech = [float("nan")] * len(memory)
         try:
@@ -143,9 +184,8 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
                 if i == 0 and self.tokenizer.no_speech is not None:
                     at_start = logits[:: self.n_group, 0].softmax(dim=-1)
                     no_speech = at_start[:, self.tokenizer.no_speech].tolist()
-                logits = logits[:, -1]
-                for logit_filter in self.logit_filters:
-                    logit_filter.apply(logits, tokens)
+                logits = logits[:, -1].contiguous()
+                self._rules.apply(logits, tokens)
                 tokens, completed = self.decoder.update(tokens, logits, sum_logprobs)
                 if completed or tokens.shape[-1] > self.n_ctx:
                     break

@@ -32,12 +32,18 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, help="of PyTorch and of the emulator; all processors unless given"
     )
+    parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
     arguments = parser.parse_args()
     chosen = list(utterances(arguments.data_dir))[: arguments.limit]
     normalise = EnglishTextNormalizer()
     references = [normalise(u.text) for u in chosen]
     backends = arguments.backends.split(",")
-    transcribers = {name: load_model(arguments.model, name, threads=arguments.threads) for name in backends}
+    transcribers = {
+        name: load_model(
+            arguments.model, name, threads=arguments.threads, compute_type=arguments.compute_type
+        )
+        for name in backends
+    }
     options = DecodeOptions(temperature=0.0, language="en")
     texts: dict[str, list[str]] = {name: [] for name in [PLAIN, *backends]}
     seconds = dict.fromkeys(texts, 0.0)

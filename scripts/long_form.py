@@ -48,10 +48,13 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
     arguments = parser.parse_args()
     root = arguments.data_dir.resolve().parents[1]
     chapter = [u for u in utterances(root) if u.audio.parent == arguments.data_dir.resolve()]
-    transcriber = load_model(arguments.model, arguments.backend, threads=arguments.threads)
+    transcriber = load_model(
+        arguments.model, arguments.backend, threads=arguments.threads, compute_type=arguments.compute_type
+    )
     normalise = EnglishTextNormalizer()
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder) / "joined.flac"

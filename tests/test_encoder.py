@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from whisper.model import ModelDimensions, Whisper
 
 from app.audio import load_audio
 from kernels.contract import ContractError
-from kernels.device import DeviceError
+from kernels.device import DeviceError, Obstacle
 from models.attention import BACKEND_NAMES, BackendName, CpuAttention, open_attention
+from models.compute import ResolvedType
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights import WeightsError, load
@@ -128,6 +129,44 @@ def test_int32_is_close_on_tiny_en(int32_states: Tensor, expected: Tensor) -> No
     assert 1e-4 < relative_error(int32_states, expected) < 0.015
 
 
+@pytest.mark.parametrize(
+    ("backend", "compute_type", "bound"),
+    [("cpu", "bfloat16", 0.02), ("int32", "bfloat16", 0.02), ("cpu", "int8", 0.09)],
+)
+def test_other_compute_types_are_close_on_tiny_en(
+    tiny: Any,
+    windows: Tensor,
+    expected: Tensor,
+    backend: BackendName,
+    compute_type: ResolvedType,
+    bound: float,
+) -> None:
+    encoder = Encoder(tiny, open_attention(backend), compute_type)
+    assert encoder.compute_type == compute_type
+    states = encoder(windows[:1])
+    assert states.dtype == torch.float32
+    # measured: 0.010, 0.010, 0.041; what was rounded has to show
+    assert 1e-3 < relative_error(states, expected[:1]) < bound
+
+
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_without_its_instructions_bfloat16_attention_is_pytorchs(
+    small: Any, noise: Tensor, monkeypatch: pytest.MonkeyPatch, compute_type: ResolvedType
+) -> None:
+    here = Encoder(small, open_attention("cpu"), compute_type)(noise)
+    monkeypatch.setattr("kernels.bfloat16_attention.processor_has", lambda *_: False)
+    elsewhere = Encoder(small, open_attention("cpu"), compute_type)(noise)
+    assert relative_error(elsewhere, here) < 0.02
+
+
+@pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
+def test_layers_yield_rows_that_lie_together(small: Any, noise: Tensor, compute_type: ResolvedType) -> None:
+    """Sums keep the strides of their terms: a transposed input would be gathered again by every layer."""
+    layers = list(Encoder(small, open_attention("cpu"), compute_type).layers(noise))
+    assert len(layers) == 3
+    assert all(states.is_contiguous() for states in layers)
+
+
 @pytest.mark.parametrize("tile_size", [128, 256])
 def test_int32_is_close_with_larger_tiles(
     tiny: Any, windows: Tensor, expected: Tensor, int32_states: Tensor, tile_size: int
@@ -197,6 +236,16 @@ def test_the_random_models_attention_matters(small: Any, noise: Tensor) -> None:
 
     exact = Encoder(small, open_attention("cpu"))(noise)
     assert relative_error(Encoder(small, Average())(noise), exact) > 0.1
+
+
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_windows_do_not_see_each_other_in_other_compute_types(
+    small: Any, noise: Tensor, compute_type: ResolvedType
+) -> None:
+    encoder = Encoder(small, open_attention("cpu"), compute_type)
+    one_by_one = torch.cat([encoder(mel[None]) for mel in noise])
+    assert relative_error(encoder(noise), one_by_one) < 0.02
+    assert not torch.allclose(one_by_one[0], one_by_one[1], atol=0.1)
 
 
 @pytest.mark.parametrize("backend", BACKEND_NAMES)
@@ -290,9 +339,9 @@ def test_models_whose_heads_are_not_64_wide_are_refused() -> None:
 
 
 def test_backends_say_what_they_are_and_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.device.glob.glob", lambda _: [])
+    monkeypatch.setattr("kernels.device.npu_obstacle", lambda: Obstacle("there is no NPU here"))
     cpu = open_attention("cpu")
-    assert (cpu.name, cpu.device, cpu.reason) == ("cpu", "cpu", "float32 on the CPU")
+    assert (cpu.name, cpu.device, cpu.reason) == ("cpu", "cpu", "in floating point on the CPU")
     for backend in ("int32", "int8"):
         auto, chosen = open_attention(backend), open_attention(backend, "emulator")
         assert (auto.name, auto.device) == (backend, "emulator")
@@ -310,6 +359,7 @@ def test_the_npu_is_refused_with_a_remedy_where_there_is_none(backend: BackendNa
 def test_backends_share_a_model_and_leave_its_weights_alone(small: Any, noise: Tensor) -> None:
     before, kept = hash_of(small), noise.clone()
     for backend in BACKEND_NAMES:
-        Encoder(small, open_attention(backend))(noise)
+        for compute_type in get_args(ResolvedType):
+            Encoder(small, open_attention(backend), compute_type)(noise)
     assert hash_of(small) == before
     assert torch.equal(noise, kept)

@@ -9,6 +9,7 @@ import pytest
 import app
 from app.audio import load_audio
 from datasets.utterance import Utterance
+from models.compute import compute_reason, resolve_compute_type
 from models.results import Segment
 
 
@@ -41,6 +42,12 @@ def test_a_transcript_says_what_made_it(tiny_en: app.Transcriber, spoken: Uttera
         "emulator",
         "asked for",
     )
+    assert (run.compute_type, run.compute_reason) == (
+        resolve_compute_type("auto"),
+        compute_reason("auto"),
+    )
+    written = transcript.to_dict()["tilescribe"]
+    assert (written["compute_type"], written["compute_reason"]) == (run.compute_type, run.compute_reason)
     assert run.model_sha256 == tiny_en.weights.sha256
     assert run.options.word_timestamps
     assert all(word.start <= word.end for s in transcript.segments for word in s.words or ())
@@ -96,6 +103,13 @@ def test_a_file_without_permission_is_one_line(
             tiny_en.stream(path)
     finally:
         os.seteuid(0)
+
+
+def test_the_compute_type_that_was_asked_for_is_the_encoders() -> None:
+    model = app.load_model("tiny.en", "cpu", compute_type="float32")
+    assert (model.compute_type, model.encoder.compute_type) == ("float32", "float32")
+    with pytest.raises(ValueError, match="compute type 'half': it has to be one of auto"):
+        app.load_model("tiny.en", "cpu", compute_type="half")  # type: ignore[arg-type]
 
 
 def test_what_is_no_audio_is_refused(tiny_en: app.Transcriber) -> None:

@@ -59,14 +59,18 @@ def test_emulator_work_is_never_called_npu_work(spoken: Utterance, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("backend", "said"),
+    ("backend", "compute_type", "said"),
     [
-        ("cpu", "tiny.en: cpu attention (FP32)"),
-        ("int8", "tiny.en: int8 attention on the emulator on the CPU: asked for"),
+        ("cpu", "float32", "tiny.en: cpu attention (FP32)"),
+        ("cpu", "bfloat16", "tiny.en: cpu attention (bfloat16)"),
+        ("int8", "auto", "tiny.en: int8 attention on the emulator on the CPU: asked for"),
     ],
 )
-def test_other_backends_say_what_they_are(spoken: Utterance, backend: str, said: str) -> None:
-    result = transcribe(spoken.audio, "--backend", backend, "--device", "emulator")
+def test_other_backends_say_what_they_are(
+    spoken: Utterance, backend: str, compute_type: str, said: str
+) -> None:
+    how = ("--backend", backend, "--device", "emulator", "--compute-type", compute_type)
+    result = transcribe(spoken.audio, *how)
     assert (result.exit_code, result.stderr.strip()) == (0, said)
     assert result.stdout.startswith(TEXT)
 

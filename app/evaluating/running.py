@@ -154,7 +154,7 @@ def _description(
         dataset=dataset,
         kernel={} if tile_size is None else {"tile_size": tile_size},
         decoding=_plain(asdict(setup.options)) | {"batch_size": max(map(_utterances, batches), default=0)},
-        compute={"encoder": "float32", "decoder": "float32"},
+        compute={"encoder": first.compute_type, "decoder": first.compute_type},
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         processor=processor(),
         threads=setup.threads * workers,

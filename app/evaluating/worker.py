@@ -135,7 +135,9 @@ class BatchWorker:
             return []
         encoder = _Timed(self._encoders[backend])
         start = time.perf_counter()
-        results = transcribe_group(self._model, features, self._options, encode=encoder)
+        results = transcribe_group(
+            self._model, features, self._options, encode=encoder, compute_type=self.compute_type
+        )
         total = time.perf_counter() - start
         # A batch's time is shared out by length of audio: what one utterance took cannot be told apart.
         audio = sum(f.duration for f in features) or 1.0

@@ -1,0 +1,156 @@
+"""Which token may come next: openai-whisper's logit filters in one compiled pass, and its greedy choice.
+
+The rules are those of `whisper.decoding`'s SuppressBlank, SuppressTokens and ApplyTimestampRules. Their probability
+rule compares sums of logits where whisper's compares log-probabilities, which differ by the same number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from whisper.decoding import ApplyTimestampRules, GreedyDecoder, LogitFilter, SuppressBlank, SuppressTokens
+
+from models.vectorised import exp, largest
+
+__all__ = ["GreedyChoice", "TokenRules"]
+
+_jit = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "nnan"}
+)
+
+
+class TokenRules(LogitFilter):  # type: ignore[misc]
+    """Filters of a `whisper.decoding.DecodingTask`, applied at once.
+
+    Sequences that have ended keep their logits. Raises ValueError where a filter is of another kind.
+    """
+
+    def __init__(self, filters: list[Any], eot: int, sample_begin: int) -> None:
+        self._eot = eot
+        self._sample_begin = sample_begin
+        self._blank: list[int] = []
+        self._suppressed: list[int] = []
+        self._timestamp_begin, self._latest_initial = -1, -1
+        for rule in filters:
+            if isinstance(rule, SuppressBlank):
+                self._blank = [*rule.tokenizer.encode(" "), rule.tokenizer.eot]
+            elif isinstance(rule, SuppressTokens):
+                self._suppressed += rule.suppress_tokens
+            elif isinstance(rule, ApplyTimestampRules):
+                self._timestamp_begin = rule.tokenizer.timestamp_begin
+                if rule.tokenizer.no_timestamps is not None:
+                    self._suppressed.append(rule.tokenizer.no_timestamps)
+                if rule.max_initial_timestamp_index is not None:
+                    self._latest_initial = self._timestamp_begin + rule.max_initial_timestamp_index
+            else:
+                raise ValueError(f"{type(rule).__name__} is not one of whisper's logit filters")
+        self._always = np.array(self._suppressed, np.int64)
+        self._at_first = np.array(self._suppressed + self._blank, np.int64)
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        """Set the logits, float32 (n, n_vocab), of what may not follow tokens, int64 (n, n_tokens), to -inf."""
+        first = tokens.shape[1] == self._sample_begin
+        _filter(
+            logits.numpy(),
+            tokens.numpy(),
+            self._at_first if first else self._always,
+            self._sample_begin,
+            self._eot,
+            self._timestamp_begin,
+            self._latest_initial,
+        )
+
+
+class GreedyChoice(GreedyDecoder):  # type: ignore[misc]
+    """whisper's greedy choice at a temperature of 0."""
+
+    def __init__(self, eot: int) -> None:
+        super().__init__(0.0, eot)
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        """Append the most probable token to each sequence, which goes on with end of text once it has ended."""
+        chosen = np.empty((len(tokens), 1), np.int64)
+        ended = _choose(logits.numpy(), tokens.numpy(), self.eot, chosen, sum_logprobs.numpy())
+        return torch.cat([tokens, torch.from_numpy(chosen)], dim=1), ended
+
+
+@_jit
+def _sum_exp(row: npt.NDArray[np.float32], top: np.float32) -> np.float32:
+    """The sum of e^(x - top) over a row."""
+    total = np.float32(0)
+    for i in range(len(row)):
+        total += exp(row[i] - top)
+    return total
+
+
+@_jit
+def _filter(
+    logits: npt.NDArray[np.float32],
+    tokens: npt.NDArray[np.int64],
+    suppressed: npt.NDArray[np.int64],
+    sample_begin: int,
+    eot: int,
+    timestamp_begin: int,
+    latest_initial: int,
+) -> None:
+    never = np.float32(-np.inf)
+    n_tokens = tokens.shape[1]
+    for r in range(len(logits)):
+        row = logits[r]
+        if n_tokens > sample_begin and tokens[r, -1] == eot:
+            continue
+        for token in suppressed:
+            row[token] = never
+        if timestamp_begin < 0:
+            continue
+        timestamps, text = row[timestamp_begin:], row[:timestamp_begin]
+        count = n_tokens - sample_begin
+        last = count >= 1 and tokens[r, -1] >= timestamp_begin
+        penultimate = count < 2 or tokens[r, -2] >= timestamp_begin
+        if last and penultimate:
+            timestamps[:] = never
+        elif last:
+            row[:eot] = never
+        for i in range(n_tokens - 1, sample_begin - 1, -1):
+            if tokens[r, i] >= timestamp_begin:
+                # A segment has a length: its end is later than its start.
+                floor = tokens[r, i] if last and not penultimate else tokens[r, i] + 1
+                row[timestamp_begin:floor] = never
+                break
+        if count == 0:
+            text[:] = never
+            if latest_initial >= 0:
+                row[latest_initial + 1 :] = never
+        top = largest(timestamps)
+        if top > never:
+            likeliest = largest(text)
+            if likeliest == never or np.log(_sum_exp(timestamps, top)) + top > likeliest:
+                text[:] = never
+
+
+@_jit
+def _choose(
+    logits: npt.NDArray[np.float32],
+    tokens: npt.NDArray[np.int64],
+    eot: int,
+    chosen: npt.NDArray[np.int64],
+    sum_logprobs: npt.NDArray[np.float32],
+) -> bool:
+    ended = True
+    for r in range(len(logits)):
+        chosen[r, 0] = eot
+        if tokens[r, -1] != eot:
+            row = logits[r]
+            top = largest(row)
+            for i in range(len(row)):
+                if row[i] == top:
+                    chosen[r, 0] = i
+                    break
+            sum_logprobs[r] -= np.log(_sum_exp(row, top))
+            ended = ended and chosen[r, 0] == eot
+    return ended

@@ -1,0 +1,54 @@
+"""The choice of a compute type by what the processor can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.compute import COMPUTE_TYPES, ComputeType, compute_reason, resolve_compute_type
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, *instructions: str) -> None:
+    found = {"avx2": True, "avx512_bf16": False, "l1d_cache_size": 32768, "cpu_name": "a processor"}
+    found |= dict.fromkeys(instructions, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions", "resolved", "reason"),
+    [
+        ("auto", ("avx512_bf16", "avx512_vnni"), "bfloat16", "the processor has avx512_bf16"),
+        ("auto", ("amx_bf16",), "bfloat16", "the processor has amx_bf16"),
+        ("auto", ("avx512_vnni",), "float32", "the processor has no instructions for bfloat16"),
+        ("auto", (), "float32", "the processor has no instructions for bfloat16"),
+        ("float32", ("avx512_bf16",), "float32", "asked for"),
+        ("bfloat16", ("avx512_bf16",), "bfloat16", "asked for"),
+        ("bfloat16", ("avx512_vnni",), "float32", "the processor has no instructions for bfloat16"),
+        ("int8", ("avx512_vnni",), "int8", "asked for"),
+        ("int8", ("avx_vnni",), "int8", "asked for"),
+        ("int8", ("avx512_bf16",), "float32", "the processor has no instructions for int8"),
+    ],
+)
+def test_a_type_runs_where_the_processor_has_its_instructions_and_is_float32_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+    name: ComputeType,
+    instructions: tuple[str, ...],
+    resolved: str,
+    reason: str,
+) -> None:
+    processor(monkeypatch, *instructions)
+    assert resolve_compute_type(name) == resolved
+    assert compute_reason(name) == reason
+
+
+def test_this_processor_has_an_answer_to_every_name() -> None:
+    assert resolve_compute_type("float32") == "float32"
+    for name in COMPUTE_TYPES:
+        assert resolve_compute_type(name) in (name, "bfloat16", "float32")
+
+
+def test_another_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(
+        ValueError, match="compute type 'float16': it has to be one of auto, float32, bfloat16, int8"
+    ):
+        resolve_compute_type("float16")  # type: ignore[arg-type]

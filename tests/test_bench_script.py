@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import whisper
+from whisper.tokenizer import get_encoding
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import bench  # noqa: E402
+from peers import conversion, fresh, material, ratios  # noqa: E402
+from peers.fresh import FRESH  # noqa: E402
+from peers.warm import WARM  # noqa: E402
+from peers.worker import Worker, WorkerFailed  # noqa: E402
+
+
+def ratio(**changes: Any) -> ratios.Ratio:
+    given = {
+        "row": "long",
+        "what": "one long file",
+        "peer": "a peer",
+        "model": "tiny.en",
+        "goal": 1.0,
+        "aim": 0.7,
+        "unit": "s",
+        "ours": (1.0, 3.0, 2.0),
+        "theirs": (2.0, 2.0, 2.0),
+    }
+    return ratios.Ratio(**(given | changes))
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    made = ratio(ours=(1.0, 9.0, 4.0), theirs=(4.0, 9.0, 2.0))
+    assert made.ratios == (0.25, 1.0, 2.0)
+    assert made.spread == "0.25 1.00 2.00"
+    assert "tiny.en: one long file / a peer: 0.25 1.00 2.00 (4.00 and 4.00 s)" in made.line
+
+
+def test_words_of_both_sides_are_said() -> None:
+    assert ratio(words=(12, 11)).line.endswith("; 12 and 11 words)")
+
+
+def test_pairs_are_interleaved_and_each_side_begins_in_turn() -> None:
+    order: list[str] = []
+
+    def side(name: str, value: float) -> Any:
+        return lambda: (order.append(name), value)[1]
+
+    assert ratios.interleave(side("a", 1.0), side("b", 2.0), 3) == ((1.0,) * 3, (2.0,) * 3)
+    assert "".join(order) == "abbaab"
+
+
+def test_the_table_has_a_row_for_each_comparison_and_a_column_for_each_model() -> None:
+    made = [ratio(), ratio(model="base", ours=(2.0,), theirs=(1.0,)), ratio(what="start", goal=0.5, aim=0.3)]
+    assert bench.table(made).splitlines() == [
+        "| | against | at most | aim | tiny.en | base |",
+        "|---|---|---|---|---|---|",
+        "| one long file | a peer | 1.0 | 0.7 | 0.50 1.00 1.50 | 2.00 2.00 2.00 |",
+        "| start | a peer | 0.5 | 0.3 | 0.50 1.00 1.50 |  |",
+    ]
+
+
+def test_every_row_can_be_measured() -> None:
+    assert set(bench.ROWS) == set(WARM) | set(FRESH)
+    assert set(bench.ROWS) >= bench.FASTER_WHISPER_ROWS | bench.TINY_ROWS
+
+
+def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        bench.arguments(["--only", "speed"])
+    assert stopped.value.code == 2
+    assert "singles-openai" in capsys.readouterr().err
+
+
+def test_without_faster_whisper_its_rows_are_left_out_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    left, said = bench.missing(list(bench.ROWS))
+    assert left == ["singles-openai", "long-openai", "encoder", "start"]
+    assert said is not None
+    assert "singles, long, long-default, evaluate, memory" in said
+    assert "-m pip install -c constraints.txt '.[bench]'" in said
+    assert bench.missing(["encoder"]) == (["encoder"], None)
+
+
+def test_with_faster_whisper_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: object())
+    assert bench.missing(list(bench.ROWS)) == (list(bench.ROWS), None)
+
+
+def test_the_json_has_every_figure(tmp_path: Path) -> None:
+    given = bench.arguments(["--threads", "1", "--quick"])
+    bench.write(tmp_path / "figures.json", [ratio()], given, "some audio")
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert (report["schema_version"], report["threads"], report["quick"]) == (1, 1, True)
+    (row,) = report["rows"]
+    assert (row["minimum"], row["median"], row["maximum"]) == (0.5, 1.0, 1.5)
+    assert row["ours"] == [1.0, 3.0, 2.0]
+    assert report["versions"]["torch"]
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_without_a_data_set_the_sample_is_cut_and_repeated(tmp_path: Path) -> None:
+    made = material.gather(None, None, 0.5, tmp_path)
+    assert len(made.utterances) == 20
+    assert all(3 < seconds <= 12 for seconds in made.seconds)
+    for path, seconds in ((made.long, 30), (made.ten_seconds, 10)):
+        with wave.open(str(path)) as file:
+            assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (
+                16000,
+                1,
+                seconds * 16000,
+            )
+    assert (
+        made.description == "cuttings of the sample (20 utterances); the sample over and over (0.5 minutes)"
+    )
+
+
+def test_some_utterances_are_spread_over_the_set(tmp_path: Path) -> None:
+    made = material.gather(None, None, 0.2, tmp_path)
+    assert [u.id for u, _ in made.some(4)] == ["cutting-00", "cutting-05", "cutting-10", "cutting-15"]
+    assert len(made.some(99)) == 20
+
+
+def test_the_long_recording_is_a_chapter_where_one_is_given(speech: Path, tmp_path: Path) -> None:
+    data = speech / "LibriSpeech"
+    made = material.gather(data / "dev-clean", data / "train-clean-100" / "19" / "198", 0.3, tmp_path)
+    assert made.description == "dev-clean (4 utterances); chapter 198 joined (0.3 minutes)"
+    assert all(u.text for u in made.utterances)
+
+
+def test_openai_whisper_loads_the_checkpoint_that_is_written(tmp_path: Path, tiny: Any) -> None:
+    path = conversion.write_checkpoint("tiny.en", tmp_path / "tiny.en.pt")
+    loaded = whisper.load_model(str(path), device="cpu")
+    assert loaded.dims == tiny.dims
+    ours, theirs = tiny.state_dict(), loaded.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != "alignment_heads")
+
+
+def test_a_token_is_split_as_byte_pair_encoding_joined_it() -> None:
+    ranks = get_encoding("gpt2", num_languages=99)._mergeable_ranks
+    for token in list(ranks)[300:50000:997]:
+        left, right = conversion._last_merge(token, ranks)
+        assert left + right == token
+        assert max(ranks[left], ranks[right]) < ranks[token]
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_faster_whisper_gets_whispers_tokens(name: str, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers comes with the extra `bench`")
+    folder = conversion.write_ctranslate2_folder(name, tmp_path / name)
+    written = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    exact = get_encoding("gpt2" if name == "tiny.en" else "multilingual", num_languages=99)
+    text = " Zwölf Boxkämpfer jagen Viktor, naïve señor — 東京; it's 1,234 o'clock\n\n  and so on."
+    assert written.encode(text, add_special_tokens=False).ids == exact.encode(text)
+    assert written.decode(exact.encode(text)) == text
+    vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    assert len(vocabulary) == exact.n_vocab
+    for special, number in exact._special_tokens.items():
+        assert vocabulary[number] == special
+        assert written.token_to_id(special) == number
+
+
+def test_only_models_from_wheels_can_be_given_to_faster_whisper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models import weights
+
+    monkeypatch.setattr(weights, "fetch", lambda name: tmp_path / "small.pt")
+    with pytest.raises(
+        ValueError, match=r"small is no CTranslate2 model here: choose among tiny\.en and base"
+    ):
+        conversion.write_ctranslate2_folder("small", tmp_path / "small")
+
+
+def test_a_side_that_fails_gives_its_traceback() -> None:
+    with pytest.raises(WorkerFailed, match=r"sides\.py"):
+        Worker("FasterWhisper", "/nowhere", 1)
+
+
+def test_the_stand_in_for_ffmpeg_gives_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = material.gather(None, None, 0.2, tmp_path)
+    monkeypatch.setattr(fresh.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", fresh._ffmpeg(tmp_path)["PATH"])
+    samples = whisper.load_audio(str(made.ten_seconds))
+    with wave.open(str(made.ten_seconds)) as file:
+        exact = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    assert np.array_equal(samples * 32768, exact)
+
+
+def test_a_command_that_writes_no_text_is_reported() -> None:
+    code = "import sys; sys.exit('no model')"
+    with pytest.raises(fresh.FreshFailed, match="wrote no text: no model"):
+        fresh._first_word([sys.executable, "-c", code], {})
+
+
+def test_a_folder_that_is_no_data_set_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--data-dir", str(tmp_path), "--only", "encoder"])
+    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        monkeypatch.setenv(f"{name}_NUM_THREADS", "1")
+    assert bench.main() == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: no SPEAKER/CHAPTER/")
+
+
+def test_a_row_that_fails_does_not_lose_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(given: Any) -> Any:
+        raise WorkerFailed("the process of Tilescribe ended on its own")
+
+    monkeypatch.setitem(WARM, "singles-openai", failing)
+    monkeypatch.setitem(WARM, "encoder", lambda given: [ratio(row="encoder")])
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    options = ["--quick", "--models", "tiny.en", "--json", str(tmp_path / "figures.json")]
+    made: list[ratios.Ratio] = []
+    failures = bench.measure(bench.arguments(options), ["singles-openai", "encoder"], tmp_path, made)
+    assert failures == ["tiny.en, singles-openai: the process of Tilescribe ended on its own"]
+    assert [r.row for r in made] == ["encoder"]
+    assert len(json.loads((tmp_path / "figures.json").read_text())["rows"]) == 1
+    assert "error: tiny.en, singles-openai" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_script_measures_and_prints_a_table(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "bench.py"), "--quick", "--pairs", "1", "--threads", "1"]
+    command += ["--models", "tiny.en", "--only", "singles-openai", "encoder", "start"]
+    run = subprocess.run(
+        [*command, "--json", str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr
+    rows = [line for line in run.stdout.splitlines() if line.startswith("| ") and "against" not in line]
+    assert len(rows) == 4
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert {row["row"] for row in report["rows"]} == {"singles-openai", "encoder", "start"}
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_the_process(tmp_path: Path) -> None:
+    made = material.gather(None, None, 0.2, tmp_path)
+    command = [sys.executable, str(SCRIPTS / "peers" / "peak_memory.py"), "tilescribe", "tiny.en", "1"]
+    run = subprocess.run([*command, str(made.long)], capture_output=True, text=True, timeout=300)
+    assert 150 < float(run.stdout) < 2000, run.stderr

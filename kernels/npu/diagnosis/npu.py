@@ -62,9 +62,7 @@ def npu(machine: Machine) -> Finding:
             f"the NPU here is {model}, {_identity(machine, address)}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
             "none on this machine; the emulator computes the same bits",
         )
-    return Finding(
-        name, "missing", "there is no NPU here (none among the PCI devices)", _why_no_npu(machine)
-    )
+    return Finding(name, "missing", "there is no NPU here (none among the PCI devices)", _why_no_npu(machine))
 
 
 def iommu(machine: Machine) -> Finding:

@@ -21,7 +21,19 @@ def segment(
 @pytest.fixture
 def transcript() -> Transcript:
     words = (Word(0.0, 0.5, " Good", 0.9), Word(0.5, 1.25, " morning.", 0.8))
-    run = Run("tiny.en", "ab" * 32, "int32", "emulator", "no NPU", 64, DecodeOptions(), 1, version="1.2.3")
+    run = Run(
+        "tiny.en",
+        "ab" * 32,
+        "int32",
+        "emulator",
+        "no NPU",
+        64,
+        "float32",
+        "asked for",
+        DecodeOptions(),
+        1,
+        version="1.2.3",
+    )
     segments = (
         segment(0, 0.0, 1.25, " Good morning.", words),
         segment(1, 1.25, 1.25, "", ()),

@@ -60,17 +60,17 @@ class Encoder:
         Raises:
             ValueError: `mel` has another shape.
         """
-        states: Tensor = deque(self.layers(mel), maxlen=1).pop()
+        self._check(mel)
+        states = torch.empty(len(mel), *self._module.positional_embedding.shape)
+        # One after the other: what a layer makes of several windows would not stay in the caches.
+        for i in range(len(mel)):
+            states[i] = deque(self.layers(mel[i : i + 1]), maxlen=1).pop()[0]
         return states
 
     @torch.inference_mode()
     def layers(self, mel: Tensor) -> Iterator[Tensor]:
         """What each layer yields, in order, and last the encoder states; see `__call__`."""
-        n_mels, frames = self._input_shape
-        if mel.ndim != 3 or mel.shape[1:] != (n_mels, frames):
-            raise ValueError(
-                f"log-mel features have to be (windows, {n_mels}, {frames}), not {tuple(mel.shape)}"
-            )
+        self._check(mel)
         encoder = self._module
         x = mel
         for convolution in self._convolutions:
@@ -82,6 +82,13 @@ class Encoder:
             x = x + block.feed_forward(x)
             yield x
         yield encoder.ln_post(x)
+
+    def _check(self, mel: Tensor) -> None:
+        n_mels, frames = self._input_shape
+        if mel.ndim != 3 or mel.shape[1:] != (n_mels, frames):
+            raise ValueError(
+                f"log-mel features have to be (windows, {n_mels}, {frames}), not {tuple(mel.shape)}"
+            )
 
 
 class _Block:

@@ -10,18 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["AudioMemory", "CachedDecoder", "TextCache"]
+from models.few_rows import MOST_ROWS, Threads, attend, multiply, multiply_half
 
-# Reading the float16 embedding is what takes the time; with more rows arithmetic does, and BLAS wins.
-_MOST_HALF_ROWS = 16
-_ROWS_PER_TASK = 64
+__all__ = ["AudioMemory", "CachedDecoder", "TextCache"]
 
 
 @dataclass(frozen=True)
@@ -71,30 +67,6 @@ class TextCache:
         for block in (self.keys, self.values):
             filled = block.flatten(1, 2)[..., : self.length, :]
             filled[:, moved] = filled[:, origins]
-
-
-@numba.njit(parallel=True, nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _multiply_half(
-    weights: npt.NDArray[np.uint16], x: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
-) -> None:
-    """Let out = x @ weights.T in float32, where `weights` (n_out, n_in) are the bits of float16 numbers.
-
-    A float16's exponent and fraction, moved to a float32's place, are that number times 2^-112.
-    """
-    n_out, n_in = weights.shape
-    for block in numba.prange((n_out + _ROWS_PER_TASK - 1) // _ROWS_PER_TASK):
-        row = np.empty(n_in, np.float32)
-        for i in range(block * _ROWS_PER_TASK, min(n_out, (block + 1) * _ROWS_PER_TASK)):
-            for j in range(n_in):
-                bits = np.uint32(weights[i, j])
-                magnitude = (bits & np.uint32(0x7FFF)) << np.uint32(13)
-                sign = (bits & np.uint32(0x8000)) << np.uint32(16)
-                row[j] = np.uint32(magnitude | sign).view(np.float32) * np.float32(2.0**112)
-            for k in range(len(x)):
-                total = np.float32(0)
-                for j in range(n_in):
-                    total += row[j] * x[k, j]
-                out[k, i] = total
 
 
 class _Layer(NamedTuple):
@@ -152,10 +124,8 @@ class CachedDecoder:
         self._embedding: Tensor = decoder.token_embedding.weight.detach()
         self._positions: Tensor = decoder.positional_embedding.detach()
         self._ln = _affine(decoder.ln)
-        # numba's first launch also sets the number of threads that torch takes.
-        torch_threads = torch.get_num_threads()
-        self._most_threads = int(numba.get_num_threads())
-        torch.set_num_threads(torch_threads)
+        self._threads = Threads()
+        self._nothing = torch.zeros(self.d_model)
         half = self._embedding.half()
         lossless = torch.equal(half.float(), self._embedding)
         self._half_embedding = half.numpy().view(np.uint16) if lossless else None
@@ -201,39 +171,39 @@ class CachedDecoder:
         """Run one more token of every sequence.
 
         tokens : int64 (n_audio * n_group,)
-        active : bool (n_audio * n_group,); the logits of the others have no meaning
+        active : bool (n_audio * n_group,); the logits of the others are 0, and they cannot go on
 
         Returns float32 logits (n_audio * n_group, n_vocab). Raises IndexError where the cache is full.
         """
-        n_audio, n_group, capacity = cache.keys.shape[1], cache.keys.shape[2], cache.keys.shape[4]
+        capacity = cache.keys.shape[4]
         if cache.length >= capacity:
             raise IndexError(f"the cache holds {capacity} tokens")
-        grouped = (n_audio, n_group, self.n_head, self.d_head)
-        x = F.embedding(tokens, self._embedding) + self._positions[cache.length]
+        rows = torch.arange(len(tokens)) if active is None else active.nonzero()[:, 0]
+        audio = rows // cache.keys.shape[2]
+        x = F.embedding(tokens[rows], self._embedding) + self._positions[cache.length]
         stop = cache.length + 1
         for i, layer in enumerate(self.layers):
-            q, k, v = self._project(self._norm(x, layer.attn_ln), layer)
-            cache.write(i, k.view(grouped).unsqueeze(-2), v.view(grouped).unsqueeze(-2))
-            attended = F.scaled_dot_product_attention(
-                q.view(-1, self.n_head, 1, self.d_head),
-                cache.keys[i].flatten(0, 1)[..., :stop, :],
-                cache.values[i].flatten(0, 1)[..., :stop, :],
-            )
-            x = x + F.linear(attended.flatten(1), *layer.out)
-            # The sequences of a group query the same audio: to attention they are one sequence of queries.
-            q = F.linear(self._norm(x, layer.cross_ln), *layer.cross_query).view(grouped).transpose(1, 2)
-            attended = F.scaled_dot_product_attention(q, memory.keys[i], memory.values[i])
-            x = x + F.linear(attended.transpose(1, 2).reshape(x.shape), *layer.cross_out)
+            y = self._norm(x, layer.attn_ln)
+            q, k, v = self._linear(y, *layer.query), self._linear(y, layer.key), self._linear(y, *layer.value)
+            keys, values = cache.keys[i].flatten(0, 1), cache.values[i].flatten(0, 1)
+            keys[rows, :, cache.length], values[rows, :, cache.length] = self._split(k), self._split(v)
+            x = x + self._linear(self._attend(q, keys, values, rows, stop), *layer.out)
+            q = self._linear(self._norm(x, layer.cross_ln), *layer.cross_query)
+            keys, values = memory.keys[i], memory.values[i]
+            x = x + self._linear(self._attend(q, keys, values, audio, keys.shape[2]), *layer.cross_out)
             x = x + self._mlp(x, layer)
         cache.length = stop
-        return self._logits(self._norm(x, self._ln))
+        logits = self._logits(self._norm(x, self._ln))
+        if len(rows) == len(tokens):
+            return logits
+        return torch.zeros(len(tokens), logits.shape[1]).index_copy_(0, rows, logits)
 
     def _project(self, y: Tensor, layer: _Layer) -> tuple[Tensor, Tensor, Tensor]:
         return F.linear(y, *layer.query), F.linear(y, layer.key), F.linear(y, *layer.value)
 
     def _mlp(self, x: Tensor, layer: _Layer) -> Tensor:
-        hidden = F.gelu(F.linear(self._norm(x, layer.mlp_ln), *layer.mlp_in))
-        return F.linear(hidden, *layer.mlp_out)
+        hidden = F.gelu(self._linear(self._norm(x, layer.mlp_ln), *layer.mlp_in))
+        return self._linear(hidden, *layer.mlp_out)
 
     def _norm(self, x: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
         return F.layer_norm(x, (self.d_model,), *affine)
@@ -241,14 +211,41 @@ class CachedDecoder:
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.n_head, self.d_head).transpose(1, 2)
 
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.n_head, self.d_head)
+
     def _join(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)
 
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """A linear layer of float32 (n, n_in), or any other shape that `torch.nn.functional.linear` takes."""
+        if x.ndim != 2 or len(x) > MOST_ROWS:
+            return F.linear(x, weight, bias)
+        out = torch.empty(len(x), len(weight))
+        added = self._nothing[: len(weight)] if bias is None else bias
+        self._threads.take()
+        multiply(weight.numpy(), added.numpy(), x.numpy(), out.numpy())
+        return out
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, source: Tensor, length: int) -> Tensor:
+        """Attention of rows q (n, d_model) to the first `length` of the keys and values of their sources."""
+        out = torch.empty_like(q)
+        self._threads.take()
+        attend(
+            self._split(q).numpy(),
+            keys.numpy(),
+            values.numpy(),
+            source.numpy(),
+            length,
+            self._split(out).numpy(),
+        )
+        return out
+
     def _logits(self, x: Tensor) -> Tensor:
         """Scores float32 (n, n_vocab) of the rows of x (n, d_model)."""
-        if self._half_embedding is None or len(x) > _MOST_HALF_ROWS:
+        if self._half_embedding is None or len(x) > MOST_ROWS:
             return (self._embedding @ x.T).T
         logits = torch.empty(len(x), len(self._embedding))
-        numba.set_num_threads(min(torch.get_num_threads(), self._most_threads))
-        _multiply_half(self._half_embedding, x.contiguous().numpy(), logits.numpy())
+        self._threads.take()
+        multiply_half(self._half_embedding, x.contiguous().numpy(), logits.numpy())
         return logits

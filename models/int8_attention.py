@@ -1,4 +1,4 @@
-"""Attention of the decoder to the audio, with keys and values in INT8, and to the text before, in float32.
+"""Attention of the decoder to the audio, with keys and values in INT8.
 
 Keys and values of the audio are the weights of two INT8 products, laid out as `models.int8_linear` has it: a key
 is an output channel with a scale of its own, a value's channel is one of as many inputs as there are keys. What
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from models.int8_linear import BLOCK, SMALLEST, jit, linear_int8
 from models.vectorised import exp, largest, largest_magnitude
 
-__all__ = ["attend_to_audio", "attend_to_text", "pack_values"]
+__all__ = ["attend_to_audio", "pack_values"]
 
 _ROWS = 8  # queries whose scores are in the cache at once
 
@@ -105,31 +105,3 @@ def attend_to_audio(
         for r in range(n):
             for c in range(d_head):
                 out[first + r, c] = halves[2 * r, c] + halves[2 * r + 1, c]
-
-
-@jit
-def attend_to_text(
-    q: npt.NDArray[np.float32],
-    k: npt.NDArray[np.float32],
-    v: npt.NDArray[np.float32],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Attention of one query (d_head,) of one head to the keys and values (n, d_head), into out (d_head,)."""
-    d_head = len(q)
-    root = np.float32(1 / np.sqrt(d_head))
-    scores = np.empty(len(k), np.float32)
-    for t in range(len(k)):
-        score = np.float32(0)
-        for c in range(d_head):
-            score += q[c] * k[t, c]
-        scores[t] = score * root
-    top = largest(scores)
-    total = np.float32(0)
-    out[:] = 0
-    for t in range(len(k)):
-        p = exp(scores[t] - top)
-        total += p
-        for c in range(d_head):
-            out[c] += p * v[t, c]
-    for c in range(d_head):
-        out[c] /= total

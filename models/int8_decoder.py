@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from models.decoder import TextCache
+from models.few_rows import Threads
 from models.int8_linear import BLOCK, Int8Weight, pack_int8, quantise_rows
 from models.int8_step import Weights, decode_rows, remember_parallel, remember_serial
 
@@ -104,10 +104,7 @@ class Int8Decoder:
         )
         self._vocabulary = _stack([pack_int8(self._weights.embedding)])
         self._memory = _stack([_packed(b.cross_attn.key, b.cross_attn.value) for b in blocks])
-        # numba's first launch also sets the number of threads that torch takes.
-        torch_threads = torch.get_num_threads()
-        self._most_threads = int(numba.get_num_threads())
-        torch.set_num_threads(torch_threads)
+        self._threads = Threads()
 
     def attend_to(self, states: Tensor) -> Int8Memory:
         """Cross-attention keys and values of encoder states, float32 (n_audio, n_audio_ctx, d_model)."""
@@ -118,7 +115,7 @@ class Int8Decoder:
         key_scale, key_total = np.zeros((*heads, n_keys), np.float32), np.zeros((*heads, n_keys), np.int32)
         values = np.zeros((*heads, self.d_head // BLOCK, n_keys // 4, BLOCK, 4), np.int8)
         value_scale = np.zeros((*heads, self.d_head), np.float32)
-        remember = remember_parallel if self._use_threads() > 1 else remember_serial
+        remember = remember_parallel if self._threads.take() > 1 else remember_serial
         x8 = np.empty((n_ctx, self.d_model), np.uint8)
         for i, state in enumerate(states.float().numpy()):
             scale, zero = quantise_rows(state, x8)
@@ -190,11 +187,6 @@ class Int8Decoder:
             memory.values,
             memory.value_scale,
             logits,
-            self._use_threads(),
+            self._threads.take(),
         )
         return torch.from_numpy(logits)[:, : self._n_vocab]
-
-    def _use_threads(self) -> int:
-        threads = min(torch.get_num_threads(), self._most_threads)
-        numba.set_num_threads(threads)
-        return threads

@@ -8,7 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from models.int8_attention import attend_to_audio, attend_to_text, pack_values
+from models.few_rows import attend_one
+from models.int8_attention import attend_to_audio, pack_values
 from models.int8_linear import (
     BLOCK,
     Int8Weight,
@@ -224,7 +225,7 @@ def decode_rows(
                 part = slice(h * d_head, (h + 1) * d_head)
                 k = cache_k[layer, sequences[r], h, : positions[r] + 1]
                 v = cache_v[layer, sequences[r], h, : positions[r] + 1]
-                attend_to_text(qkv[r, part], k, v, y[r, part])
+                attend_one(qkv[r, part], k, v, y[r, part])
         _linear(weights.out, layer, y, z, threads)
         x += z
         _norm(x, weights.norms[layer, 1], y)

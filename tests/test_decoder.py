@@ -72,6 +72,23 @@ def test_logits_are_those_of_whisper_also_after_reordering(
 
 
 @torch.no_grad()
+def test_a_step_leaves_out_sequences_that_ended() -> None:
+    model, states = small_random_model(), torch.randn(3, 1500, 128)
+    decoder = CachedDecoder(model)
+    memory = decoder.attend_to(states)
+    tokens = torch.tensor([11, 12, 13, 14, 15, 16])
+
+    def steps(active: torch.Tensor | None) -> list[torch.Tensor]:
+        cache = TextCache(decoder, 3, 2, capacity=4)
+        decoder.prefill(torch.tensor([[5, 6], [7, 8], [9, 10]]), memory, cache, [1])
+        return [decoder.step(new, memory, cache, active) for new in (tokens, tokens + 20)]
+
+    going_on = torch.tensor([True, False, True, True, False, True])
+    for whole, some in zip(steps(None), steps(going_on), strict=True):
+        torch.testing.assert_close(some[going_on], whole[going_on], rtol=1e-5, atol=1e-4)
+        assert not some[~going_on].any()
+
+
 def test_a_full_cache_is_refused() -> None:
     decoder = CachedDecoder(small_random_model())
     memory = decoder.attend_to(torch.randn(1, 1500, 128))

@@ -9,7 +9,9 @@ more columns, which hold in INT8 what the first rounding left over.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -39,6 +41,9 @@ def hadamard() -> npt.NDArray[np.float32]:
 
 _HADAMARD = hadamard()
 
+Reals: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.int16]"
+"""float32, or the bits of bfloat16."""
+
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
@@ -54,24 +59,36 @@ class Quantised:
     operands: c.Operands
     value_scale: npt.NDArray[np.float32]
 
-    def dequantise(self, output: npt.NDArray[np.int16], into: npt.NDArray[np.float32]) -> None:
+    def dequantise(
+        self,
+        output: npt.NDArray[np.int16],
+        into: npt.NDArray[np.float32],
+        *,
+        workers: Workers | None = None,
+    ) -> None:
         """Write attention output as real numbers.
 
         Args:
             output: the kernel's int16, shape (n, rows, 64 or 128).
             into: float32, shape (..., rows, 64), any strides, leading axes as those of the queries.
+            workers: threads to share the heads among; none unless given.
         """
         step = self.value_scale / np.float32(1 << c.OUTPUT_FRACTION_BITS)
-        for h, place in enumerate(np.ndindex(into.shape[:-2])):
-            np.multiply(output[h, :, : c.HEAD_DIM], step[h, : c.HEAD_DIM], out=into[place])
+        heads = list(np.ndindex(into.shape[:-2]))
+
+        def head(h: int) -> None:
+            place = into[heads[h]]
+            np.multiply(output[h, :, : c.HEAD_DIM], step[h, : c.HEAD_DIM], out=place)
             if output.shape[2] > c.HEAD_DIM:
-                into[place] += output[h, :, c.HEAD_DIM :] * step[h, c.HEAD_DIM :]
+                place += output[h, :, c.HEAD_DIM :] * step[h, c.HEAD_DIM :]
+
+        _each(head, len(heads), workers)
 
 
 def quantise(
-    q: npt.NDArray[np.float32],
-    k: npt.NDArray[np.float32],
-    v: npt.NDArray[np.float32],
+    q: Reals,
+    k: Reals,
+    v: Reals,
     scores: c.ScoreType = "int32",
     *,
     fine_values: bool = False,
@@ -80,9 +97,10 @@ def quantise(
     """Quantise the heads of a layer.
 
     Args:
-        q: queries, float32, shape (..., rows, 64), any strides. The leading axes count heads, in C order.
-        k: keys, float32, shape (..., keys, 64), any strides.
-        v: values, float32, shape (..., keys, 64), any strides.
+        q: queries, float32 or the bits of bfloat16 as int16, shape (..., rows, 64), any strides. The leading axes
+            count heads, in C order.
+        k: keys, of the same type, shape (..., keys, 64), any strides.
+        v: values, of the same type, shape (..., keys, 64), any strides.
         scores: the kernel that the operands are for; `int8` scores count in steps of `INT8_SCORE_STEP`.
         fine_values: give the values 64 more columns for what INT8 leaves over.
         workers: threads to share the heads among; none unless given.
@@ -119,8 +137,7 @@ def quantise(
 
     def head(h: int) -> None:
         place = heads[h]
-        # Rows that lie together are worked on many numbers at a time.
-        queries, keys_, values = (np.ascontiguousarray(x[place], np.float32) for x in (q, k, v))
+        queries, keys_, values = (_rows(x[place]) for x in (q, k, v))
         if not (_finite(queries) and _finite(keys_) and _finite(values)):
             raise c.ContractError("queries, keys or values are not finite")
         rotated_queries, rotated_keys = queries @ _HADAMARD, keys_ @ _HADAMARD
@@ -136,12 +153,24 @@ def quantise(
         gain = key_step * logit * 2.0**shift
         _queries(rotated_queries, row_step, gain, operands.multiplier[h], operands.q[h])
 
+    _each(head, n, workers)
+    return Quantised(operands, value_scale)
+
+
+def _each(head: Callable[[int], None], count: int, workers: Workers | None) -> None:
     if workers is None:
-        for h in range(n):
+        for h in range(count):
             head(h)
     else:
-        workers.each(head, n)
-    return Quantised(operands, value_scale)
+        workers.each(head, count)
+
+
+def _rows(x: Reals) -> npt.NDArray[np.float32]:
+    """A head in float32, its rows together: so they are worked on many numbers at a time."""
+    if x.dtype != np.int16:
+        return np.ascontiguousarray(x, np.float32)
+    bits: npt.NDArray[np.uint32] = np.ascontiguousarray(x).view(np.uint16).astype(np.uint32)
+    return np.left_shift(bits, np.uint32(16), out=bits).view(np.float32)
 
 
 @_jit

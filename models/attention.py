@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ class CpuAttention:
         if q.dtype != torch.bfloat16 or self._bfloat16 is None:
             return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).float()
         result = torch.empty(q.shape[0], q.shape[2], q.shape[1], HEAD_DIM).transpose(1, 2)
-        queries, keys, values = (x.view(torch.int16).numpy() for x in (q, k, v))
+        queries, keys, values = (_numbers(x) for x in (q, k, v))
         self._bfloat16.run(queries, keys, values, result.numpy())
         return result.transpose(1, 2)
 
@@ -97,13 +97,18 @@ class TileAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
-        queries, keys, values = (x.float().transpose(1, 2).numpy() for x in (q, k, v))
+        queries, keys, values = (_numbers(x.transpose(1, 2)) for x in (q, k, v))
         fine = layer in FINE_VALUE_LAYERS
         quantised = quantise(queries, keys, values, self._scores, fine_values=fine, workers=self._workers)
         output = self._device.run(quantised.operands, scores=self._scores, tile_size=self.tile_size)
         result = torch.empty(*q.shape[:3], HEAD_DIM)
-        quantised.dequantise(output, result.transpose(1, 2).numpy())
+        quantised.dequantise(output, result.transpose(1, 2).numpy(), workers=self._workers)
         return result
+
+
+def _numbers(x: Tensor) -> Any:
+    """float32 as it is; bfloat16, which numpy does not have, as its bits in int16."""
+    return x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 class SeedAttention:

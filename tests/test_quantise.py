@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from kernels import contract as c
 from kernels.contract import ContractError, ScoreType
@@ -445,6 +446,19 @@ def test_strides_leading_axes_and_threads_change_nothing(workers: Workers | None
         assert one.operands.shift[0] == strided.operands.shift[h]
 
 
+@pytest.mark.parametrize("fine_values", [False, True])
+def test_the_bits_of_bfloat16_are_the_numbers_that_they_stand_for(fine_values: bool) -> None:
+    whole = [torch.from_numpy(x).bfloat16() for x in layer(41)]
+    bits = [x.view(torch.int16).numpy() for x in whole]
+    assert_same(
+        quantise(*bits, fine_values=fine_values),
+        quantise(*(x.float().numpy() for x in whole), fine_values=fine_values),
+    )
+    bits[1][0, 0, 0] = 0x7F80  # infinity
+    with pytest.raises(ContractError, match="not finite"):
+        quantise(*bits)
+
+
 def test_the_inputs_are_left_alone() -> None:
     arrays = layer(40)
     copies = [x.copy() for x in arrays]
@@ -454,13 +468,16 @@ def test_the_inputs_are_left_alone() -> None:
         np.testing.assert_array_equal(array, copy)
 
 
+@pytest.mark.parametrize("workers", [None, Workers(2)], ids=["caller", "2 threads"])
 @pytest.mark.parametrize("width", c.VALUE_WIDTHS)
-def test_dequantise_multiplies_by_the_columns_step_into_any_layout(width: int) -> None:
+def test_dequantise_multiplies_by_the_columns_step_into_any_layout(
+    width: int, workers: Workers | None
+) -> None:
     arrays = normal(1, 2, 3, 5), normal(2, 2, 3, 70), normal(3, 2, 3, 70)
     quantised = quantise(*arrays, fine_values=width == 128)
     output = np.random.default_rng(4).integers(-32768, 32768, (6, 5, width), dtype=np.int16)
     into = np.full((2, 5, 3, 64), np.nan, np.float32)
-    quantised.dequantise(output, into.transpose(0, 2, 1, 3))
+    quantised.dequantise(output, into.transpose(0, 2, 1, 3), workers=workers)
     columns = output.astype(np.float64) * quantised.value_scale[:, None] / 256
     expected = columns.reshape(6, 5, -1, 64).sum(2)  # of a channel, the one column or both
     np.testing.assert_allclose(into.transpose(0, 2, 1, 3).reshape(6, 5, 64), expected, rtol=1e-6, atol=1e-6)

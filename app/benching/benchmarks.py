@@ -124,7 +124,7 @@ def _measure_host(result: BenchResult) -> None:
     phases = {
         "quantise": quantise_heads,
         "pack": pack,
-        "dequantise": lambda: kept[0].dequantise(output, into),
+        "dequantise": lambda: kept[0].dequantise(output, into, workers=workers),
     }
     taken = time_phases(phases, max(options.repeat, 3))
     total = taken["total"]
@@ -196,7 +196,7 @@ def _measure_layer(
         {
             "quantise": quantise_heads,
             "run": run_heads,
-            "dequantise": lambda: quantised[0].dequantise(outputs[0], into),
+            "dequantise": lambda: quantised[0].dequantise(outputs[0], into, workers=workers),
         },
         options.repeat,
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.decoder import TextCache
 from models.few_rows import Threads
-from models.int8_linear import BLOCK, Int8Weight, pack_int8, quantise_rows
+from models.int8_linear import BLOCK, SMALLEST, Int8Weight, pack_int8, quantise_rows
 from models.int8_step import Weights, decode_rows, remember_parallel, remember_serial
 
 __all__ = ["Int8Decoder", "Int8Memory"]
@@ -68,6 +68,13 @@ def _packed(*modules: Any) -> Int8Weight:
     return pack_int8(np.concatenate([m.weight.detach().numpy() for m in modules]), np.concatenate(biases))
 
 
+def _rest(module: Any) -> Int8Weight:
+    """What `_packed` leaves over of a layer's weight."""
+    weight = module.weight.detach().numpy()
+    step = np.maximum(abs(weight).max(1, keepdims=True), SMALLEST) / np.float32(127)
+    return pack_int8(weight - step * np.rint(weight / step))
+
+
 def _affine(module: Any) -> npt.NDArray[np.float32]:
     return np.stack([module.weight.detach().numpy(), module.bias.detach().numpy()])
 
@@ -95,6 +102,7 @@ class Int8Decoder:
             cross_out=_stack([_packed(b.cross_attn.out) for b in blocks]),
             mlp_in=_stack([_packed(b.mlp[0]) for b in blocks]),
             mlp_out=_stack([_packed(b.mlp[2]) for b in blocks]),
+            mlp_out_rest=_stack([_rest(b.mlp[2]) for b in blocks]),
             norms=np.stack(
                 [np.stack([_affine(n) for n in (b.attn_ln, b.cross_attn_ln, b.mlp_ln)]) for b in blocks]
             ),

@@ -41,6 +41,9 @@ class Weights(NamedTuple):
     cross_out: Int8Weight
     mlp_in: Int8Weight
     mlp_out: Int8Weight
+    mlp_out_rest: (
+        Int8Weight  # what INT8 leaves over of it: half of what all layers' weights lose is lost there
+    )
     norms: npt.NDArray[np.float32]  # (n_layer, 3, 2, d_model): before self-attention, cross-attention and MLP
     last_norm: npt.NDArray[np.float32]  # (2, d_model)
     embedding: npt.NDArray[np.float32]  # (n_vocab, d_model)
@@ -242,6 +245,8 @@ def decode_rows(
         _linear(weights.mlp_in, layer, y, wide, threads)
         _gelu(wide)
         _linear(weights.mlp_out, layer, wide, z, threads)
+        x += z
+        _linear(weights.mlp_out_rest, layer, wide, z, threads)
         x += z
     last = np.empty((len(wanted), d), np.float32)
     for i in range(len(wanted)):

@@ -1,7 +1,9 @@
-"""Whisper's text decoder with INT8 weights and audio memory: a step of it is one call of compiled code.
+"""Whisper's text decoder in INT8 products, with INT8 audio memory: a step of it is one call of compiled code.
 
-It takes the place of `models.decoder.CachedDecoder`. Between the INT8 products everything is float32: residuals,
-norms, softmax, the cache of the text. The embedding that tokens are looked up in stays the model's own.
+It takes the place of `models.decoder.CachedDecoder`. The weights of its layers are in two INT8 parts, since with one
+and bfloat16 in the encoder the word error rate of base moved by 0.15 points.
+Between the products everything is float32: residuals, norms, softmax, the cache of the text. The embedding that
+tokens are looked up in stays the model's own.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from torch import Tensor
 
 from models.decoder import TextCache
 from models.few_rows import Threads
-from models.int8_linear import BLOCK, SMALLEST, Int8Weight, pack_int8, quantise_rows
-from models.int8_step import Weights, decode_rows, remember_parallel, remember_serial
+from models.int8_linear import BLOCK, Int8Weight, pack_int8, quantise_rows, unpack_int8
+from models.int8_step import LayerWeight, Weights, decode_rows, remember_parallel, remember_serial
 
-__all__ = ["Int8Decoder", "Int8Memory"]
+__all__ = ["Int8Decoder", "Int8Memory", "layer_weight"]
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,21 @@ def _stack(weights: Sequence[Int8Weight]) -> Int8Weight:
     return Int8Weight._make(np.stack(parts) for parts in zip(*weights, strict=True))
 
 
-def _packed(*modules: Any) -> Int8Weight:
-    """One weight of linear layers that have the same input."""
+def _together(modules: Sequence[Any]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Weight and bias of linear layers that have the same input."""
     biases = [
         np.zeros(len(m.weight), np.float32) if m.bias is None else m.bias.detach().numpy() for m in modules
     ]
-    return pack_int8(np.concatenate([m.weight.detach().numpy() for m in modules]), np.concatenate(biases))
+    return np.concatenate([m.weight.detach().numpy() for m in modules]), np.concatenate(biases)
 
 
-def _rest(module: Any) -> Int8Weight:
-    """What `_packed` leaves over of a layer's weight."""
-    weight = module.weight.detach().numpy()
-    step = np.maximum(abs(weight).max(1, keepdims=True), SMALLEST) / np.float32(127)
-    return pack_int8(weight - step * np.rint(weight / step))
+def layer_weight(modules: Sequence[Sequence[Any]]) -> LayerWeight:
+    """The weight of each layer's modules, which have the same input, and what INT8 leaves over of it."""
+    main, rest = [], []
+    for weight, bias in map(_together, modules):
+        main.append(pack_int8(weight, bias))
+        rest.append(pack_int8(weight - unpack_int8(main[-1], len(weight))))
+    return LayerWeight(_stack(main), _stack(rest))
 
 
 def _affine(module: Any) -> npt.NDArray[np.float32]:
@@ -96,13 +100,12 @@ class Int8Decoder:
             raise ValueError(f"heads {self.d_head} wide; INT8 takes multiples of {BLOCK}")
         blocks = decoder.blocks
         self._weights = Weights(
-            query_key_value=_stack([_packed(b.attn.query, b.attn.key, b.attn.value) for b in blocks]),
-            out=_stack([_packed(b.attn.out) for b in blocks]),
-            cross_query=_stack([_packed(b.cross_attn.query) for b in blocks]),
-            cross_out=_stack([_packed(b.cross_attn.out) for b in blocks]),
-            mlp_in=_stack([_packed(b.mlp[0]) for b in blocks]),
-            mlp_out=_stack([_packed(b.mlp[2]) for b in blocks]),
-            mlp_out_rest=_stack([_rest(b.mlp[2]) for b in blocks]),
+            query_key_value=layer_weight([(b.attn.query, b.attn.key, b.attn.value) for b in blocks]),
+            out=layer_weight([(b.attn.out,) for b in blocks]),
+            cross_query=layer_weight([(b.cross_attn.query,) for b in blocks]),
+            cross_out=layer_weight([(b.cross_attn.out,) for b in blocks]),
+            mlp_in=layer_weight([(b.mlp[0],) for b in blocks]),
+            mlp_out=layer_weight([(b.mlp[2],) for b in blocks]),
             norms=np.stack(
                 [np.stack([_affine(n) for n in (b.attn_ln, b.cross_attn_ln, b.mlp_ln)]) for b in blocks]
             ),
@@ -111,7 +114,7 @@ class Int8Decoder:
             positions=decoder.positional_embedding.detach().numpy(),
         )
         self._vocabulary = _stack([pack_int8(self._weights.embedding)])
-        self._memory = _stack([_packed(b.cross_attn.key, b.cross_attn.value) for b in blocks])
+        self._memory = _stack([pack_int8(*_together((b.cross_attn.key, b.cross_attn.value))) for b in blocks])
         self._threads = Threads()
 
     def attend_to(self, states: Tensor) -> Int8Memory:

@@ -27,6 +27,7 @@ __all__ = [
     "pack_rows",
     "quantise_rows",
     "split_rows",
+    "unpack_int8",
 ]
 
 BLOCK = 32
@@ -63,6 +64,13 @@ def pack_int8(weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32] | N
         filled[:n_out] = bias
     pack_rows(weight, blocks.view(np.int32)[..., 0], scale, total)
     return Int8Weight(blocks, scale, total, filled)
+
+
+def unpack_int8(weight: Int8Weight, n_out: int) -> npt.NDArray[np.float32]:
+    """The numbers that a weight stands for, (n_out, n_in)."""
+    rows = weight.blocks.transpose(0, 2, 1, 3).reshape(len(weight.scale), -1)[:n_out]
+    numbers: npt.NDArray[np.float32] = rows * weight.scale[:n_out, None]
+    return numbers
 
 
 def _multiply_block(n_rows: int) -> Any:

@@ -23,7 +23,7 @@ from models.int8_linear import (
 )
 from models.vectorised import exp, largest
 
-__all__ = ["Weights", "decode_rows", "remember_parallel", "remember_serial"]
+__all__ = ["LayerWeight", "Weights", "decode_rows", "linear_layer", "remember_parallel", "remember_serial"]
 
 # Logits that are less than this under the largest are scored again in float32. Most of what INT8 does to the
 # probabilities comes from the embedding; this takes it away, for the tokens that a search can choose.
@@ -32,18 +32,25 @@ _LIKELY = np.float32(6)
 _WORTH_THREADS = 2_000_000
 
 
-class Weights(NamedTuple):
-    """What a step reads of the model; every Int8Weight has all layers, along the first axis of each array."""
+class LayerWeight(NamedTuple):
+    """A weight of all layers, along the first axis of each array, in two INT8 parts whose sum it is.
 
-    query_key_value: Int8Weight
-    out: Int8Weight
-    cross_query: Int8Weight
-    cross_out: Int8Weight
-    mlp_in: Int8Weight
-    mlp_out: Int8Weight
-    mlp_out_rest: (
-        Int8Weight  # what INT8 leaves over of it: half of what all layers' weights lose is lost there
-    )
+    `rest` is what INT8 leaves over; the bias is in `main` alone.
+    """
+
+    main: Int8Weight
+    rest: Int8Weight
+
+
+class Weights(NamedTuple):
+    """What a step reads of the model."""
+
+    query_key_value: LayerWeight
+    out: LayerWeight
+    cross_query: LayerWeight
+    cross_out: LayerWeight
+    mlp_in: LayerWeight
+    mlp_out: LayerWeight
     norms: npt.NDArray[np.float32]  # (n_layer, 3, 2, d_model): before self-attention, cross-attention and MLP
     last_norm: npt.NDArray[np.float32]  # (2, d_model)
     embedding: npt.NDArray[np.float32]  # (n_vocab, d_model)
@@ -69,17 +76,21 @@ def _multiply(
 
 
 @jit
-def _linear(
-    weight: Int8Weight, layer: int, x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], threads: int
+def linear_layer(
+    weight: LayerWeight, layer: int, x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], threads: int
 ) -> None:
     """One layer's product with x in 16 bits: the weights are read once for both bytes."""
     x8 = np.empty((2 * len(x), x.shape[1]), np.uint8)
     scale, zero = split_rows(x, x8)
     halves = np.empty((len(x8), out.shape[1]), np.float32)
-    _multiply(weight, layer, x8, scale, zero, halves, threads)
+    rests = np.empty_like(halves)
+    _multiply(weight.main, layer, x8, scale, zero, halves, threads)
+    _multiply(weight.rest, layer, x8, scale, zero, rests, threads)
+    bias = weight.main.bias[layer]
     for r in range(len(x)):
         for c in range(out.shape[1]):
-            out[r, c] = halves[2 * r, c] + halves[2 * r + 1, c] - weight.bias[layer, c]
+            small = rests[2 * r, c] + rests[2 * r + 1, c]
+            out[r, c] = halves[2 * r, c] + (halves[2 * r + 1, c] - bias[c] + small)
 
 
 @jit
@@ -217,7 +228,7 @@ def decode_rows(
     qkv = np.empty((rows, 3 * d), np.float32)
     for layer in range(n_layer):
         _norm(x, weights.norms[layer, 0], y)
-        _linear(weights.query_key_value, layer, y, qkv, threads)
+        linear_layer(weights.query_key_value, layer, y, qkv, threads)
         for r in range(rows):
             for h in range(n_head):
                 for c in range(d_head):
@@ -229,24 +240,22 @@ def decode_rows(
                 k = cache_k[layer, sequences[r], h, : positions[r] + 1]
                 v = cache_v[layer, sequences[r], h, : positions[r] + 1]
                 attend_one(qkv[r, part], k, v, y[r, part])
-        _linear(weights.out, layer, y, z, threads)
+        linear_layer(weights.out, layer, y, z, threads)
         x += z
         _norm(x, weights.norms[layer, 1], y)
-        _linear(weights.cross_query, layer, y, z, threads)
+        linear_layer(weights.cross_query, layer, y, z, threads)
         if threads > 1 and rows * n_keys * d > _WORTH_THREADS:
             _cross_parallel(
                 z, starts, windows, layer, keys, key_scale, key_total, bias, values, value_scale, y
             )
         else:
             _cross_serial(z, starts, windows, layer, keys, key_scale, key_total, bias, values, value_scale, y)
-        _linear(weights.cross_out, layer, y, z, threads)
+        linear_layer(weights.cross_out, layer, y, z, threads)
         x += z
         _norm(x, weights.norms[layer, 2], y)
-        _linear(weights.mlp_in, layer, y, wide, threads)
+        linear_layer(weights.mlp_in, layer, y, wide, threads)
         _gelu(wide)
-        _linear(weights.mlp_out, layer, wide, z, threads)
-        x += z
-        _linear(weights.mlp_out_rest, layer, wide, z, threads)
+        linear_layer(weights.mlp_out, layer, wide, z, threads)
         x += z
     last = np.empty((len(wanted), d), np.float32)
     for i in range(len(wanted)):

@@ -12,6 +12,7 @@ import typer
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.inputs import InputError, recordings
 from app.job import Job
+from app.startup import load_numba
 from app.writers import Layout, formats, output_path
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def _load(
     compute_type: ComputeTypeChoice,
     options: DecodeOptions,
 ) -> Transcriber:
+    load_numba()
     from app.pipeline import load_model
     from kernels.device import DeviceError
     from models.options import OptionsError

@@ -7,12 +7,14 @@ encoded audio is shared by the sequences of each window, and that samples can be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder, Inference
+from whisper.tokenizer import Tokenizer, get_tokenizer
 from whisper.utils import compression_ratio
 
 from models.decoder import CachedDecoder, TextCache
@@ -131,6 +133,16 @@ class _SeededSampling(GreedyDecoder):  # type: ignore[misc]
         return torch.cat([tokens, next_tokens[:, None]], dim=-1), bool((next_tokens == self.eot).all())
 
 
+def _find_non_speech_tokens(tokenizer: Any) -> None:
+    """Fill in the tokens that whisper suppresses, as it finds them, but for a check that takes 0.1 s to get ready.
+
+    Before tiktoken encodes a text it looks for special tokens in it, with a pattern of 1,600; these texts have none.
+    """
+    if "non_speech_tokens" not in vars(tokenizer):
+        plain = SimpleNamespace(encoding=SimpleNamespace(encode=tokenizer.encoding.encode_ordinary))
+        vars(tokenizer)["non_speech_tokens"] = Tokenizer.non_speech_tokens.func(plain)
+
+
 class WindowDecoding(DecodingTask):  # type: ignore[misc]
     """whisper's decoding task, on audio memory that is computed elsewhere and shared by a window's group.
 
@@ -141,6 +153,14 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
     decoder: Any
 
     def __init__(self, model: Any, decoder: Decoder, options: DecodingOptions) -> None:
+        _find_non_speech_tokens(
+            get_tokenizer(
+                model.is_multilingual,
+                num_languages=model.num_languages,
+                language=options.language or "en",
+                task=options.task,
+            )
+        )
         super().__init__(model, options)
         capacity = min(self.n_ctx, self.sample_begin + self.sample_len)
         self.inference = CachedInference(decoder, self.n_group, capacity, self.sot_index, self.tokenizer.eot)

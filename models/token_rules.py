@@ -38,7 +38,7 @@ class TokenRules(LogitFilter):  # type: ignore[misc]
         self._timestamp_begin, self._latest_initial = -1, -1
         for rule in filters:
             if isinstance(rule, SuppressBlank):
-                self._blank = [*rule.tokenizer.encode(" "), rule.tokenizer.eot]
+                self._blank = [*rule.tokenizer.encoding.encode_ordinary(" "), rule.tokenizer.eot]
             elif isinstance(rule, SuppressTokens):
                 self._suppressed += rule.suppress_tokens
             elif isinstance(rule, ApplyTimestampRules):

@@ -5,14 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from whisper.decoding import DecodingOptions, decode
+from whisper.decoding import DecodingOptions, DecodingTask, decode
 from whisper.model import ModelDimensions, Whisper
+from whisper.tokenizer import get_tokenizer
 
 from app.audio import load_audio
 from models.decoder import CachedDecoder, TextCache
 from models.decoding import decode_with_fallback
 from models.features import LogMelFeatures
 from models.options import DecodeOptions
+from models.search import WindowDecoding
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,6 +89,16 @@ def test_a_step_leaves_out_sequences_that_ended() -> None:
     for whole, some in zip(steps(None), steps(going_on), strict=True):
         torch.testing.assert_close(some[going_on], whole[going_on], rtol=1e-5, atol=1e-4)
         assert not some[~going_on].any()
+
+
+@pytest.mark.parametrize("n_vocab", [51864, 51865])
+def test_the_suppressed_tokens_are_whispers(n_vocab: int) -> None:
+    model = small_random_model(n_vocab)
+    options = DecodingOptions(fp16=False, language="en")
+    get_tokenizer.cache_clear()
+    found = WindowDecoding(model, CachedDecoder(model), options)._get_suppress_tokens()
+    get_tokenizer.cache_clear()
+    assert found == DecodingTask(model, options)._get_suppress_tokens()
 
 
 def test_a_full_cache_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from app.commands.transcribe import DeviceChoice
+from app.commands.options import DeviceChoice
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.files import write_whole
 

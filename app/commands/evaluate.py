@@ -7,11 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.transcribe import ComputeTypeChoice, DeviceChoice, TileSize
+from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temperatures, wants_bar
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 
 if TYPE_CHECKING:
     from app.evaluating.job import EvaluationJob
+
+
+# What judging takes, whether the records are new or old.
+Limits = Annotated[Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)]
+Margin = Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")]
+Bench = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False
+    ),
+]
+Replications = Annotated[int, typer.Option(min=100, help="Of the bootstrap.")]
+Gate = Annotated[bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")]
 
 
 def evaluate(
@@ -66,21 +79,12 @@ def evaluate(
         float | None,
         typer.Option(min=0.0, help="Decode again at higher temperatures where it fails; not by default."),
     ] = None,
-    limits: Annotated[
-        Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)
-    ] = None,
-    margin: Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")] = None,
-    bench: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False
-        ),
-    ] = None,
-    replications: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
+    limits: Limits = None,
+    margin: Margin = None,
+    bench: Bench = None,
+    replications: Replications = 10_000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
-    gate: Annotated[
-        bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")
-    ] = False,
+    gate: Gate = False,
     candidate: Annotated[
         str | None, typer.Option(help="Whose verdict --gate reads: int32 where it ran, unless given.")
     ] = None,
@@ -93,7 +97,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
-    from app.commands.transcribe import _temperatures, _wants_bar
     from app.evaluating import job as jobs
     from app.evidence import EvidenceError, read_limits
     from datasets.dataset import open_dataset
@@ -110,7 +113,7 @@ def evaluate(
             tile_size=int(tile_size),
             options=DecodeOptions(
                 language=None if language == "auto" else language,
-                temperature=_temperatures(0.0, temperature_increment_on_fallback),
+                temperature=temperatures(0.0, temperature_increment_on_fallback),
                 beam_size=beam_size,
                 without_timestamps=without_timestamps,
             ),
@@ -127,7 +130,7 @@ def evaluate(
             seed=seed,
             candidate=jobs.candidate_of(candidate, chosen),
             bench=bench,
-            progress=_wants_bar(progress, False),
+            progress=wants_bar(progress, False),
         )
     except UnknownDatasetError as error:
         stop(str(error), USAGE)
@@ -145,21 +148,12 @@ def report(
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="The first folder unless given.")
     ] = None,
-    limits: Annotated[
-        Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)
-    ] = None,
-    margin: Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")] = None,
-    bench: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False
-        ),
-    ] = None,
-    replications: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 10_000,
+    limits: Limits = None,
+    margin: Margin = None,
+    bench: Bench = None,
+    replications: Replications = 10_000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    gate: Annotated[
-        bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")
-    ] = False,
+    gate: Gate = False,
     candidate: Annotated[str | None, typer.Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""

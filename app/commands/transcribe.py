@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temperatures, wants_bar
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.inputs import InputError, recordings
 from app.job import Job
@@ -30,36 +30,11 @@ class Backend(StrEnum):
     SEED_INT8 = "seed-int8"
 
 
-class DeviceChoice(StrEnum):
-    """Where the integer kernels run."""
-
-    AUTO = "auto"
-    NPU = "npu"
-    EMULATOR = "emulator"
-
-
 class TaskChoice(StrEnum):
     """What to write: the words that were said, or their translation into English."""
 
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
-
-
-class ComputeTypeChoice(StrEnum):
-    """What the matrix products outside the integer attention are computed in."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    INT8 = "int8"
-
-
-class TileSize(StrEnum):
-    """Keys per tile."""
-
-    SMALL = "64"
-    MEDIUM = "128"
-    LARGE = "256"
 
 
 def transcribe(
@@ -180,7 +155,7 @@ def transcribe(
         options = DecodeOptions(
             task=str(task),
             language=language,
-            temperature=_temperatures(temperature, temperature_increment_on_fallback),
+            temperature=temperatures(temperature, temperature_increment_on_fallback),
             best_of=best_of,
             beam_size=beam_size,
             patience=patience,
@@ -224,7 +199,7 @@ def transcribe(
         folder,
         choice,
         layout,
-        _wants_bar(progress, quiet),
+        wants_bar(progress, quiet),
         quiet,
     )
     raise typer.Exit(job.run(inputs, failed=len(problems)))
@@ -271,15 +246,3 @@ def _description(transcriber: Transcriber) -> str:
         return f"{transcriber.weights.name}: cpu attention ({kind})"
     where = "emulator on the CPU" if attention.device == "emulator" else attention.device.upper()
     return f"{transcriber.weights.name}: {attention.name} attention on the {where}: {attention.reason}"
-
-
-def _temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
-    """The first temperature and those that follow it up to 1, as openai-whisper's command has them."""
-    if not step:
-        return first
-    count = max(0, int((1.0 - first) / step + 1e-6))
-    return tuple(round(first + i * step, 6) for i in range(count + 1))
-
-
-def _wants_bar(progress: bool | None, quiet: bool) -> bool:
-    return sys.stderr.isatty() and not quiet if progress is None else progress

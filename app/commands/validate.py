@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.transcribe import DeviceChoice, TileSize
+from app.commands.options import DeviceChoice, TileSize
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.files import write_whole
 

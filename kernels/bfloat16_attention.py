@@ -8,7 +8,6 @@ instructions.
 from __future__ import annotations
 
 import math
-from threading import local
 from typing import Any
 
 import numba
@@ -18,7 +17,7 @@ from llvmlite import ir
 
 from kernels.contract import HEAD_DIM
 from kernels.vectors import I32, LANES, REGISTER, ROWS, VECTORS, Writer, intrinsic, processor_has, takes
-from kernels.workers import Workers
+from kernels.workers import Workers, WorkSpace
 
 _BLOCK = 64  # keys
 _BLOCK_BYTES = 2 * 64 * _BLOCK
@@ -60,7 +59,7 @@ class Bfloat16Attention:
     def __init__(self, workers: Workers) -> None:
         """Make one that uses `workers`."""
         self._workers = workers
-        self._local = local()
+        self._space = WorkSpace(_space)
 
     def run(
         self,
@@ -87,26 +86,22 @@ class Bfloat16Attention:
 
         self._workers.each(head, len(heads))
 
-    def _space(self, blocks: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """This thread's work space, kept from run to run: `_pack`'s operands, and what `_attend` works in."""
-        kept: dict[Any, Any] = self._local.__dict__
-        if blocks not in kept:
-            kept.clear()
-            kept[blocks] = (
-                (np.empty((blocks, 32, _BLOCK, 2), np.int16), np.empty((blocks, 32, 64, 2), np.int16)),
-                (
-                    np.zeros((ROWS, 64), np.int16),
-                    np.empty((ROWS, _BLOCK), np.float32),
-                    np.empty((ROWS, 16), np.float32),
-                    np.empty((ROWS, _BLOCK), np.int16),
-                    np.empty((ROWS, 64), np.float32),
-                    np.empty((ROWS, 16), np.float32),
-                    np.empty(16, np.float32),
-                    np.empty(16, np.float32),
-                ),
-            )
-        found: tuple[tuple[Any, ...], tuple[Any, ...]] = kept[blocks]
-        return found
+
+def _space(blocks: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """`_pack`'s operands, and what `_attend` works in."""
+    return (
+        (np.empty((blocks, 32, _BLOCK, 2), np.int16), np.empty((blocks, 32, 64, 2), np.int16)),
+        (
+            np.zeros((ROWS, 64), np.int16),
+            np.empty((ROWS, _BLOCK), np.float32),
+            np.empty((ROWS, 16), np.float32),
+            np.empty((ROWS, _BLOCK), np.int16),
+            np.empty((ROWS, 64), np.float32),
+            np.empty((ROWS, 16), np.float32),
+            np.empty(16, np.float32),
+            np.empty(16, np.float32),
+        ),
+    )
 
 
 class _FloatWriter(Writer):

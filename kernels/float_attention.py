@@ -7,7 +7,6 @@ has its scores in the second-level cache.
 
 from __future__ import annotations
 
-from threading import local
 from typing import Any
 
 import numba
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.workers import WorkSpace
 
 _ROWS = 128
 _BLOCK = 64  # keys per exact float32 product
@@ -41,7 +41,7 @@ class FloatAttention:
 
     def __init__(self) -> None:
         """Make one; its work space comes with its use."""
-        self._local = local()
+        self._scratch = WorkSpace(_scratch)
 
     def head(
         self,
@@ -96,26 +96,21 @@ class FloatAttention:
                 out[start : start + n],
             )
 
-    def _scratch(self, padded: int, tiles: int, width: int) -> dict[str, npt.NDArray[Any]]:
-        """This thread's work space, kept from run to run."""
-        kept: dict[Any, dict[str, npt.NDArray[Any]]] = self._local.__dict__
-        key = (padded, tiles, width)
-        if key not in kept:
-            kept.clear()
-            blocks = padded // _BLOCK
-            kept[key] = {
-                "keys": np.empty((c.HEAD_DIM, padded), np.float32),
-                "values": np.empty((padded, width), np.float32),
-                "queries": np.empty((_ROWS, c.HEAD_DIM), np.float32),
-                "scores": np.empty((_ROWS, padded), np.float32),
-                "logits": np.empty(256, np.int32),
-                "weights": np.empty((blocks, _ROWS, _BLOCK), np.float32),
-                "exponents": np.empty((tiles, _ROWS), np.int32),
-                "sums": np.empty((tiles, _ROWS), np.int32),
-                "products": np.empty((blocks, _ROWS, width), np.float32),
-                "accumulator": np.empty(width, np.int32),
-            }
-        return kept[key]
+
+def _scratch(padded: int, tiles: int, width: int) -> dict[str, npt.NDArray[Any]]:
+    blocks = padded // _BLOCK
+    return {
+        "keys": np.empty((c.HEAD_DIM, padded), np.float32),
+        "values": np.empty((padded, width), np.float32),
+        "queries": np.empty((_ROWS, c.HEAD_DIM), np.float32),
+        "scores": np.empty((_ROWS, padded), np.float32),
+        "logits": np.empty(256, np.int32),
+        "weights": np.empty((blocks, _ROWS, _BLOCK), np.float32),
+        "exponents": np.empty((tiles, _ROWS), np.int32),
+        "sums": np.empty((tiles, _ROWS), np.int32),
+        "products": np.empty((blocks, _ROWS, width), np.float32),
+        "accumulator": np.empty(width, np.int32),
+    }
 
 
 @_jit

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from threading import local
 from typing import Any
 
 import numba
@@ -32,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.workers import Workers
+from kernels.workers import Workers, WorkSpace
 
 SHIFT = 3
 """The shift that the report documents: 1 / 8 for the square root of 64."""
@@ -119,7 +118,7 @@ class SeedKernel:
         self.scores = scores
         self.shift = shift
         self._workers = workers or Workers()
-        self._local = local()
+        self._scratch = WorkSpace(_scratch)
 
     def run(
         self,
@@ -181,22 +180,18 @@ class SeedKernel:
             acc = np.matmul(p, values.reshape(tiles, TILE, c.HEAD_DIM), out=scratch["products"][:, :n])
             _merge(acc, tops, sums, out[start : start + n])
 
-    def _scratch(self, tiles: int) -> dict[str, npt.NDArray[Any]]:
-        """This thread's work space, kept from run to run."""
-        kept: dict[int, dict[str, npt.NDArray[Any]]] = self._local.__dict__.setdefault("kept", {})
-        if tiles not in kept:
-            kept.clear()
-            kept[tiles] = {
-                "keys": np.empty((c.HEAD_DIM, tiles * TILE), np.float32),
-                "values": np.empty((tiles * TILE, c.HEAD_DIM), np.float32),
-                "scores": np.empty((_ROWS, tiles * TILE), np.float32),
-                "x": np.empty(TILE, np.int32),
-                "probabilities": np.empty((tiles, _ROWS, TILE), np.float32),
-                "tops": np.empty((tiles, _ROWS), np.int32),
-                "sums": np.empty((tiles, _ROWS), np.int64),
-                "products": np.empty((tiles, _ROWS, c.HEAD_DIM), np.float32),
-            }
-        return kept[tiles]
+
+def _scratch(tiles: int) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "keys": np.empty((c.HEAD_DIM, tiles * TILE), np.float32),
+        "values": np.empty((tiles * TILE, c.HEAD_DIM), np.float32),
+        "scores": np.empty((_ROWS, tiles * TILE), np.float32),
+        "x": np.empty(TILE, np.int32),
+        "probabilities": np.empty((tiles, _ROWS, TILE), np.float32),
+        "tops": np.empty((tiles, _ROWS), np.int32),
+        "sums": np.empty((tiles, _ROWS), np.int64),
+        "products": np.empty((tiles, _ROWS, c.HEAD_DIM), np.float32),
+    }
 
 
 @_jit

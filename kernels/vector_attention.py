@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import local
 from typing import Any
 
 import numba
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from kernels import contract as c
 from kernels import vector_code as code
 from kernels.vectors import ROWS as _ROWS
+from kernels.workers import WorkSpace
 
 _BLOCK = 64
 _NEVER = -(1 << 30)
@@ -32,7 +32,7 @@ class VectorAttention:
 
     def __init__(self) -> None:
         """Make one; its work space comes with its use."""
-        self._local = local()
+        self._space = WorkSpace(_space)
 
     def head(
         self,
@@ -61,31 +61,26 @@ class VectorAttention:
             out,
         )
 
-    def _space(self, blocks: int, panels: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """This thread's work space, kept from run to run: `_pack`'s operands, and what `_attend` works in."""
-        kept: dict[Any, Any] = self._local.__dict__
-        key = (blocks, panels)
-        if key not in kept:
-            kept.clear()
-            kept[key] = (
-                (
-                    np.empty((blocks, 16, _BLOCK, 4), np.int8),
-                    np.empty((blocks, _BLOCK), np.int32),
-                    np.empty((blocks, _BLOCK), np.int32),
-                    np.empty((blocks, panels, 32, 64, 2), np.int16),
-                ),
-                (
-                    np.zeros((_ROWS, 64), np.uint8),
-                    np.empty((max(c.TILE_SIZES) // _BLOCK, _ROWS, _BLOCK), np.int32),
-                    np.empty((_ROWS, _BLOCK), np.int16),
-                    np.empty((_ROWS, 16), np.int32),
-                    np.empty((panels, _ROWS, 64), np.int32),
-                    np.empty((panels, _ROWS, 64), np.int32),
-                    *(np.zeros(16, np.int32) for _ in range(7)),
-                ),
-            )
-        found: tuple[tuple[Any, ...], tuple[Any, ...]] = kept[key]
-        return found
+
+def _space(blocks: int, panels: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """`_pack`'s operands, and what `_attend` works in."""
+    return (
+        (
+            np.empty((blocks, 16, _BLOCK, 4), np.int8),
+            np.empty((blocks, _BLOCK), np.int32),
+            np.empty((blocks, _BLOCK), np.int32),
+            np.empty((blocks, panels, 32, 64, 2), np.int16),
+        ),
+        (
+            np.zeros((_ROWS, 64), np.uint8),
+            np.empty((max(c.TILE_SIZES) // _BLOCK, _ROWS, _BLOCK), np.int32),
+            np.empty((_ROWS, _BLOCK), np.int16),
+            np.empty((_ROWS, 16), np.int32),
+            np.empty((panels, _ROWS, 64), np.int32),
+            np.empty((panels, _ROWS, 64), np.int32),
+            *(np.zeros(16, np.int32) for _ in range(7)),
+        ),
+    )
 
 
 @_jit

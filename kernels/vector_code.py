@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 
 from kernels import contract as c
 from kernels.vectors import (
-    BYTES,
     I16,
     I32,
     LANES,
@@ -32,20 +31,6 @@ def available() -> bool:
 
 
 class _IntegerWriter(Writer):
-    def bytes_dot(self, sums: Any, x: Any, y: Any) -> Any:
-        """Adds four products of uint8 and int8 to each lane."""
-        return self._dot("vpdpbusd", BYTES, sums, x, y)
-
-    def words_dot(self, sums: Any, x: Any, y: Any) -> Any:
-        """Adds two products of int16 to each lane."""
-        return self._dot("vpdpwssd", WORDS, sums, x, y)
-
-    def _dot(self, name: str, kind: Any, sums: Any, x: Any, y: Any) -> Any:
-        if binding.llvm_version_info[0] < 22:  # which took every operand as 32-bit lanes
-            kind = LANES
-        x, y = self.b.bitcast(x, kind), self.b.bitcast(y, kind)
-        return self.call(f"llvm.x86.avx512.{name}.512", LANES, sums, x, y)
-
     def round_shift(self, x: Any, half: Any, shift: Any) -> Any:
         return self.b.ashr(self.b.add(x, half), shift)
 

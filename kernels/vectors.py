@@ -22,7 +22,7 @@ REGISTER = 64
 """Bytes of one."""
 
 I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-BYTES, WORDS, LANES = (ir.VectorType(t, n) for t, n in ((ir.IntType(8), 64), (I16, 32), (I32, 16)))
+WORDS, LANES = ir.VectorType(I16, 32), ir.VectorType(I32, 16)
 
 
 def processor_has(*features: str) -> bool:
@@ -71,6 +71,22 @@ class Writer:
         """What LLVM's function of that name returns, of type `kind`."""
         signature = ir.FunctionType(kind, [a.type for a in arguments])
         return self.b.call(_cgutils.get_or_insert_function(self.b.module, signature, name), arguments)
+
+    def bytes_dot(self, sums: Any, x: Any, y: Any) -> Any:
+        """Adds four products of uint8 and int8 to each 32-bit lane (VPDPBUSD)."""
+        return self._dot("vpdpbusd", 8, sums, x, y)
+
+    def words_dot(self, sums: Any, x: Any, y: Any) -> Any:
+        """Adds two products of int16 to each 32-bit lane (VPDPWSSD)."""
+        return self._dot("vpdpwssd", 16, sums, x, y)
+
+    def _dot(self, name: str, bits: int, sums: Any, x: Any, y: Any) -> Any:
+        width = 32 * sums.type.count
+        kind = ir.VectorType(ir.IntType(bits), width // bits)
+        if binding.llvm_version_info[0] < 22:  # which took every operand as 32-bit lanes
+            kind = sums.type
+        x, y = self.b.bitcast(x, kind), self.b.bitcast(y, kind)
+        return self.call(f"llvm.x86.avx512.{name}.{width}", sums.type, sums, x, y)
 
     def products(
         self,

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import local
+from typing import Generic, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+T = TypeVar("T")
 
 
 class Workers:
@@ -28,3 +32,20 @@ class Workers:
         with self._blas.limit(limits=1):
             for _ in self._pool.map(work, range(count)):
                 pass
+
+
+class WorkSpace(Generic[T]):
+    """What each thread works in: made when it is first asked for, kept while it is asked for in the same shape."""
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        """Let `make` make it from its shape."""
+        self._make = make
+        self._kept = local()
+
+    def __call__(self, *shape: int) -> T:
+        """This thread's own, in this shape."""
+        kept: dict[tuple[int, ...], T] = self._kept.__dict__.setdefault("kept", {})
+        if shape not in kept:
+            kept.clear()
+            kept[shape] = self._make(*shape)
+        return kept[shape]

@@ -184,7 +184,7 @@ class CachedDecoder:
         stop = cache.length + 1
         for i, layer in enumerate(self.layers):
             y = self._norm(x, layer.attn_ln)
-            q, k, v = self._linear(y, *layer.query), self._linear(y, layer.key), self._linear(y, *layer.value)
+            q, k, v = self._project(y, layer)
             keys, values = cache.keys[i].flatten(0, 1), cache.values[i].flatten(0, 1)
             keys[rows, :, cache.length], values[rows, :, cache.length] = self._split(k), self._split(v)
             x = x + self._linear(self._attend(q, keys, values, rows, stop), *layer.out)
@@ -199,7 +199,7 @@ class CachedDecoder:
         return torch.zeros(len(tokens), logits.shape[1]).index_copy_(0, rows, logits)
 
     def _project(self, y: Tensor, layer: _Layer) -> tuple[Tensor, Tensor, Tensor]:
-        return F.linear(y, *layer.query), F.linear(y, layer.key), F.linear(y, *layer.value)
+        return self._linear(y, *layer.query), self._linear(y, layer.key), self._linear(y, *layer.value)
 
     def _mlp(self, x: Tensor, layer: _Layer) -> Tensor:
         hidden = F.gelu(self._linear(self._norm(x, layer.mlp_ln), *layer.mlp_in))

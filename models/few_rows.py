@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.vectorised import exp, largest
+from models.vectorised import exp, jit, largest, parallel
 
 __all__ = ["MOST_ROWS", "Threads", "attend", "attend_one", "multiply", "multiply_half"]
 
@@ -22,11 +22,6 @@ _TASK = 32  # rows of the weight in a task
 _TOGETHER = 4  # rows of the weight that a number of x is multiplied with
 
 Floats = npt.NDArray[np.float32]
-
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-_parallel = numba.njit(
-    parallel=True, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
-)
 
 
 class Threads:
@@ -46,7 +41,7 @@ class Threads:
         return threads
 
 
-@_jit
+@jit
 def _rows(weights: Floats, i: int, bias: Floats, x: Floats, out: Floats) -> None:
     """Let out (n, 4) be x times four rows of the weights from `i` on, plus four numbers of `bias`."""
     w0, w1, w2, w3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
@@ -63,7 +58,7 @@ def _rows(weights: Floats, i: int, bias: Floats, x: Floats, out: Floats) -> None
         out[k, 2], out[k, 3] = s2 + bias[2], s3 + bias[3]
 
 
-@_parallel
+@parallel
 def multiply(weights: Floats, bias: Floats, x: Floats, out: Floats) -> None:
     """Let out (n, n_out) = x (n, n_in) @ weights.T + bias, with weights (n_out, n_in) of at least four rows."""
     n_out = len(weights)
@@ -73,7 +68,7 @@ def multiply(weights: Floats, bias: Floats, x: Floats, out: Floats) -> None:
             _rows(weights, i, bias[i : i + _TOGETHER], x, out[:, i : i + _TOGETHER])
 
 
-@_parallel
+@parallel
 def multiply_half(weights: npt.NDArray[np.uint16], x: Floats, out: Floats) -> None:
     """Let out = x @ weights.T, where `weights` (n_out, n_in), four rows or more, are the bits of float16 numbers.
 
@@ -94,7 +89,7 @@ def multiply_half(weights: npt.NDArray[np.uint16], x: Floats, out: Floats) -> No
             _rows(four, 0, nothing, x, out[:, i : i + _TOGETHER])
 
 
-@_jit
+@jit
 def attend_one(q: Floats, k: Floats, v: Floats, out: Floats) -> None:
     """Attention of one query (d_head,) of one head to the keys and values (n, d_head), into out (d_head,)."""
     d_head = len(q)
@@ -117,7 +112,7 @@ def attend_one(q: Floats, k: Floats, v: Floats, out: Floats) -> None:
         out[c] /= total
 
 
-@_parallel
+@parallel
 def attend(
     q: Floats, keys: Floats, values: Floats, source: npt.NDArray[np.int64], length: int, out: Floats
 ) -> None:

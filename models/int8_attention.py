@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from models.int8_linear import BLOCK, SMALLEST, jit, linear_int8
-from models.vectorised import exp, largest, largest_magnitude
+from models.int8_linear import BLOCK, SMALLEST, linear_int8, split_rows
+from models.vectorised import exp, jit, largest
 
 __all__ = ["attend_to_audio", "pack_values"]
 
@@ -75,17 +75,9 @@ def attend_to_audio(
     halves = np.empty((2 * _ROWS, d_head), np.float32)
     for first in range(0, len(q), _ROWS):
         n = min(_ROWS, len(q) - first)
-        for r in range(n):
-            most = max(largest_magnitude(q[first + r]), SMALLEST)
-            step = most / np.float32(32767)
-            inverse = np.float32(32767) / most
-            for c in range(d_head):
-                bits = np.int32(q[first + r, c] * inverse + np.float32(32768.5))
-                q8[2 * r, c], q8[2 * r + 1, c] = bits >> 8, bits & 255
-            x_scale[2 * r], x_scale[2 * r + 1] = step * root * np.float32(256), step * root
-            x_zero[2 * r], x_zero[2 * r + 1] = 128, 0
         m = 2 * n
-        linear_int8(k_blocks, k_scale, k_total, k_bias, q8[:m], x_scale, x_zero, scores)
+        q_scale, q_zero = split_rows(q[first : first + n], q8[:m])
+        linear_int8(k_blocks, k_scale, k_total, k_bias, q8[:m], q_scale * root, q_zero, scores)
         for r in range(n):
             high, low = scores[2 * r], scores[2 * r + 1]
             for t in range(n_keys):

@@ -16,7 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from models.vectorised import largest, largest_magnitude, smallest
+from kernels.vectors import Writer
+from models.vectorised import jit, largest, largest_magnitude, parallel, smallest
 
 __all__ = [
     "BLOCK",
@@ -89,23 +90,8 @@ def _multiply_block(n_rows: int) -> Any:
             w, scale, total, bias, x, x_scale, x_zero, out, stride, out_stride, quads = arguments
             i32, i64, f32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
             integers, reals = ir.VectorType(i32, _LANES), ir.VectorType(f32, _LANES)
-            dot = builder.module.declare_intrinsic(
-                f"llvm.x86.avx512.vpdpbusd.{32 * _LANES}",
-                fnty=ir.FunctionType(integers, [integers, integers, integers]),
-            )
-
-            def at(base: Any, *offsets: Any) -> Any:
-                for offset in offsets:
-                    base = builder.add(base, ir.Constant(i64, offset) if isinstance(offset, int) else offset)
-                return base
-
-            def load(typ: Any, address: Any) -> Any:
-                return builder.load(builder.inttoptr(address, typ.as_pointer()), align=1, typ=typ)
-
-            def broadcast(value: Any, vector: Any) -> Any:
-                nothing = ir.Constant(vector, ir.Undefined)
-                one = builder.insert_element(nothing, value, ir.Constant(i32, 0))
-                return builder.shuffle_vector(one, nothing, ir.Constant(integers, None))
+            writer = Writer(builder)
+            at, load, broadcast = writer.pointer, writer.load, writer.splat
 
             before, loop = builder.block, builder.append_basic_block("quads")
             after = builder.append_basic_block("rescale")
@@ -114,13 +100,13 @@ def _multiply_block(n_rows: int) -> Any:
             quad = builder.phi(i64)
             sums = [[builder.phi(integers) for _ in range(_VECTORS)] for _ in range(n_rows)]
             here = at(w, builder.mul(quad, ir.Constant(i64, 4 * BLOCK)))
-            weights = [load(integers, at(here, 4 * _LANES * v)) for v in range(_VECTORS)]
+            weights = [load(integers, here, 4 * _LANES * v) for v in range(_VECTORS)]
             column = at(x, builder.mul(quad, ir.Constant(i64, 4)))
             last = []
             for r in range(n_rows):
                 row = at(column, builder.mul(stride, ir.Constant(i64, r)))
-                four = broadcast(load(i32, row), integers)
-                last.append([builder.call(dot, [sums[r][v], four, weights[v]]) for v in range(_VECTORS)])
+                four = broadcast(integers, load(i32, row))
+                last.append([writer.bytes_dot(sums[r][v], four, weights[v]) for v in range(_VECTORS)])
                 for v in range(_VECTORS):
                     sums[r][v].add_incoming(ir.Constant(integers, None), before)
                     sums[r][v].add_incoming(last[r][v], loop)
@@ -131,16 +117,15 @@ def _multiply_block(n_rows: int) -> Any:
             builder.position_at_end(after)
             for v in range(_VECTORS):
                 place = 4 * _LANES * v
-                scales, totals = load(reals, at(scale, place)), load(integers, at(total, place))
-                biases = load(reals, at(bias, place))
+                scales, totals = load(reals, scale, place), load(integers, total, place)
+                biases = load(reals, bias, place)
                 for r in range(n_rows):
-                    factor = broadcast(load(f32, at(x_scale, 4 * r)), reals)
-                    zero = broadcast(load(i32, at(x_zero, 4 * r)), integers)
+                    factor = broadcast(reals, load(f32, x_scale, 4 * r))
+                    zero = broadcast(integers, load(i32, x_zero, 4 * r))
                     exact = builder.sub(last[r][v], builder.mul(zero, totals))
                     scaled = builder.fmul(builder.sitofp(exact, reals), builder.fmul(factor, scales))
-                    address = at(out, place, builder.mul(out_stride, ir.Constant(i64, r)))
-                    target = builder.inttoptr(address, reals.as_pointer())
-                    builder.store(builder.fadd(scaled, biases), target, align=1)
+                    row = at(out, builder.mul(out_stride, ir.Constant(i64, r)))
+                    writer.store(builder.fadd(scaled, biases), row, place)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 11), codegen
@@ -149,11 +134,6 @@ def _multiply_block(n_rows: int) -> Any:
 
 
 _multiply_1, _multiply_2, _multiply_3, _multiply_4 = (_multiply_block(n_rows) for n_rows in (1, 2, 3, 4))
-
-jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-parallel = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, parallel=True
-)
 
 
 @jit

@@ -13,15 +13,13 @@ from models.int8_attention import attend_to_audio, pack_values
 from models.int8_linear import (
     BLOCK,
     Int8Weight,
-    jit,
     linear_int8,
     linear_int8_parallel,
     pack_rows,
-    parallel,
     quantise_rows,
     split_rows,
 )
-from models.vectorised import exp, largest
+from models.vectorised import exp, jit, largest, parallel
 
 __all__ = ["LayerWeight", "Weights", "decode_rows", "linear_layer", "remember_parallel", "remember_serial"]
 

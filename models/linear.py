@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.compute import ResolvedType
+from models.vectorised import jit, largest_magnitude
 
 __all__ = ["Linear", "prepare"]
 
 _INT8_MAX = 127.0
 _ROWS = 256  # worked on together: what they yield stays in the second-level cache
-
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 
 
 class Linear(Protocol):
@@ -97,25 +95,20 @@ def prepare(layers: Sequence[Any], compute_type: ResolvedType) -> Linear:
     return kind
 
 
-@_jit
+@jit
 def _codes(x, codes, steps):  # type: ignore[no-untyped-def]
     """Each row in INT8, its largest magnitude as 127."""
     width = x.shape[1]
     for i in range(x.shape[0]):
         row, out = x[i], codes[i]
-        # Magnitudes compare as their bits do; integers spare the loop the rules for NaN.
-        bits, most = row.view(np.int32), np.int32(0)
-        for j in range(width):
-            most = max(most, np.int32(bits[j] & np.int32(0x7FFFFFFF)))
-        largest = np.int32(most)
-        top = max(largest.view(np.float32), np.float32(1e-30))
+        top = max(largest_magnitude(row), np.float32(1e-30))
         steps[i] = top / np.float32(_INT8_MAX)
         inverse = np.float32(_INT8_MAX) / top
         for j in range(width):
             out[j] = np.int8(np.int32(np.rint(row[j] * inverse)))
 
 
-@_jit
+@jit
 def _scaled(sums, steps, scale, bias, out):  # type: ignore[no-untyped-def]
     width = sums.shape[1]
     for i in range(sums.shape[0]):

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["exp", "largest", "largest_magnitude", "smallest"]
+__all__ = ["exp", "jit", "largest", "largest_magnitude", "parallel", "smallest"]
 
 _LOG2_E = np.float32(1.4426950408889634)
 # 2^f for 0 <= f < 1, a minimax polynomial: within 2e-9 of it, relative, before rounding.
@@ -20,10 +20,13 @@ _P1, _P2, _P3, _P4, _P5, _P6 = (
 )
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+parallel = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, parallel=True
+)
 
 
-@_jit
+@jit
 def exp(x: np.float32) -> np.float32:
     """e^x of a number that is at most 0, also of -inf; what is under 2^-126 is that."""
     t = max(x * _LOG2_E, np.float32(-126))
@@ -34,19 +37,19 @@ def exp(x: np.float32) -> np.float32:
     return np.float32(power * exponent.view(np.float32))
 
 
-@_jit
+@jit
 def _ordered(x: np.float32) -> np.int32:
     """An integer that is in the order of x; what it is made of, made an integer again, is x's bits."""
     bits = np.float32(x).view(np.int32)
     return np.int32(bits ^ ((bits >> np.int32(31)) & _MAGNITUDE))
 
 
-@_jit
+@jit
 def _number(ordered: np.int32) -> np.float32:
     return np.int32(ordered ^ ((ordered >> np.int32(31)) & _MAGNITUDE)).view(np.float32)
 
 
-@_jit
+@jit
 def largest(row: npt.NDArray[np.float32]) -> np.float32:
     """The largest number of a row, none of them NaN; -inf of an empty one."""
     found = _ordered(np.float32(-np.inf))
@@ -55,7 +58,7 @@ def largest(row: npt.NDArray[np.float32]) -> np.float32:
     return _number(found)
 
 
-@_jit
+@jit
 def smallest(row: npt.NDArray[np.float32]) -> np.float32:
     """The smallest number of a row, none of them NaN; inf of an empty one."""
     found = _ordered(np.float32(np.inf))
@@ -64,7 +67,7 @@ def smallest(row: npt.NDArray[np.float32]) -> np.float32:
     return _number(found)
 
 
-@_jit
+@jit
 def largest_magnitude(row: npt.NDArray[np.float32]) -> np.float32:
     """The largest |x| of a row, none of them NaN; 0 of an empty one."""
     found = np.int32(0)

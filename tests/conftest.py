@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 import torch
 
 from app import Transcriber, load_model
+from app.audio import load_audio
 from datasets.sample import sample
 from datasets.utterance import Utterance
+from models.features import LogMelFeatures
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 
@@ -26,6 +29,19 @@ def tiny_en() -> Transcriber:
 def tiny(tiny_en: Transcriber) -> Any:
     """The `whisper.model.Whisper` of tiny.en."""
     return tiny_en.weights.model
+
+
+@pytest.fixture(scope="session")
+def states(tiny: Any) -> torch.Tensor:
+    """Encoder states of tiny.en for two windows: speech, and white noise."""
+    path = SPEECH / "misc" / "jfk.flac"
+    if not path.exists():
+        pytest.skip(f"no speech at {SPEECH}")
+    audio = load_audio(path)
+    noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32) * 0.1
+    mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
+    with torch.no_grad():
+        return tiny.encoder(torch.stack(mels))
 
 
 @pytest.fixture(scope="module")

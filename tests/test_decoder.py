@@ -1,44 +1,18 @@
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from small_models import small_random_model
 from whisper.decoding import DecodingOptions, DecodingTask, decode
-from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import get_tokenizer
 
-from app.audio import load_audio
 from models.decoder import CachedDecoder, TextCache
 from models.decoding import decode_with_fallback
-from models.features import LogMelFeatures
 from models.options import DecodeOptions
 from models.search import WindowDecoding
 
-SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def small_random_model(n_vocab: int = 51864) -> Any:
-    """A model of float32 weights, which float16 does not hold, unlike the published ones."""
-    torch.manual_seed(0)
-    model = Whisper(ModelDimensions(80, 1500, 128, 2, 1, n_vocab, 448, 128, 2, 2))
-    torch.nn.init.normal_(model.decoder.positional_embedding)
-    return model.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def states(tiny: Any) -> torch.Tensor:
-    """Two windows: speech, and white noise."""
-    path = SPEECH / "misc" / "jfk.flac"
-    if not path.exists():
-        pytest.skip(f"no speech at {SPEECH}")
-    audio = load_audio(path)
-    noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32) * 0.1
-    mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
-    with torch.no_grad():
-        return tiny.encoder(torch.stack(mels))
 
 
 @pytest.fixture(params=["published", "random"])

@@ -1,18 +1,16 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_models import small_random_model
 from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import get_tokenizer
 
-from app.audio import load_audio
 from models.compute import resolve_compute_type
 from models.decoder import CachedDecoder, TextCache
 from models.decoding import decode_with_fallback, decoder_of, detect_languages
-from models.features import LogMelFeatures
 from models.int8_attention import attend_to_audio, pack_values
 from models.int8_decoder import Int8Decoder, layer_weight
 from models.int8_linear import BLOCK, linear_int8, pack_int8, pack_rows, quantise_rows, split_rows
@@ -20,7 +18,6 @@ from models.int8_step import linear_layer
 from models.options import DecodeOptions
 from models.token_rules import GreedyChoice, TokenRules
 
-SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(
@@ -31,26 +28,6 @@ pytestmark = [
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def small_model(n_vocab: int = 51864) -> Any:
-    torch.manual_seed(0)
-    model = Whisper(ModelDimensions(80, 1500, 128, 2, 1, n_vocab, 448, 128, 2, 2))
-    torch.nn.init.normal_(model.decoder.positional_embedding)
-    return model.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def states(tiny: Any) -> torch.Tensor:
-    """Two windows: speech, and white noise."""
-    path = SPEECH / "misc" / "jfk.flac"
-    if not path.exists():
-        pytest.skip(f"no speech at {SPEECH}")
-    audio = load_audio(path)
-    noise = normal(len(audio)) * np.float32(0.1)
-    mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
-    with torch.no_grad():
-        return tiny.encoder(torch.stack(mels))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 9])
@@ -141,7 +118,7 @@ def test_a_layers_weight_in_two_parts_is_as_good_as_float32(threads: int) -> Non
 
 @pytest.mark.parametrize("n_vocab", [51864, 51865])
 def test_logits_are_near_those_in_float32_also_after_reordering(n_vocab: int) -> None:
-    model, states = small_model(n_vocab), torch.randn(2, 1500, 128)
+    model, states = small_random_model(n_vocab), torch.randn(2, 1500, 128)
     exact, decoder = CachedDecoder(model), Int8Decoder(model)
     generator = torch.Generator().manual_seed(1)
     prompt = torch.randint(0, 50000, (2, 9), generator=generator)
@@ -162,7 +139,7 @@ def test_logits_are_near_those_in_float32_also_after_reordering(n_vocab: int) ->
 
 
 def test_a_sequence_depends_neither_on_its_batch_nor_on_threads_nor_on_those_that_ended() -> None:
-    model, states = small_model(), torch.randn(3, 1500, 128)
+    model, states = small_random_model(), torch.randn(3, 1500, 128)
     decoder = Int8Decoder(model)
     memory = decoder.attend_to(states)
     prompt, new = torch.tensor([[5, 6], [7, 8], [9, 10]]), torch.tensor([11, 12, 13])
@@ -192,7 +169,7 @@ def test_a_sequence_depends_neither_on_its_batch_nor_on_threads_nor_on_those_tha
 
 
 def test_a_full_cache_is_refused() -> None:
-    decoder = Int8Decoder(small_model())
+    decoder = Int8Decoder(small_random_model())
     memory = decoder.attend_to(torch.randn(1, 1500, 128))
     cache = TextCache(decoder, 1, 1, capacity=2)
     decoder.prefill(torch.tensor([[1, 2]]), memory, cache, [1])
@@ -207,7 +184,7 @@ def test_heads_that_int8_cannot_take_are_refused() -> None:
 
 
 def test_the_kind_of_decoder_follows_the_compute_type() -> None:
-    model = small_model()
+    model = small_random_model()
     assert isinstance(decoder_of(model), CachedDecoder)
     assert isinstance(decoder_of(model, "int8"), Int8Decoder)
     assert decoder_of(model, "auto") is decoder_of(model, "int8")
@@ -245,7 +222,7 @@ def test_a_prompt_is_read_in_int8(tiny: Any, states: torch.Tensor) -> None:
 
 
 def test_languages_are_detected_in_int8() -> None:
-    model, states = small_model(51865), torch.randn(2, 1500, 128)
+    model, states = small_random_model(51865), torch.randn(2, 1500, 128)
     found, expected = (
         detect_languages(model, decoder_of(model, kind).attend_to(states), kind)
         for kind in ("int8", "float32")

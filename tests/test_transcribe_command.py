@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from audio_files import sweep, write
 from typer.testing import CliRunner, Result
 
@@ -62,7 +63,6 @@ def test_emulator_work_is_never_called_npu_work(spoken: Utterance, tmp_path: Pat
     ("backend", "compute_type", "said"),
     [
         ("cpu", "float32", "tiny.en: cpu attention (FP32)"),
-        ("cpu", "bfloat16", "tiny.en: cpu attention (bfloat16)"),
         ("int8", "auto", "tiny.en: int8 attention on the emulator on the CPU: asked for"),
     ],
 )
@@ -72,6 +72,23 @@ def test_other_backends_say_what_they_are(
     how = ("--backend", backend, "--device", "emulator", "--compute-type", compute_type)
     result = transcribe(spoken.audio, *how)
     assert (result.exit_code, result.stderr.strip()) == (0, said)
+    assert result.stdout.startswith(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("compute_type", "instructions"), [("bfloat16", "avx512_bf16"), ("bfloat16", None), ("int8", None)]
+)
+def test_a_compute_type_is_named_as_it_ran_with_and_without_its_instructions(
+    spoken: Utterance, compute_type: str, instructions: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = torch.cpu.get_capabilities()
+    if instructions is not None and not has.get(instructions):
+        pytest.skip(f"this processor has no {instructions}")
+    left = {key: value for key, value in has.items() if key == instructions or not isinstance(value, bool)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: left)
+    result = transcribe(spoken.audio, "--backend", "cpu", "--compute-type", compute_type)
+    kind = "FP32" if instructions is None else compute_type
+    assert (result.exit_code, result.stderr.strip()) == (0, f"tiny.en: cpu attention ({kind})")
     assert result.stdout.startswith(TEXT)
 
 

@@ -35,7 +35,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"
 
 test-hardware: $(READY)
-	$(BIN)/python -m pytest -m hardware tests/test_hardware.py
+	$(BIN)/python -m pytest -m hardware tests/kernels/npu/test_hardware.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

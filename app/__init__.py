@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.audio import AudioError
-    from app.pipeline import Run, SegmentStream, Transcriber, Transcript, load_model
+    from app.api import Run, SegmentStream, Transcriber, Transcript, load_model
+    from app.audio.reading import AudioError
     from kernels.device import DeviceError, DeviceLost
-    from models.options import DecodeOptions, OptionsError
-    from models.results import Segment, Word
-    from models.weights import WeightsError
+    from models.decoding.options import DecodeOptions, OptionsError
+    from models.decoding.results import Segment, Word
+    from models.weights.loading import WeightsError
 
 __all__ = [
     "AudioError",
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AudioError": "app.audio",
-    "DecodeOptions": "models.options",
+    "AudioError": "app.audio.reading",
+    "DecodeOptions": "models.decoding.options",
     "DeviceError": "kernels.device",
     "DeviceLost": "kernels.device",
-    "OptionsError": "models.options",
-    "Segment": "models.results",
-    "WeightsError": "models.weights",
-    "Word": "models.results",
+    "OptionsError": "models.decoding.options",
+    "Segment": "models.decoding.results",
+    "WeightsError": "models.weights.loading",
+    "Word": "models.decoding.results",
 }
 
 
@@ -54,4 +54,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'app' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "app.pipeline")), name)
+    return getattr(import_module(_HOMES.get(name, "app.api")), name)

@@ -19,6 +19,7 @@ VALUE_WIDTHS = (64, 128)
 """Columns of the values: a head's 64 channels, or those and 64 more that refine them (see `quantise`)."""
 
 TILE_SIZES = (64, 128, 256)
+DEFAULT_TILE_SIZE = TILE_SIZES[0]
 """Keys per tile: each (row, key tile) pair has its own power-of-two exponent."""
 
 MAX_KEYS = 4096

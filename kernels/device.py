@@ -1,16 +1,13 @@
-"""Where the contract's integers are worked on: the NPU, or the emulator on the CPU."""
+"""What runs the contract's integers: the interface that the NPU and the emulator share, and its errors."""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.workers import Workers
 
 DeviceName = Literal["auto", "npu", "emulator"]
 DEVICE_NAMES: tuple[DeviceName, ...] = ("auto", "npu", "emulator")
@@ -34,99 +31,8 @@ class Device(Protocol):
         operands: c.Operands,
         *,
         scores: c.ScoreType = "int32",
-        tile_size: int = 64,
+        tile_size: int = c.DEFAULT_TILE_SIZE,
         output_bits: int = 16,
     ) -> npt.NDArray[np.int16]:
         """Attention of every head: int16, shape (n, rows, 64 or 128)."""
         ...
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A device, and in a few words why it is this one."""
-
-    device: Device
-    reason: str
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """What keeps the NPU from being used on this machine.
-
-    Attributes:
-        found: in a few words.
-        remedy: what to do; None where nothing helps.
-    """
-
-    found: str
-    remedy: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.found}: {self.remedy}" if self.remedy else self.found
-
-
-def npu_obstacle() -> Obstacle | None:
-    """The first thing that is in the NPU's way, of those that `tilescribe doctor` lists; None where nothing is."""
-    from kernels.npu.diagnosis import diagnose, first_obstacle
-
-    finding = first_obstacle(diagnose())
-    return None if finding is None else Obstacle(finding.found, finding.remedy)
-
-
-def open_device(
-    name: DeviceName = "auto",
-    workers: Workers | None = None,
-    *,
-    scores: c.ScoreType = "int32",
-    tile_size: int = 64,
-) -> Opened:
-    """Open a device, and compare what it computes with the reference.
-
-    Args:
-        name: `auto` takes the NPU where it works, else the emulator; `npu` never falls back.
-        workers: threads for the emulator.
-        scores: of the program that the NPU has to have: `int32` or `int8`.
-        tile_size: keys per tile of that program.
-
-    Raises:
-        DeviceError: the NPU was asked for and cannot be used, or the device computes other bits than the contract's.
-    """
-    reason = "asked for"
-    if name != "emulator":
-        obstacle = npu_obstacle()
-        if obstacle is None:
-            from kernels.npu.xrt import open_npu
-
-            try:
-                return Opened(
-                    open_npu(scores, tile_size),
-                    "asked for" if name == "npu" else "it agrees with the reference",
-                )
-            except DeviceError as error:
-                obstacle = Obstacle(str(error))
-        if name == "npu":
-            raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
-        reason = obstacle.found
-    from kernels.emulator import Emulator
-
-    emulator = Emulator(workers)
-    _check(emulator)
-    return Opened(emulator, reason)
-
-
-def _check(emulator: Device) -> None:
-    # Compiled code is kept on disk, and may be another version's.
-    from kernels.self_check import compare, random_operands
-
-    kinds: tuple[c.ScoreType, ...] = ("int32", "int8")
-    for scores in kinds:
-        compare(
-            functools.partial(emulator.run, scores=scores),
-            random_operands(2, 72),
-            (0, 1),
-            scores=scores,
-            tile_size=64,
-            name=emulator.name,
-            remedy="if this is not a defect of it, numba's cache is stale: remove __pycache__ beside "
-            "kernels/emulator.py",
-        )

@@ -13,7 +13,11 @@ from kernels import contract as c
 
 
 def attention(
-    operands: c.Operands, *, scores: c.ScoreType = "int32", tile_size: int = 64, output_bits: int = 16
+    operands: c.Operands,
+    *,
+    scores: c.ScoreType = "int32",
+    tile_size: int = c.DEFAULT_TILE_SIZE,
+    output_bits: int = 16,
 ) -> npt.NDArray[np.int16]:
     """Attention of every head, by the contract.
 

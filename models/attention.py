@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import bfloat16_attention, seed
-from kernels.contract import HEAD_DIM, ScoreType
-from kernels.device import Device, DeviceError, DeviceName, open_device
+from kernels import legacy
+from kernels.backends import Backend, backend
+from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM
+from kernels.device import Device, DeviceError, DeviceName
+from kernels.opening import Opened, open_device
 from kernels.quantise import quantise
 from kernels.workers import Workers
-
-BackendName = Literal["cpu", "int32", "int8", "seed-int32", "seed-int8"]
-BACKEND_NAMES: tuple[BackendName, ...] = ("cpu", "int32", "int8", "seed-int32", "seed-int8")
-
-SEED_SCORES: dict[BackendName, ScoreType] = {"seed-int32": "int32", "seed-int8": "int8"}
-"""The kernels of `kernels.seed`, by what holds their scores."""
-
+from models import bfloat16_attention
 
 FINE_VALUE_LAYERS = frozenset({0})
 """Layers whose values are held in two INT8 columns each: errors of the first layer grow through all the others."""
@@ -34,7 +30,7 @@ class Attention(Protocol):
         reason: why it is that device.
     """
 
-    name: BackendName
+    name: str
     device: str
     reason: str
 
@@ -59,7 +55,7 @@ class CpuAttention:
     Of bfloat16 its products are of bfloat16, and softmax and sums in float32.
     """
 
-    name: BackendName = "cpu"
+    name: str = "cpu"
     device = "cpu"
     reason = "in floating point on the CPU"
 
@@ -84,14 +80,20 @@ class TileAttention:
     """Attention in integers, tile by tile: quantise, run on the device, requantise."""
 
     def __init__(
-        self, scores: ScoreType, device: Device, reason: str, workers: Workers, tile_size: int = 64
+        self,
+        backend: Backend,
+        device: Device,
+        reason: str,
+        workers: Workers,
+        tile_size: int = DEFAULT_TILE_SIZE,
     ) -> None:
-        """Make the `scores` kernel's attention on an open device."""
-        self.name: BackendName = scores
+        """Make the attention of a `tile` backend on an open device."""
+        assert backend.scores is not None
+        self.name = backend.name
         self.device = device.name
         self.reason = reason
         self.tile_size = tile_size
-        self._scores = scores
+        self._scores = backend.scores
         self._device = device
         self._workers = workers
 
@@ -111,20 +113,21 @@ def _numbers(x: Tensor) -> Any:
     return x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
-class SeedAttention:
-    """Attention by a kernel of `kernels.seed`: one INT8 step per head and window, tiles merged as softmax would."""
+class LegacyAttention:
+    """Attention by a kernel of `kernels.legacy`: one INT8 step per head and window, tiles merged as softmax would."""
 
     device = "emulator"
-    reason = "the seed kernels exist only as emulation"
+    reason = "the legacy kernels exist only as emulation"
 
-    def __init__(self, name: BackendName, workers: Workers) -> None:
-        """Make `seed-int32` or `seed-int8`."""
-        self.name: BackendName = name
-        self._kernel = seed.SeedKernel(SEED_SCORES[name], workers)
+    def __init__(self, backend: Backend, workers: Workers) -> None:
+        """Make the attention of a `legacy` backend."""
+        assert backend.scores is not None
+        self.name = backend.name
+        self._kernel = legacy.LegacyKernel(backend.scores, workers)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
-        heads = seed.quantise(*(x.float().transpose(1, 2).numpy() for x in (q, k, v)))
+        heads = legacy.quantise(*(x.float().transpose(1, 2).numpy() for x in (q, k, v)))
         output = self._kernel.run(heads.q, heads.k, heads.v)
         result = torch.from_numpy(output * heads.value_step[:, None, None])
         windows, tokens, n, _ = q.shape
@@ -132,26 +135,33 @@ class SeedAttention:
 
 
 def open_attention(
-    backend: BackendName, device: DeviceName = "auto", *, threads: int | None = None, tile_size: int = 64
+    name: str,
+    device: DeviceName = "auto",
+    *,
+    threads: int | None = None,
+    tile_size: int = DEFAULT_TILE_SIZE,
+    opened: Opened | None = None,
 ) -> Attention:
     """Open a backend.
 
     Args:
-        backend: `cpu`, `int32`, `int8`, `seed-int32` or `seed-int8`.
-        device: where the integer kernels run; `cpu` has none, and the seed kernels have the emulator alone.
+        name: of the backend; see `kernels.backends`.
+        device: where the integer kernels run; those that have no program for the NPU run on the emulator alone.
         threads: worker threads of the emulator, and of bfloat16's attention; as many as there are
             processors unless given.
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.
+        opened: a device that is open already, which the integer kernels run on instead of opening one.
 
     Raises:
+        kernels.backends.UnknownBackendError: there is no such backend.
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
     """
-    workers = Workers(threads)
-    if backend == "cpu":
+    chosen, workers = backend(name), Workers(threads)
+    if chosen.kernel == "float":
         return CpuAttention(workers)
-    if backend == "seed-int32" or backend == "seed-int8":
+    if chosen.kernel == "legacy":
         if device == "npu":
-            raise DeviceError(f"{SeedAttention.reason}: use --device emulator with {backend}")
-        return SeedAttention(backend, workers)
-    opened = open_device(device, workers, scores=backend, tile_size=tile_size)
-    return TileAttention(backend, opened.device, opened.reason, workers, tile_size)
+            raise DeviceError(f"{LegacyAttention.reason}: use --device emulator with {name}")
+        return LegacyAttention(chosen, workers)
+    opened = opened or open_device(device, workers, scores=chosen.scores or "int32", tile_size=tile_size)
+    return TileAttention(chosen, opened.device, opened.reason, workers, tile_size)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from kernels import seed
+from kernels import backends, legacy
 from kernels.quantise import quantise
 from kernels.validation.accuracy import (
     INT8_STEP,
@@ -25,7 +25,7 @@ from kernels.validation.accuracy import (
     natural_scores,
     score_range,
 )
-from models.attention import FINE_VALUE_LAYERS, SEED_SCORES, Attention, BackendName, CpuAttention
+from models.attention import FINE_VALUE_LAYERS, Attention, CpuAttention
 from models.encoder import Encoder
 
 Progress = Callable[[int, int], None]
@@ -58,7 +58,7 @@ class LayerResult:
         heads: each on its own.
     """
 
-    kernel: BackendName
+    kernel: str
     layer: int
     accuracy: Accuracy
     heads: tuple[HeadResult, ...]
@@ -93,7 +93,7 @@ class MeasuredAttention(CpuAttention):
     """
 
     def __init__(
-        self, others: Sequence[Attention], on_head: Callable[[BackendName, int, int], None] | None = None
+        self, others: Sequence[Attention], on_head: Callable[[str, int, int], None] | None = None
     ) -> None:
         """Measure `others`; `on_head` is told the backend, layer and head that are done."""
         self.results: list[LayerResult] = []
@@ -148,20 +148,19 @@ def measure_layers(
     return tuple(attention.results)
 
 
-def _score_ranges(
-    backend: BackendName, q: Array, k: Array, v: Array, layer: int
-) -> Callable[[int], ScoreRange]:
+def _score_ranges(backend: str, q: Array, k: Array, v: Array, layer: int) -> Callable[[int], ScoreRange]:
     """What finds a head's score range, one head at a time; q, k and v are (heads, tokens, 64)."""
-    if backend == "int32" or backend == "int8":
-        operands = quantise(q, k, v, backend, fine_values=layer in FINE_VALUE_LAYERS).operands
-        step = INT8_STEP if backend == "int8" else None
-        return lambda head: score_range(natural_scores(operands, head, backend), step)
-    heads = seed.quantise(q, k, v)
-    clips = SEED_SCORES[backend] == "int8"
+    chosen = backends.backend(backend)
+    scores = chosen.scores
+    if chosen.kernel == "tile" and scores is not None:
+        operands = quantise(q, k, v, scores, fine_values=layer in FINE_VALUE_LAYERS).operands
+        step = INT8_STEP if scores == "int8" else None
+        return lambda head: score_range(natural_scores(operands, head, scores), step)
+    heads = legacy.quantise(q, k, v)
 
-    def seed_scores(head: int) -> ScoreRange:
-        unit = float(heads.score_step[head]) * 2**seed.SHIFT / 8
-        natural: Float = seed.raw_scores(heads.q[head], heads.k[head]) * unit
-        return score_range(natural, unit if clips else None)
+    def legacy_scores(head: int) -> ScoreRange:
+        unit = float(heads.score_step[head]) * 2**legacy.SHIFT / 8
+        natural: Float = legacy.raw_scores(heads.q[head], heads.k[head]) * unit
+        return score_range(natural, unit if scores == "int8" else None)
 
-    return seed_scores
+    return legacy_scores

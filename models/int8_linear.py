@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.vectors import Writer
+from kernels.emulator.vectors import Writer
 from models.vectorised import jit, largest, largest_magnitude, parallel, smallest
 
 __all__ = [

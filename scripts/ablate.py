@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from app.audio import open_audio
+from app.audio.reading import open_audio
 from datasets.librispeech import utterances
 from kernels.quantise import hadamard
 from models.attention import CpuAttention, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
-from models.weights import load
+from models.weights.loading import load
 
 PADDED = 1536
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from whisper.normalizers import EnglishTextNormalizer
 
 from app import DecodeOptions, load_model
-from app.audio import load_audio
+from app.audio.reading import load_audio
 from datasets.librispeech import utterances
 
 PLAIN = "openai-whisper"

@@ -18,7 +18,7 @@ import numpy as np
 from whisper.normalizers import EnglishTextNormalizer
 
 from app import DecodeOptions, load_model
-from app.audio import load_audio
+from app.audio.reading import load_audio
 from datasets.librispeech import utterances
 from datasets.utterance import Utterance
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 
 from kernels.contract import TILE_SIZES
-from kernels.npu import memory_map
-from kernels.npu.plan import Plan
+from kernels.npu.program import memory_map
+from kernels.npu.program.plan import Plan
 
 
 def main() -> int:

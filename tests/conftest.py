@@ -9,14 +9,13 @@ import numba
 import numpy as np
 import pytest
 import torch
+from places import SPEECH
 
 from app import Transcriber, load_model
-from app.audio import load_audio
+from app.audio.reading import load_audio
 from datasets.sample import sample
 from datasets.utterance import Utterance
 from models.features import LogMelFeatures
-
-SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 
 
 @pytest.fixture(scope="session")

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 import whisper
+from places import SCRIPTS
 from whisper.tokenizer import get_encoding
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import bench  # noqa: E402
-from peers import conversion, fresh, material, ratios  # noqa: E402
-from peers.fresh import FRESH  # noqa: E402
-from peers.warm import WARM  # noqa: E402
-from peers.worker import Worker, WorkerFailed  # noqa: E402
+import bench
+from peers import conversion, fresh, material, ratios
+from peers.fresh import FRESH
+from peers.warm import WARM
+from peers.worker import Worker, WorkerFailed
 
 
 def ratio(**changes: Any) -> ratios.Ratio:
@@ -174,7 +174,7 @@ def test_faster_whisper_gets_whispers_tokens(name: str, tmp_path: Path) -> None:
 def test_only_models_from_wheels_can_be_given_to_faster_whisper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models import weights
+    from models.weights import loading as weights
 
     monkeypatch.setattr(weights, "fetch", lambda name: tmp_path / "small.pt")
     with pytest.raises(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from typer.testing import CliRunner
 
 from app.cli import _evaluate
@@ -15,7 +16,6 @@ from app.cli import _transcribe as command
 from app.cli import app as tilescribe
 from datasets.utterance import Utterance
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))?)+", re.MULTILINE)
 BLOCKS = INDENTED.findall(README)

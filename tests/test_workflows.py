@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-from kernels.npu.toolchain import MLIR_AIE_VERSION
+from kernels.npu.build.toolchain import MLIR_AIE_VERSION
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 

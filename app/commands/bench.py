@@ -11,11 +11,11 @@ import typer
 
 from app.commands.options import DeviceChoice
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.files import write_whole
+from app.output.files import write_whole
 
 if TYPE_CHECKING:
-    from app.benching.results import Backend, BenchResult, Options
-    from app.benching.windows import Windows
+    from app.evaluation.bench.results import Backend, BenchResult, Options
+    from app.evaluation.bench.windows import Windows
     from kernels.npu.cost import Stack
 
 
@@ -103,7 +103,7 @@ def _options(
     if not chosen or not batches:
         stop("--backends and --batch need at least one value each", USAGE)
 
-    from app.benching.results import Options
+    from app.evaluation.bench.results import Options
 
     return Options(
         model=model,
@@ -124,8 +124,8 @@ def _unique(text: str) -> list[str]:
 
 def _model(options: Options) -> tuple[Stack, Windows | None, list[str]]:
     """The model's encoder, its windows where there are weights, and what is left out."""
-    from app.benching import encoders
-    from models import weights
+    from app.evaluation.bench import encoders
+    from models.weights import loading as weights
 
     stack = encoders.of_name(options.model)
     if options.model_only and stack is not None:
@@ -149,7 +149,7 @@ def _model(options: Options) -> tuple[Stack, Windows | None, list[str]]:
         return stack, None, [f"encoder windows: {error}"]
     if options.model_only:
         return stack, None, []
-    from app.benching.windows import Windows
+    from app.evaluation.bench.windows import Windows
 
     return stack, Windows(loaded.model), []
 
@@ -157,7 +157,7 @@ def _model(options: Options) -> tuple[Stack, Windows | None, list[str]]:
 def _run(options: Options, stack: Stack, windows: Windows | None) -> BenchResult:
     from tqdm import tqdm
 
-    from app.benching.benchmarks import run
+    from app.evaluation.bench.benchmarks import run
     from kernels.device import DeviceError
 
     bar = tqdm(unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
@@ -175,7 +175,7 @@ def _run(options: Options, stack: Stack, windows: Windows | None) -> BenchResult
 
 
 def _print(result: BenchResult, json_file: str | None) -> None:
-    from app.benching import report
+    from app.evaluation.bench import report
 
     if json_file is not None:
         document = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"

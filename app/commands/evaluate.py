@@ -11,7 +11,7 @@ from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temp
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 
 if TYPE_CHECKING:
-    from app.evaluating.job import EvaluationJob
+    from app.evaluation.run.job import EvaluationJob
 
 
 # What judging takes, whether the records are new or old.
@@ -43,7 +43,7 @@ def evaluate(
     backends: Annotated[
         str,
         typer.Option(
-            help="Of cpu, int32, int8, seed-int32, seed-int8; cpu is what the others are held against."
+            help="Of cpu, int32, int8, legacy-int32, legacy-int8; cpu is what the others are held against."
         ),
     ] = "cpu,int32,int8",
     model: Annotated[str, typer.Option(help="A name from `tilescribe models list`, or a path.")] = "base",
@@ -97,11 +97,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
-    from app.evaluating import job as jobs
-    from app.evidence import EvidenceError, read_limits
+    from app.evaluation.evidence import EvidenceError, read_limits
+    from app.evaluation.run import job as jobs
     from datasets.dataset import open_dataset
     from datasets.utterance import DatasetError, UnknownDatasetError
-    from models.options import DecodeOptions
+    from models.decoding.options import DecodeOptions
 
     try:
         chosen = jobs.backend_names(backends)
@@ -157,8 +157,8 @@ def report(
     candidate: Annotated[str | None, typer.Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""
-    from app.evaluating import reporting
-    from app.evidence import EvidenceError, gate_exit_code, read_limits
+    from app.evaluation.evidence import EvidenceError, gate_exit_code, read_limits
+    from app.evaluation.run import reporting
 
     try:
         if bench is not None:
@@ -177,10 +177,10 @@ def report(
 
 
 def _run(job: EvaluationJob, gate: bool) -> int:
-    from app.evaluating.running import WorkerLostError
-    from app.evidence import EvidenceError, gate_exit_code
+    from app.evaluation.evidence import EvidenceError, gate_exit_code
+    from app.evaluation.run.running import WorkerLostError
     from kernels.device import DeviceError
-    from models.weights import UnknownModelError, WeightsError
+    from models.weights.loading import UnknownModelError, WeightsError
 
     try:
         say(job.dataset.description)

@@ -7,7 +7,7 @@ import typer
 from app.console import LACKING, USAGE, say
 
 if TYPE_CHECKING:
-    from models.weights import VerifyResult, WeightsError
+    from models.weights.loading import VerifyResult, WeightsError
 
 models_app = typer.Typer(help="List, fetch and verify Whisper's weights.", no_args_is_help=True)
 
@@ -15,7 +15,7 @@ models_app = typer.Typer(help="List, fetch and verify Whisper's weights.", no_ar
 @models_app.command("list")
 def list_models() -> None:
     """Show every model: name, size, where it comes from, and where it is on this machine (unchecked)."""
-    from models import weights
+    from models.weights import loading as weights
 
     rows = [("NAME", "PARAMETERS", "SOURCE", "ON THIS MACHINE")]
     for name in weights.model_names():
@@ -29,7 +29,7 @@ def fetch_models(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as `list` names them.")],
 ) -> None:
     """Get models that are not on this machine yet, and replace damaged ones."""
-    from models import weights
+    from models.weights import loading as weights
 
     _require_known(names)
     failed = False
@@ -51,7 +51,7 @@ def verify_models(
     ] = None,
 ) -> None:
     """Compare the files of models on this machine with their SHA-256."""
-    from models import weights
+    from models.weights import loading as weights
 
     _require_known(names or [])
     chosen = names or [name for name in weights.model_names() if weights.cached_path(name)]
@@ -77,7 +77,7 @@ def verify_models(
 
 def _require_known(names: list[str]) -> None:
     """Check every name before anything is done with the first."""
-    from models import weights
+    from models.weights import loading as weights
 
     for name in names:
         try:

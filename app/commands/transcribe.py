@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.audio.inputs import InputError, recordings
 from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temperatures, wants_bar
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.inputs import InputError, recordings
-from app.job import Job
+from app.output.writers import Layout, formats, output_path
 from app.startup import load_numba
-from app.writers import Layout, formats, output_path
+from app.transcribing import Job
 
 if TYPE_CHECKING:
-    from app.pipeline import Transcriber
-    from models.options import DecodeOptions
+    from app.api import Transcriber
+    from models.decoding.options import DecodeOptions
 
 
 class Backend(StrEnum):
@@ -26,8 +26,8 @@ class Backend(StrEnum):
     INT32 = "int32"
     INT8 = "int8"
     CPU = "cpu"
-    SEED_INT32 = "seed-int32"
-    SEED_INT8 = "seed-int8"
+    LEGACY_INT32 = "legacy-int32"
+    LEGACY_INT8 = "legacy-int8"
 
 
 class TaskChoice(StrEnum):
@@ -150,7 +150,7 @@ def transcribe(
         if output_dir == "-" and len(choice) > 1:
             raise ValueError("standard output takes one format: -f txt, srt, vtt, tsv or json")
         inputs, problems = recordings(audio)
-        from models.options import DecodeOptions
+        from models.decoding.options import DecodeOptions
 
         options = DecodeOptions(
             task=str(task),
@@ -215,10 +215,10 @@ def _load(
     options: DecodeOptions,
 ) -> Transcriber:
     load_numba()
-    from app.pipeline import load_model
+    from app.api import load_model
     from kernels.device import DeviceError
-    from models.options import OptionsError
-    from models.weights import UnknownModelError, WeightsError
+    from models.decoding.options import OptionsError
+    from models.weights.loading import UnknownModelError, WeightsError
 
     try:
         transcriber = load_model(

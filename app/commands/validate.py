@@ -12,18 +12,19 @@ import typer
 
 from app.commands.options import DeviceChoice, TileSize
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.files import write_whole
+from app.output.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
 
-    from app.validating.report import Captured, Report
-    from kernels.device import Device, Opened
+    from app.evaluation.validate.report import Captured, Report
+    from kernels.device import Device
+    from kernels.opening import Opened
     from kernels.validation import Validation
     from kernels.workers import Workers
-    from models.weights import LoadedWeights
+    from models.weights.loading import LoadedWeights
 
     Progress = Callable[[int, int], None]
 
@@ -91,9 +92,10 @@ def _report(
     shown: bool,
 ) -> Report:
     """Everything that may be missing is looked for before the long work begins."""
-    from app.validating.report import Report
+    from app.evaluation.validate.report import Report
     from kernels.contract import ContractError
-    from kernels.device import DeviceError, open_device
+    from kernels.device import DeviceError
+    from kernels.opening import open_device
     from kernels.workers import Workers
 
     workers = Workers(threads)
@@ -128,7 +130,7 @@ def _validate(opened: Opened, tiles: int, sizes: tuple[int, ...], seed: int, sho
 
 def _host() -> tuple[Device | None, str]:
     from kernels.device import DeviceError
-    from kernels.npu.host_kernel import HostKernel
+    from kernels.npu.build.host_kernel import HostKernel
 
     try:
         return HostKernel(), ""
@@ -142,10 +144,10 @@ def _listen(
     """The weights, and the first window of what their encoder is to hear."""
     import torch
 
-    from app.audio import AudioError, open_audio
+    from app.audio.reading import AudioError, open_audio
     from datasets.sample import sample
     from models.features import LogMelFeatures
-    from models.weights import UnknownModelError, WeightsError, load
+    from models.weights.loading import UnknownModelError, WeightsError, load
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -173,15 +175,14 @@ def _capture(
     tile_size: int,
     shown: bool,
 ) -> Captured:
-    from app.validating.report import Captured
-    from models.attention import Attention, SeedAttention, TileAttention
+    from app.evaluation.validate.report import Captured
+    from kernels.backends import INTEGER_BACKENDS
+    from models.attention import open_attention
     from models.capture import measure_layers
 
-    others: list[Attention] = [
-        TileAttention("int32", opened.device, opened.reason, workers, tile_size),
-        TileAttention("int8", opened.device, opened.reason, workers, tile_size),
-        SeedAttention("seed-int32", workers),
-        SeedAttention("seed-int8", workers),
+    others = [
+        open_attention(name, threads=workers.threads, tile_size=tile_size, opened=opened)
+        for name in INTEGER_BACKENDS
     ]
     with _bar(f"heads of {weights.name}", "head", shown) as on_progress:
         layers = measure_layers(weights.model, window, others, on_progress)
@@ -202,8 +203,8 @@ def _bar(name: str, unit: str, shown: bool) -> Iterator[Progress]:
 
 
 def _write(report: Report, json_file: str | None, picture: str | None) -> None:
-    from app.validating import text
-    from app.validating.picture import render
+    from app.evaluation.validate import text
+    from app.evaluation.validate.picture import render
 
     sys.stdout.write(report.to_json() if json_file == "-" else text.render(report))
     sys.stdout.flush()

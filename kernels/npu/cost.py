@@ -36,7 +36,7 @@ from kernels.npu.cost_assumptions import (
     Assumption,
     VectorCount,
 )
-from kernels.npu.plan import (
+from kernels.npu.program.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     ROWS_PER_CORE,

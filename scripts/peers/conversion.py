@@ -17,7 +17,7 @@ def write_ctranslate2_folder(name: str, folder: Path) -> Path:
     model.bin is tilescribe's own file; config.json, the vocabulary and tokenizer.json come from openai-whisper's
     tokenizer. Only models that tilescribe keeps as model.bin (tiny.en, base) can be had this way.
     """
-    from models import weights
+    from models.weights import loading as weights
 
     source = weights.fetch(name)
     if source.name != "model.bin":
@@ -43,7 +43,7 @@ def write_checkpoint(name: str, path: Path) -> Path:
     """Write a model as openai-whisper's own checkpoint (float16, as OpenAI's are), and return the path."""
     import torch
 
-    from models import weights
+    from models.weights import loading as weights
 
     model = weights.load(name).model
     state = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from app.audio import load_audio
+from app.audio.reading import load_audio
 from datasets.librispeech import read
 from datasets.sample import sample
 from datasets.utterance import Utterance

@@ -53,7 +53,7 @@ class Tilescribe:
 
     def pieces(self, path: Path) -> list[Piece]:
         """Where `long` cuts."""
-        from app.audio import open_audio
+        from app.audio.reading import open_audio
         from models.features import LogMelFeatures, quiet_pieces
 
         with open_audio(path) as source, LogMelFeatures(source.blocks(), 80) as features:
@@ -62,8 +62,8 @@ class Tilescribe:
 
     def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
         """See `Side`: what `evaluate` does with each batch, from the files to the records."""
-        from app.evaluating.batches import Batch
-        from app.evaluating.worker import BatchWorker, Setup
+        from app.evaluation.run.batches import Batch
+        from app.evaluation.run.worker import BatchWorker, Setup
         from datasets.utterance import Utterance
 
         model, threads, backend, compute_type = self._setup
@@ -82,7 +82,7 @@ class Tilescribe:
 
     def take_window(self, path: Path) -> None:
         """Keep the first window of a recording, as the encoder takes it."""
-        from app.audio import open_audio
+        from app.audio.reading import open_audio
         from models.features import LogMelFeatures
 
         with open_audio(path) as source, LogMelFeatures(source.blocks(), 80) as features:
@@ -147,7 +147,7 @@ class OpenAIWhisper:
     def __init__(self, model: str, threads: int) -> None:
         import torch
 
-        from models import weights
+        from models.weights import loading as weights
 
         torch.set_num_threads(threads)
         self._model = weights.load(model).model
@@ -167,7 +167,7 @@ class OpenAIWhisper:
 
     def prepare(self, paths: Sequence[Path]) -> None:
         """Read recordings before they are timed."""
-        from app.audio import load_audio
+        from app.audio.reading import load_audio
 
         for path in paths:
             self._samples.setdefault(path, load_audio(path))

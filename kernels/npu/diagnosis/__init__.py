@@ -19,7 +19,7 @@ KernelCheck = Callable[[], Finding]
 
 
 def built_kernel() -> Finding:
-    """The finding about the kernel built for the NPU, from `kernels.npu.builds` where this version has it."""
+    """The finding about the kernel built for the NPU, from `kernels.npu.build.builds` where this version has it."""
     try:
         from kernels.npu import builds  # type: ignore[attr-defined,unused-ignore]  # imports `Finding` from here
     except ImportError:

@@ -1,0 +1,299 @@
+"""The Python API: load a model with a backend, transcribe a recording, take its segments as they come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from app.audio.reading import AudioSource, array_blocks, open_audio
+from app.configuration import Configuration
+from kernels.backends import DEFAULT
+from kernels.contract import DEFAULT_TILE_SIZE
+from models.attention import Attention, open_attention
+from models.compute import ComputeType, ResolvedType, compute_reason, resolve_compute_type
+from models.decoding.longform import transcribe_batched, transcribe_windows
+from models.decoding.options import DecodeOptions
+from models.decoding.results import Segment
+from models.encoder import Encoder
+from models.features import LogMelFeatures
+from models.weights.loading import LoadedWeights, load
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from kernels.device import DeviceName
+
+__all__ = ["Audio", "Run", "SegmentStream", "Transcriber", "Transcript", "load_model"]
+
+SCHEMA_VERSION = 1
+
+Audio: TypeAlias = "str | os.PathLike[str] | BinaryIO | npt.NDArray[Any] | AudioSource"
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What made a transcript: recorded with each one.
+
+    Attributes:
+        model: the model's name, or the path that it was loaded from.
+        model_sha256: of the weights' file.
+        backend: `cpu`, `int32`, `int8`, `legacy-int32` or `legacy-int8`.
+        device: what computed the encoder's attention: `cpu`, `emulator` or `npu`.
+        device_reason: why it was that device.
+        tile_size: keys per tile; None for `cpu` and the legacy kernels.
+        compute_type: of what is not integer attention: `float32`, `bfloat16` or `int8`.
+        compute_reason: why it is that one.
+        options: the decoding options.
+        batch_size: windows decoded at once.
+        version: of Tilescribe.
+    """
+
+    model: str
+    model_sha256: str
+    backend: str
+    device: str
+    device_reason: str
+    tile_size: int | None
+    compute_type: ResolvedType
+    compute_reason: str
+    options: DecodeOptions
+    batch_size: int
+    version: str = field(default_factory=lambda: version("tilescribe"))
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of a recording.
+
+    Attributes:
+        text: all segments' text, joined.
+        segments: in the order of the recording.
+        language: its code.
+        language_probability: where it was detected, else None.
+        duration: seconds of audio.
+        run: what made it.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str
+    language_probability: float | None
+    duration: float
+    run: Run
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that is written: openai-whisper's fields, and the run under `tilescribe`."""
+        return {
+            "text": self.text,
+            "segments": [segment.to_dict() for segment in self.segments],
+            "language": self.language,
+            "tilescribe": {
+                "schema_version": SCHEMA_VERSION,
+                "duration": self.duration,
+                "language_probability": self.language_probability,
+                **asdict(self.run),
+            },
+        }
+
+
+class SegmentStream(Iterator[Segment]):
+    """Segments of one recording as they are decoded; `transcript()` takes the rest and gives the whole.
+
+    Attributes:
+        duration: seconds of audio.
+        language: its code; None until the first segment where it has to be detected.
+        language_probability: where it was detected.
+    """
+
+    def __init__(self, features: LogMelFeatures, run: Run, language: str | None) -> None:
+        self.duration = features.duration
+        self.language = language
+        self.language_probability: float | None = None
+        self._run = run
+        self._features = features
+        self._source: Iterator[Segment] = iter(())
+        self._segments: list[Segment] = []
+
+    def __next__(self) -> Segment:
+        try:
+            segment = next(self._source)
+        except BaseException:
+            self._features.close()
+            raise
+        self._segments.append(segment)
+        return segment
+
+    def transcript(self) -> Transcript:
+        """Decode what is left, and return everything."""
+        for _ in self:
+            pass
+        return Transcript(
+            text="".join(segment.text for segment in self._segments).strip(),
+            segments=tuple(self._segments),
+            language=self.language or "en",
+            language_probability=self.language_probability,
+            duration=self.duration,
+            run=self._run,
+        )
+
+    def _found(self, language: str, probability: float) -> None:
+        self.language, self.language_probability = language, probability
+
+
+class Transcriber:
+    """A model with a backend.
+
+    Attributes:
+        weights: the Whisper model and where it came from.
+        configuration: what was asked for.
+        attention: the backend of the encoder's self-attention.
+        compute_type: of encoder and decoder, attention in integers apart; what `auto` or a type that this processor
+            has no instructions for came to.
+        compute_reason: why it is that one.
+        encoder: the model's encoder with that attention.
+    """
+
+    def __init__(
+        self, weights: LoadedWeights, configuration: Configuration, attention: Attention | None = None
+    ) -> None:
+        """Put an encoder with the configured attention before the model's decoder; several can share weights.
+
+        Args:
+            weights: of `configuration.model`.
+            configuration: what to compute with.
+            attention: the configured one, where it is open already.
+
+        Raises:
+            kernels.device.DeviceError: the NPU was asked for and cannot be used.
+            ValueError: the model's heads are not 64 wide, or there is no such compute type.
+        """
+        self.weights = weights
+        self.configuration = configuration
+        self.attention = attention or _open_attention(configuration)
+        self.compute_type = resolve_compute_type(configuration.compute_type)
+        self.compute_reason = compute_reason(configuration.compute_type)
+        self.encoder = Encoder(weights.model, self.attention, self.compute_type)
+
+    def stream(
+        self,
+        audio: Audio,
+        options: DecodeOptions | None = None,
+        *,
+        sample_rate: int = 16000,
+        batch_size: int = 1,
+        name: str | None = None,
+        allow_truncated: bool = False,
+        on_progress: Progress | None = None,
+    ) -> SegmentStream:
+        """Read a recording and return its segments as they are decoded.
+
+        Args:
+            audio: a path, a binary file, an array of samples (n,) or (n, channels), or an opened source.
+            options: how to decode; greedy with openai-whisper's defaults unless given.
+            sample_rate: of an array, in Hz.
+            batch_size: 1 reads window after window, each prompted with the text before it. More cuts the
+                recording where it is quietest and decodes that many pieces at once, each on its own.
+            name: what to call the input in messages.
+            allow_truncated: take what there is of a file that ends early.
+            on_progress: called with the seconds done and the seconds in all.
+
+        Raises:
+            app.audio.reading.AudioError: the audio cannot be read.
+            models.decoding.options.OptionsError: the options contradict each other or the model.
+
+        The stream itself raises `AudioError` where the rest of the audio cannot be read, and
+        `kernels.device.DeviceLost` where the NPU fails and a second try fails as well: the transcriber is of no
+        more use then.
+        """
+        options = (options or DecodeOptions()).for_model(self.weights.model)
+        with _source(audio, sample_rate, name, allow_truncated) as source:
+            features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels)
+        run = Run(
+            model=self.weights.name,
+            model_sha256=self.weights.sha256,
+            backend=self.attention.name,
+            device=self.attention.device,
+            device_reason=self.attention.reason,
+            tile_size=getattr(self.attention, "tile_size", None),
+            compute_type=self.compute_type,
+            compute_reason=self.compute_reason,
+            options=options,
+            batch_size=batch_size,
+        )
+        stream = SegmentStream(features, run, options.language)
+        common: dict[str, Any] = {
+            "encode": self.encoder,
+            "compute_type": self.compute_type,
+            "on_progress": on_progress,
+            "on_language": stream._found,
+        }
+        if batch_size == 1:
+            stream._source = transcribe_windows(self.weights.model, features, options, **common)
+        else:
+            stream._source = transcribe_batched(
+                self.weights.model, features, options, batch_size=batch_size, **common
+            )
+        return stream
+
+    def transcribe(self, audio: Audio, options: DecodeOptions | None = None, **how: Any) -> Transcript:
+        """Transcribe a whole recording; takes the arguments of `stream`."""
+        return self.stream(audio, options, **how).transcript()
+
+
+def load_model(
+    model: str = "base",
+    backend: str = DEFAULT,
+    device: DeviceName = "auto",
+    *,
+    threads: int | None = None,
+    tile_size: int = DEFAULT_TILE_SIZE,
+    compute_type: ComputeType = "auto",
+    download: bool = True,
+) -> Transcriber:
+    """Load a Whisper model with a backend for its encoder's attention.
+
+    Args:
+        model: a name (`tilescribe models list`), or a path to a `.pt` file or a CTranslate2 folder.
+        backend: `cpu` (FP32), `int32`, `int8`, `legacy-int32` or `legacy-int8`.
+        device: where the integer kernels run: `auto` takes the NPU where it works, else the emulator.
+        threads: as many as there are processors unless given; sets PyTorch's number of threads as well.
+        tile_size: keys per tile of the integer kernels: 64, 128 or 256.
+        compute_type: of all other matrix products: `float32`, `bfloat16`, `int8`, or `auto`, the fastest that leaves
+            the word error rate as it is. A processor without the instructions computes in float32.
+        download: fetch the weights where they are missing.
+
+    Raises:
+        models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
+        kernels.device.DeviceError: the NPU was asked for and cannot be used.
+        ValueError: there is no such compute type.
+    """
+    resolve_compute_type(compute_type)
+    configuration = Configuration(model, backend, device, tile_size, compute_type, threads)
+    attention = _open_attention(configuration)
+    return Transcriber(load(model, download=download), configuration, attention)
+
+
+def _open_attention(configuration: Configuration) -> Attention:
+    if configuration.threads is not None:
+        import torch
+
+        torch.set_num_threads(configuration.threads)
+    return open_attention(
+        configuration.backend,
+        configuration.device,
+        threads=configuration.threads,
+        tile_size=configuration.tile_size,
+    )
+
+
+def _source(audio: Any, sample_rate: int, name: str | None, allow_truncated: bool) -> AudioSource:
+    if hasattr(audio, "blocks"):
+        source: AudioSource = audio
+        return source
+    if isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read"):
+        return open_audio(audio, name=name, allow_truncated=allow_truncated)
+    return array_blocks(audio, sample_rate, name=name or "array")

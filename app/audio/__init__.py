@@ -1,0 +1,1 @@
+"""Recordings: finding them, opening containers, resampling to 16 kHz."""

@@ -1,0 +1,1 @@
+"""What a kernel does to words: runs, records, scoring, statistics, verdicts and their reports."""

@@ -1,0 +1,138 @@
+"""Utterances that a backend broke although the CPU did not.
+
+A broken transcript is one that a reader would throw away, not one with another word wrong; WER averages it away.
+Each kind is judged against reference and CPU together, so that neither a hard recording nor a repetition that was
+really said counts against a backend.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from app.evaluation.evidence.alignment import Alignment
+
+Kind = Literal["failed", "empty", "lost", "loop", "excess"]
+
+LOST_RUN = 5
+"""Reference words in a row that the CPU has right and the backend has not: a phrase is gone. Near-ties that decode
+differently change one word, at times two or three (a number, a name written apart)."""
+
+LOST_SHARE = 0.25
+"""Or so large a part of the reference, at least LOST_RUN words, anywhere in it: loss that stray matches interrupt."""
+
+LOOP_WORDS = 4
+"""Words that only repeat what stood before them, beyond any such in the reference and from the CPU: `the` five times,
+or a phrase of two words three times. Speech repeats a word once or twice (`no, no, no`: two)."""
+
+LOOP_COPIES = 3
+"""Copies in a row before words count as repeating: two are said often enough (`bye bye`)."""
+
+LOOP_PHRASE = 50
+"""Longest phrase, in words, whose repetition is looked for: a window's 224 tokens are some 150 words of English, and
+no longer one comes three times in them."""
+
+COMPRESSION_RATIO = 2.4
+"""openai-whisper's own threshold for text that is too repetitive."""
+
+EXCESS_RUN = 5
+"""Inserted words in a row, beyond the CPU's longest such run: a phrase was made up or doubled."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An utterance that a backend broke.
+
+    Attributes:
+        id: of the utterance.
+        kinds: `failed` (an error instead of a text), `empty` (no words), `lost` (words that the CPU has right),
+            `loop` (repetition), `excess` (words that nobody said).
+        detail: in words, with figures.
+    """
+
+    id: str
+    kinds: tuple[Kind, ...]
+    detail: str
+
+
+def breakage(key: str, backend: Alignment, cpu: Alignment, backend_text: str, cpu_text: str) -> Broken | None:
+    """Judge one utterance.
+
+    Args:
+        key: its id.
+        backend: alignment of the backend's normalised transcript.
+        cpu: of the CPU's, with the same reference.
+        backend_text: the raw transcript, for its compression ratio.
+        cpu_text: the CPU's.
+    """
+    if backend is cpu:
+        return None
+    found: list[tuple[Kind, str]] = []
+    if cpu.hits and not backend.hypothesis:
+        found.append(("empty", f"no words, where the cpu has {len(cpu.hypothesis)}"))
+    else:
+        found += _lost(backend, cpu)
+    found += _loop(backend, cpu, backend_text, cpu_text)
+    excess, cpu_excess = backend.longest_insertion, cpu.longest_insertion
+    if excess - cpu_excess >= EXCESS_RUN:
+        found.append(("excess", f"{excess} words in a row that the reference has not"))
+    if not found:
+        return None
+    return Broken(key, tuple(kind for kind, _ in found), "; ".join(text for _, text in found))
+
+
+def repeated_words(words: Sequence[str]) -> int:
+    """The most words in a row that only repeat the phrase before them, where it stands at least three times.
+
+    A phrase of n words that stands k times in a row has n * (k - 1) of them.
+    """
+    most = 0
+    for n in range(1, min(LOOP_PHRASE, len(words) // LOOP_COPIES) + 1):
+        run = 0
+        for position in range(n, len(words)):
+            run = run + 1 if words[position] == words[position - n] else 0
+            if run >= n * (LOOP_COPIES - 1):
+                most = max(most, run)
+    return most
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes over compressed bytes, as openai-whisper computes it; 0 for no text."""
+    data = text.encode("utf-8", "replace")
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def _lost(backend: Alignment, cpu: Alignment) -> list[tuple[Kind, str]]:
+    lost = cpu.correct & ~backend.correct
+    run, total = _longest_run(lost), int(lost.sum())
+    gained = int((backend.correct & ~cpu.correct).sum())
+    if run >= LOST_RUN:
+        return [("lost", f"{run} words in a row that the cpu has right are wrong or missing")]
+    net = total - gained
+    if net >= max(LOST_RUN, LOST_SHARE * backend.words):
+        return [("lost", f"{net} of {backend.words} words that the cpu has right are wrong or missing")]
+    return []
+
+
+def _loop(backend: Alignment, cpu: Alignment, backend_text: str, cpu_text: str) -> list[tuple[Kind, str]]:
+    most = repeated_words(backend.hypothesis)
+    said = max(repeated_words(backend.reference), repeated_words(cpu.hypothesis)) if most else 0
+    if most - said >= LOOP_WORDS:
+        return [("loop", f"{most} words in a row repeat what stands before them")]
+    ratio = compression_ratio(backend_text.strip())
+    if (
+        ratio
+        > COMPRESSION_RATIO
+        >= max(compression_ratio(cpu_text.strip()), compression_ratio(" ".join(backend.reference)))
+    ):
+        return [("loop", f"the text compresses {ratio:.1f} times")]
+    return []
+
+
+def _longest_run(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

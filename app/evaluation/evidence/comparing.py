@@ -1,0 +1,137 @@
+"""Two backends on the utterances that both have: difference, intervals, significance, equal transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.evaluation.evidence.bootstrap import Interval, Replications, replicate
+from app.evaluation.evidence.breakage import Broken, breakage
+from app.evaluation.evidence.mapsswe import MatchedPairs, mapsswe
+from app.evaluation.evidence.scoring import ScoredBackend, rates
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A backend against a baseline, utterance by utterance. Rates are fractions.
+
+    Attributes:
+        backend: its name.
+        baseline: the other's.
+        utterances: that both have.
+        words: in their references.
+        wer: of the backend on them.
+        baseline_wer: of the baseline on them.
+        difference: wer - baseline_wer.
+        utterance_interval: 95 % interval of the difference, utterances drawn.
+        speaker_interval: the same, speakers drawn; None without a speaker for each utterance, and at least two.
+        speakers: how many; None where they are not known.
+        share_better: share of the replications (utterances drawn) in which the backend has the lower WER.
+        improved: utterances with fewer errors than the baseline's.
+        worsened: utterances with more.
+        identical_raw: transcripts that are the same but for spaces around them.
+        identical_normalised: transcripts that are the same once normalised.
+        mapsswe: matched-pairs test; its differences are errors of the backend minus errors of the baseline.
+    """
+
+    backend: str
+    baseline: str
+    utterances: int
+    words: int
+    wer: float | None
+    baseline_wer: float | None
+    difference: float | None
+    utterance_interval: Interval | None
+    speaker_interval: Interval | None
+    speakers: int | None
+    share_better: float | None
+    improved: int
+    worsened: int
+    identical_raw: int
+    identical_normalised: int
+    mapsswe: MatchedPairs
+
+
+class Resampler:
+    """Bootstrap draws for sets of utterances, each made once for all backends that have the whole set."""
+
+    def __init__(self, scored: Mapping[str, ScoredBackend], *, replications: int, seed: int) -> None:
+        self._scored = scored
+        self._replications, self._seed = replications, seed
+        self._drawn: dict[tuple[tuple[str, ...], bool], Replications] = {}
+
+    def draw(self, ids: Sequence[str], *, speakers: bool = False) -> Replications | None:
+        """The replications over some utterances; None where there are none, or no two speakers to draw."""
+        key = (tuple(ids), speakers)
+        if key not in self._drawn:
+            covering = {n: s for n, s in self._scored.items() if s.alignments.keys() >= set(ids)}
+            groups = speakers_of(next(iter(covering.values())), ids) if speakers and covering else None
+            if not ids or (speakers and (groups is None or len(set(groups)) < 2)):
+                return None
+            self._drawn[key] = replicate(
+                {name: backend.errors(ids) for name, backend in covering.items()},
+                next(iter(covering.values())).words(ids),
+                groups=groups,
+                replications=self._replications,
+                seed=self._seed,
+            )
+        return self._drawn[key]
+
+
+def compare(
+    scored: Mapping[str, ScoredBackend], backend: str, baseline: str, resampler: Resampler
+) -> Comparison | None:
+    """Compare two backends; None where they have no utterance in common, or the baseline did not run."""
+    if backend not in scored or baseline not in scored:
+        return None
+    one, other = scored[backend], scored[baseline]
+    ids = [key for key in one.alignments if key in other.alignments]
+    if not ids:
+        return None
+    first, second = rates(one.alignments[i] for i in ids), rates(other.alignments[i] for i in ids)
+    by_utterance, by_speaker = resampler.draw(ids), resampler.draw(ids, speakers=True)
+    gained = one.errors(ids) - other.errors(ids)
+    speakers = speakers_of(one, ids)
+    return Comparison(
+        backend,
+        baseline,
+        len(ids),
+        first.words,
+        first.wer,
+        second.wer,
+        None if first.wer is None or second.wer is None else first.wer - second.wer,
+        by_utterance.difference(backend, baseline) if by_utterance else None,
+        by_speaker.difference(backend, baseline) if by_speaker else None,
+        None if speakers is None else len(set(speakers)),
+        by_utterance.share_better(backend, baseline) if by_utterance else None,
+        int((gained < 0).sum()),
+        int((gained > 0).sum()),
+        sum(_text(one, i) == _text(other, i) for i in ids),
+        sum(one.alignments[i].hypothesis == other.alignments[i].hypothesis for i in ids),
+        mapsswe((one.alignments[i], other.alignments[i]) for i in ids),
+    )
+
+
+def broken(backend: ScoredBackend, cpu: ScoredBackend) -> tuple[Broken, ...]:
+    """Utterances that the backend broke though the CPU did not, by id; those that failed on it alone among them."""
+    found = [
+        Broken(key, ("failed",), f"failed: {record.error}")
+        for key, record in backend.failed.items()
+        if key in cpu.records
+    ]
+    for key, alignment in backend.alignments.items():
+        if key in cpu.alignments:
+            one = breakage(key, alignment, cpu.alignments[key], _text(backend, key), _text(cpu, key))
+            found += [one] if one else []
+    return tuple(sorted(found, key=lambda b: b.id))
+
+
+def speakers_of(backend: ScoredBackend, ids: Sequence[str]) -> list[str] | None:
+    """The speaker of each utterance; None where one has none."""
+    speakers = [backend.records[key].speaker for key in ids]
+    known = [speaker for speaker in speakers if speaker is not None]
+    return known if len(known) == len(speakers) else None
+
+
+def _text(backend: ScoredBackend, key: str) -> str:
+    return (backend.records[key].hypothesis or "").strip()

@@ -1,0 +1,216 @@
+"""The evaluation: everything that the reports say, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.evaluation.evidence.alignment import Operation
+from app.evaluation.evidence.bootstrap import CONFIDENCE, Interval
+from app.evaluation.evidence.breakage import Broken
+from app.evaluation.evidence.comparing import Comparison
+from app.evaluation.evidence.limits import Limits
+from app.evaluation.evidence.records import RunDescription
+from app.evaluation.evidence.scoring import Confusions, Rates, Speed
+from app.evaluation.evidence.validation import KernelValidation
+from app.evaluation.evidence.verdict import Verdict
+
+SCHEMA_VERSION = 1
+"""Of report.json."""
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What was transcribed.
+
+    Attributes:
+        name: of the data set.
+        title: its name if all of it was transcribed by every backend; else a phrase that says what part was.
+        sha256: of the whole set.
+        language: code; None where it is not one.
+        expected: utterances in the whole set; None where that is not known.
+        utterances: that every backend transcribed.
+        failed: that failed on at least one backend.
+        complete: whether every backend transcribed the whole set.
+        speakers: among the utterances that every backend transcribed; None where one has no speaker.
+        audio_seconds: of those utterances; None where a length is not known.
+    """
+
+    name: str
+    title: str
+    sha256: str | None
+    language: str | None
+    expected: int | None
+    utterances: int
+    failed: int
+    complete: bool
+    speakers: int | None
+    audio_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How the intervals and the test were made.
+
+    Attributes:
+        normaliser: openai-whisper's class that texts went through.
+        replications: of the bootstrap.
+        seed: of its draws.
+        confidence: of every interval.
+        interval_method: in words.
+        test_method: in words.
+    """
+
+    normaliser: str
+    replications: int
+    seed: int
+    confidence: float = CONFIDENCE
+    interval_method: str = "paired percentile bootstrap (Bisani and Ney, ICASSP 2004)"
+    test_method: str = "MAPSSWE, two-tailed (Gillick and Cox, ICASSP 1989; NIST SCTK sc_stats)"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An utterance that a backend could not transcribe.
+
+    Attributes:
+        id: of the utterance.
+        error: why.
+    """
+
+    id: str
+    error: str
+
+
+@dataclass(frozen=True)
+class BackendSummary:
+    """One backend over all utterances that it transcribed.
+
+    Attributes:
+        backend: its name.
+        run: what ran.
+        rates: error rates and counts.
+        utterance_interval: 95 % interval of its WER, utterances drawn.
+        speaker_interval: the same, speakers drawn; None where speakers are not known, or there is one.
+        speed: None where nothing was timed.
+        by_speaker: rates of each speaker.
+        by_length: rates of each length class.
+        confusions: its most frequent errors.
+        failures: utterances that failed.
+        broken: utterances that it broke and the cpu did not; None where the cpu did not run.
+        mended: utterances that the cpu broke and it did not; None where the cpu did not run.
+        validation: of its kernel; None where there was none.
+    """
+
+    backend: str
+    run: RunDescription
+    rates: Rates
+    utterance_interval: Interval | None
+    speaker_interval: Interval | None
+    speed: Speed | None
+    by_speaker: Mapping[str, Rates]
+    by_length: Mapping[str, Rates]
+    confusions: Confusions
+    failures: tuple[Failure, ...]
+    broken: tuple[Broken, ...] | None
+    mended: tuple[Broken, ...] | None
+    validation: KernelValidation | None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What one backend made of an utterance.
+
+    Attributes:
+        backend: its name.
+        hypothesis: raw.
+        errors: words.
+        same_as_cpu: whether it is the cpu's transcript once normalised.
+        broken: the kinds of breakage; empty where there is none.
+        operations: word by word: `=`, `S`, `D` or `I`, the reference's word, the hypothesis's word.
+    """
+
+    backend: str
+    hypothesis: str
+    errors: int
+    same_as_cpu: bool
+    broken: tuple[str, ...]
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class DifferingUtterance:
+    """An utterance for which some backend's normalised transcript is not the cpu's.
+
+    Attributes:
+        id: of the utterance.
+        speaker: where it is known.
+        reference: as the data set has it.
+        audio_seconds: where it is known.
+        words: in the normalised reference.
+        transcripts: the cpu's first, then every backend's that transcribed it; those that are the same as the cpu's
+            have no operations.
+    """
+
+    id: str
+    speaker: str | None
+    reference: str
+    audio_seconds: float | None
+    words: int
+    transcripts: tuple[Transcript, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All of it; a pure function of the records, the limits, the validation and the seed.
+
+    Attributes:
+        dataset: what was transcribed.
+        statistics: how.
+        limits: of the verdicts.
+        verdicts: one for each backend but cpu, in the order of the records.
+        backends: one for each, in the order of the records.
+        comparisons: each backend with cpu, then with int8.
+        differing: utterances on which backends differ from the cpu, by id.
+        notes: what a reader should know about the records.
+    """
+
+    dataset: DatasetSummary
+    statistics: Statistics
+    limits: Limits
+    verdicts: tuple[Verdict, ...]
+    backends: tuple[BackendSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    differing: tuple[DifferingUtterance, ...]
+    notes: tuple[str, ...]
+
+    def backend(self, name: str) -> BackendSummary:
+        """A backend by name. Raises KeyError."""
+        return {summary.backend: summary for summary in self.backends}[name]
+
+    def verdict(self, name: str) -> Verdict:
+        """A candidate's verdict by name. Raises KeyError."""
+        return {verdict.backend: verdict for verdict in self.verdicts}[name]
+
+    def comparison(self, backend: str, baseline: str = "cpu") -> Comparison | None:
+        """A comparison by names; None where there is none."""
+        pairs = {(c.backend, c.baseline): c for c in self.comparisons}
+        return pairs.get((backend, baseline))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of report.json: plain types, the same for the same evidence; not-finite figures are null."""
+        verdicts = [{**_plain(verdict), "exit_code": verdict.exit_code} for verdict in self.verdicts]
+        return {"schema_version": SCHEMA_VERSION, **_plain(self), "verdicts": verdicts}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,215 @@
+"""Error rates of one backend: overall, by speaker, by length; confusions, speed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from app.evaluation.evidence.alignment import Alignment, align
+from app.evaluation.evidence.normalising import Normaliser
+from app.evaluation.evidence.records import BackendRecords, RunDescription, UtteranceRecord
+
+LENGTH_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+"""Seconds of audio at which the length classes begin. Fixed, so that runs on different sets can be compared; 30 s is
+Whisper's window, beyond which the long-form algorithm takes over."""
+
+CONFUSIONS = 20
+"""How many of the most frequent confusions are kept of each kind."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Error counts over some utterances, and their rates.
+
+    Attributes:
+        utterances: how many.
+        words: in the normalised references.
+        hits: reference words that were right.
+        substitutions: reference words replaced.
+        deletions: reference words lost.
+        insertions: words too many. An utterance whose normalised reference has no word counts here alone.
+        wer: (substitutions + deletions + insertions) / words, a fraction; None without words.
+        characters: in the normalised references, spaces among them.
+        character_errors: least number of character edits.
+        cer: character_errors / characters; None without characters.
+    """
+
+    utterances: int
+    words: int
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+    wer: float | None
+    characters: int
+    character_errors: int
+    cer: float | None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Time of a run over the utterances that have both a time and a length.
+
+    Attributes:
+        utterances: how many have.
+        audio_seconds: of audio.
+        seconds: from samples to text.
+        encode_seconds: of it in the encoder; None unless every one of them has it.
+        decode_seconds: of it in the decoder; None unless every one of them has it.
+        real_time_factor: seconds / audio_seconds.
+    """
+
+    utterances: int
+    audio_seconds: float
+    seconds: float
+    encode_seconds: float | None
+    decode_seconds: float | None
+    real_time_factor: float
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """The most frequent errors, most frequent first, then by alphabet.
+
+    Attributes:
+        substituted: reference word, hypothesis word, count.
+        deleted: reference word, count.
+        inserted: hypothesis word, count.
+    """
+
+    substituted: tuple[tuple[str, str, int], ...]
+    deleted: tuple[tuple[str, int], ...]
+    inserted: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class ScoredBackend:
+    """A backend's records with their alignments, in the order of the utterances' ids.
+
+    Attributes:
+        run: what ran.
+        records: of utterances that did not fail.
+        alignments: of the same utterances.
+        failed: records of those that did.
+    """
+
+    run: RunDescription
+    records: Mapping[str, UtteranceRecord]
+    alignments: Mapping[str, Alignment]
+    failed: Mapping[str, UtteranceRecord]
+
+    def errors(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Word errors of each utterance, int64, shape (ids,)."""
+        return np.array([self.alignments[i].errors for i in ids], np.int64)
+
+    def words(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Reference words of each utterance, int64, shape (ids,)."""
+        return np.array([self.alignments[i].words for i in ids], np.int64)
+
+
+def score(backends: Mapping[str, BackendRecords], normalise: Normaliser) -> dict[str, ScoredBackend]:
+    """Align every utterance that did not fail. Equal texts are aligned once, however many backends gave them."""
+    known: dict[tuple[str, str], Alignment] = {}
+    scored = {}
+    for name, backend in backends.items():
+        records = sorted(backend.utterances, key=lambda record: record.id)
+        done = {record.id: record for record in records if record.hypothesis is not None}
+        texts = {
+            key: (normalise(record.reference), normalise(record.hypothesis or ""))
+            for key, record in done.items()
+        }
+        fresh = [pair for pair in dict.fromkeys(texts.values()) if pair not in known]
+        known.update(zip(fresh, align([a for a, _ in fresh], [b for _, b in fresh]), strict=True))
+        alignments = {key: known[pair] for key, pair in texts.items()}
+        failed = {record.id: record for record in records if record.hypothesis is None}
+        scored[name] = ScoredBackend(backend.run, done, alignments, failed)
+    return scored
+
+
+def rates(alignments: Iterable[Alignment]) -> Rates:
+    """Sum up utterances: corpus rates, not means of the utterances' rates."""
+    chosen = list(alignments)
+    words, hits = sum(a.words for a in chosen), sum(a.hits for a in chosen)
+    substitutions, deletions = sum(a.substitutions for a in chosen), sum(a.deletions for a in chosen)
+    insertions = sum(a.insertions for a in chosen)
+    characters, wrong = sum(a.characters for a in chosen), sum(a.character_errors for a in chosen)
+    errors = substitutions + deletions + insertions
+    return Rates(
+        len(chosen),
+        words,
+        hits,
+        substitutions,
+        deletions,
+        insertions,
+        errors / words if words else None,
+        characters,
+        wrong,
+        wrong / characters if characters else None,
+    )
+
+
+def by_speaker(backend: ScoredBackend) -> dict[str, Rates]:
+    """Rates of each speaker, by name; utterances without a speaker are left out."""
+    groups: dict[str, list[Alignment]] = {}
+    for key, record in backend.records.items():
+        if record.speaker is not None:
+            groups.setdefault(record.speaker, []).append(backend.alignments[key])
+    return {speaker: rates(groups[speaker]) for speaker in sorted(groups)}
+
+
+def by_length(backend: ScoredBackend) -> dict[str, Rates]:
+    """Rates of each length class that has utterances, such as `5-10 s`, shortest first."""
+    groups: dict[str, list[Alignment]] = {name: [] for name in length_classes()}
+    names = length_classes()
+    for key, record in backend.records.items():
+        if record.audio_seconds is not None:
+            place = int(np.searchsorted(LENGTH_EDGES, record.audio_seconds, side="right")) - 1
+            groups[names[place]].append(backend.alignments[key])
+    return {name: rates(group) for name, group in groups.items() if group}
+
+
+def length_classes() -> list[str]:
+    """Names of the length classes; each begins at its first number and ends before its second."""
+    ends = [f"-{high:g} s" for high in LENGTH_EDGES[1:]] + [" s and more"]
+    return [f"{low:g}{end}" for low, end in zip(LENGTH_EDGES, ends, strict=True)]
+
+
+def confusions(alignments: Iterable[Alignment]) -> Confusions:
+    """The most frequent errors."""
+    counts: dict[str, Counter[tuple[str, str]]] = {"S": Counter(), "D": Counter(), "I": Counter()}
+    for alignment in alignments:
+        for kind, reference, hypothesis in alignment.operations:
+            if kind != "=":
+                counts[kind][reference, hypothesis] += 1
+    top = {
+        kind: sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:CONFUSIONS]
+        for kind, counter in counts.items()
+    }
+    return Confusions(
+        tuple((a, b, n) for (a, b), n in top["S"]),
+        tuple((a, n) for (a, _), n in top["D"]),
+        tuple((b, n) for (_, b), n in top["I"]),
+    )
+
+
+def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
+    """Time per audio; None where no utterance has both."""
+    timed = [r for r in records if r.seconds is not None and r.audio_seconds]
+    if not timed:
+        return None
+    audio = math.fsum(r.audio_seconds or 0.0 for r in timed)
+    seconds = math.fsum(r.seconds or 0.0 for r in timed)
+    encode, decode = (
+        _total([getattr(r, name) for r in timed]) for name in ("encode_seconds", "decode_seconds")
+    )
+    return Speed(len(timed), audio, seconds, encode, decode, seconds / audio)
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return math.fsum(known) if len(known) == len(values) else None

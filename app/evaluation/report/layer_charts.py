@@ -1,0 +1,124 @@
+"""Charts of the encoder's layers: error of each backend, and the scores that INT8 would have to hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from markupsafe import Markup
+
+from app.evaluation.report.figures import number, percent, short
+from app.evaluation.report.svg import Chart, Scale
+
+Layer = Mapping[str, Any]
+
+LEFT = 13.0
+"""Percent of the width that the labels of the layers and of the vertical axis take."""
+
+
+def encoder_error(errors: Mapping[str, Sequence[float]], style: Mapping[str, int]) -> Markup | None:
+    """Relative error of what each layer yields, on a logarithmic scale.
+
+    Args:
+        errors: by backend, fractions: one for each layer, and last that of the encoder's states.
+        style: numbers of the backends' marks.
+    """
+    known = {b: list(values) for b, values in errors.items() if any(v and v > 0 for v in values)}
+    if not known:
+        return None
+    found = [v for values in known.values() for v in values if v and v > 0]
+    low = math.floor(math.log10(min(found)))
+    high = max(math.log10(max(found)) + 0.05, low + 1.0)
+    top, bottom = 10.0, 10.0 + max(60 * (high - low), 150)
+    steps = max(len(values) for values in known.values())
+    xs = Scale(0, max(steps - 1, 1), LEFT + 2, 97)
+
+    def y(value: float) -> float:
+        return bottom - (math.log10(value) - low) / (high - low) * (bottom - top)
+
+    said = (f"{b}: {', '.join(percent(v) for v in values)}" for b, values in known.items())
+    chart = Chart("layers-chart", "Relative error of the encoder after each layer", "; ".join(said) + ".")
+    for power in range(low, math.floor(high) + 1):
+        height = y(10.0**power)
+        chart.line(LEFT, height, 100, height, "hair")
+        chart.text(0, height + 4, f"{100 * 10.0**power:g} %", "tick")
+    every = max(1, math.ceil(steps / 9))
+    for place in range(steps):
+        last = place == steps - 1
+        if last or (place % every == 0 and steps - 1 - place >= every):
+            label = "out" if last and steps > 1 else str(place + 1)
+            chart.text(xs.at(place), bottom + 20, label, "tick", "middle")
+    for backend, values in known.items():
+        points = [(xs.at(k), y(v)) for k, v in enumerate(values) if v and v > 0]
+        for (x1, y1), (x2, y2) in pairwise(points):
+            chart.line(x1, y1, x2, y2, f"thin s{style[backend]}")
+        for place, (x, height) in enumerate(points):
+            chart.mark(x, height, style[backend], f"{backend}, layer {place + 1}: {percent(values[place])}")
+    chart.height = bottom + 28
+    return chart.render()
+
+
+def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
+    """For each kernel and layer a line for each head, from its least score to its largest, over what INT8 holds.
+
+    Args:
+        kernels: by name, layers as `models.capture.LayerResult.to_dict` gives them: `layer`, `clipped`, and `heads`
+            with `scores`. All charts have the same scale.
+    """
+    measured = {k: [layer for layer in layers if layer.get("heads")] for k, layers in kernels.items()}
+    scores = [h["scores"] for layers in measured.values() for layer in layers for h in layer["heads"]]
+    ends = [0.0, *(s["least"] for s in scores), *(s["largest"] for s in scores)]
+    ends += [end for s in scores for end in s.get("held") or ()]
+    pad = 0.04 * (max(ends) - min(ends)) or 1.0
+    scale = Scale(min(ends) - pad, max(ends) + pad, LEFT, 84)
+    return {kernel: _ranges(kernel, layers, scale) for kernel, layers in measured.items() if layers}
+
+
+def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
+    held = [head["scores"]["held"] for layer in rows for head in layer["heads"] if head["scores"].get("held")]
+    said = (
+        f"layer {layer['layer'] + 1}: {number(min(h['scores']['least'] for h in layer['heads']), 1)} to "
+        f"{number(max(h['scores']['largest'] for h in layer['heads']), 1)}, clipped {percent(layer['clipped'], 3)}"
+        for layer in rows
+    )
+    title = f"Range of the attention scores by layer and head, and what {kernel} holds"
+    chart = Chart(f"scores-chart-{_name(kernel)}", title, "; ".join(said) + ".")
+    heights = [max(3.0 * len(layer["heads"]) + 9, 20) for layer in rows]
+    top = 22.0
+    bottom = top + sum(heights)
+    narrow = [min(pair) for pair in zip(*((-h[0], h[1]) for h in held), strict=True)] if held else []
+    if narrow:
+        # What the worst head holds, which may be narrower than a pixel.
+        x1, x2 = scale.at(-narrow[0]), scale.at(narrow[1])
+        chart.bar(x1, max(x2, x1 + 0.5), top, bottom - top, "held")
+        chart.text((x1 + x2) / 2, 14, f"holds {short(-narrow[0])} to {short(narrow[1])}", "tick", "middle")
+    chart.text(0, 14, "layer", "tick")
+    chart.text(100, 14, "clipped", "tick", "end")
+    labels = [short(tick) for tick in scale.ticks(5)]
+    chart.axis(scale, [(top, bottom)], bottom, labels, 5)
+    y = top
+    for layer, height in zip(rows, heights, strict=True):
+        middle = y + height / 2
+        chart.text(0, middle + 4, str(layer["layer"] + 1), "tick")
+        chart.text(100, middle + 4, _clipped(layer["clipped"]), "value", "end")
+        start = middle - 3 * (len(layer["heads"]) - 1) / 2
+        for place, head in enumerate(layer["heads"]):
+            one = head["scores"]
+            x1, x2, line = scale.at(one["least"]), scale.at(one["largest"]), start + 3 * place
+            clips = one.get("clipped") or 0
+            chart.line(x1, line, x2, line, "score clips" if clips else "score")
+        y += height
+    chart.height = bottom + 24
+    return chart.render()
+
+
+def _clipped(fraction: float | None) -> str:
+    if not fraction:
+        return "none" if fraction == 0 else "–"
+    return percent(fraction) if fraction >= 0.0001 else f"< {percent(0.0001)}"
+
+
+def _name(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)

@@ -1,0 +1,1 @@
+"""What is written for the user: transcripts in their formats, and files that appear whole or not at all."""

@@ -1,0 +1,145 @@
+"""A run of `transcribe` over its inputs: one that fails does not stop the others, a device that fails does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.audio.inputs import STANDARD_INPUT, Recording
+from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
+from app.output.writers import Format, Layout, render, write
+
+if TYPE_CHECKING:
+    from app.api import Transcriber, Transcript
+    from models.decoding.options import DecodeOptions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run over its inputs.
+
+    Attributes:
+        transcriber: model and backend.
+        options: how to decode.
+        batch_size: windows decoded at once.
+        allow_truncated: take what there is of files that end early.
+        folder: where files go; `-` is standard output, None is nowhere.
+        choice: their formats.
+        layout: of subtitles.
+        bar: whether to show progress.
+        quiet: whether to say only what went wrong.
+    """
+
+    transcriber: Transcriber
+    options: DecodeOptions
+    batch_size: int
+    allow_truncated: bool
+    folder: str | None
+    choice: tuple[Format, ...]
+    layout: Layout
+    bar: bool
+    quiet: bool
+
+    def run(self, inputs: list[Recording], failed: int) -> int:
+        """Transcribe one after the other; returns the exit code."""
+        from app.audio.reading import AudioError
+        from kernels.device import DeviceError
+        from models.decoding.options import OptionsError
+
+        for done, recording in enumerate(inputs):
+            try:
+                self._one(recording)
+            except OptionsError as error:
+                stop(str(error), USAGE)
+            except AudioError as error:
+                say(f"error: {error}")
+                failed += 1
+            except DeviceError as error:
+                # No other device takes its place: what the run says of itself would no longer be true.
+                say(f"error: {recording.name}: {error}")
+                say(
+                    f"stopped: {done} of {len(inputs)} done, {len(inputs) - done} left; "
+                    "--skip-existing goes on from here"
+                )
+                return LACKING
+            except BrokenPipeError:
+                # Whoever read the transcript has seen enough.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return FAILED
+            except OSError as error:
+                say(
+                    f"error: {recording.name}: {error.strerror or error}: {error.filename or self.folder or ''}"
+                )
+                failed += 1
+            except KeyboardInterrupt:
+                rest = len(inputs) - done
+                say(
+                    f"interrupted: {done} of {len(inputs)} done, {rest} left; --skip-existing goes on from here"
+                )
+                return INTERRUPTED
+        return FAILED if failed else 0
+
+    def _one(self, recording: Recording) -> None:
+        standard_input = recording.name == STANDARD_INPUT
+        with ProgressBar(recording.name, self.bar) as bar:
+            stream = self.transcriber.stream(
+                sys.stdin.buffer if standard_input else recording.name,
+                self.options,
+                batch_size=self.batch_size,
+                name=recording.name,
+                allow_truncated=self.allow_truncated,
+                on_progress=bar.update,
+            )
+            for segment in stream:
+                text = segment.text.strip()
+                if text and self.folder != "-":
+                    bar.print(text)
+            transcript = stream.transcript()
+        if transcript.language_probability is not None and not self.quiet:
+            say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
+        self._write(recording, transcript)
+
+    def _write(self, recording: Recording, transcript: Transcript) -> None:
+        if self.folder is None:
+            return
+        if self.folder == "-":
+            sys.stdout.write(render(transcript, self.choice[0], self.layout))
+            sys.stdout.flush()
+            return
+        for path in write(transcript, Path(self.folder) / recording.stem, self.choice, self.layout):
+            if not self.quiet:
+                say(f"wrote {path}")
+
+
+class ProgressBar:
+    """A bar on standard error in seconds of audio, or nothing."""
+
+    def __init__(self, name: str, shown: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            desc=os.path.basename(name)[:40],
+            unit="s",
+            disable=not shown,
+            leave=False,
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
+        )
+
+    def update(self, done: float, total: float) -> None:
+        """Move on to `done` of `total` seconds."""
+        self._bar.total = round(total)
+        self._bar.update(round(done) - self._bar.n)
+
+    def print(self, text: str) -> None:
+        """Write a line to standard output, above the bar."""
+        self._bar.clear()
+        print(text, flush=True)
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

@@ -1,0 +1,202 @@
+"""The AIE2 source, compiled for the host: the device's own C++ on the CPU, over the device's own buffers.
+
+It is there to check: the source against the reference, and the runtime's buffers against the source. It is slower than
+the emulator and is no backend. It needs a C++20 compiler (g++ or clang++), and keeps what it compiles.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from platformdirs import user_cache_path
+
+from kernels import contract as c
+from kernels.device import DeviceError
+from kernels.npu.program.layout import (
+    Bytes,
+    blocked,
+    by_columns,
+    check_fits,
+    pack_keys_and_values,
+    pack_queries,
+)
+from kernels.npu.program.plan import (
+    OUTPUT_BLOCK_BYTES,
+    QUERY_BLOCK_BYTES,
+    ROWS_PER_CORE,
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    SINGLE_TILE_OUTPUT_BYTES,
+    TOKENS,
+    Plan,
+)
+
+_SOURCE = Path(__file__).parents[1] / "program" / "aie"
+_FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
+
+
+class HostKernel:
+    """The AIE2 source on the CPU, with the interface of a device.
+
+    Attributes:
+        name: `host`.
+    """
+
+    name = "host"
+
+    def __init__(self) -> None:
+        """Compile the source, unless that was done before.
+
+        Raises:
+            DeviceError: there is no C++ compiler, or it fails.
+        """
+        self._library = _library()
+
+    def run(
+        self,
+        operands: c.Operands,
+        *,
+        scores: c.ScoreType = "int32",
+        tile_size: int = c.DEFAULT_TILE_SIZE,
+        output_bits: int = 16,
+    ) -> npt.NDArray[np.int16]:
+        """See `kernels.device.Device`; packs a run's buffers and computes on them."""
+        operands.check(tile_size, scores, output_bits)
+        check_fits(operands)
+        plan = Plan(scores, tile_size)
+        rows, width = operands.q.shape[1], operands.v.shape[2]
+        split = by_columns(operands)
+        heads = len(split.q)
+        queries = np.empty(plan.query_bytes(heads), np.uint8)
+        stream = np.empty(plan.key_value_stream_bytes(heads), np.uint8)
+        output = np.empty(plan.output_bytes(heads), np.uint8)
+        pack_queries(split, output_bits, queries)
+        pack_keys_and_values(split, tile_size, stream)
+        self.run_buffers(plan, heads, queries, stream, output, rows=rows)
+        out = output.view("<i2").reshape(heads, TOKENS, c.HEAD_DIM)[:, :rows]
+        if width == c.HEAD_DIM:
+            return out.copy()
+        return np.concatenate([out[: heads // 2], out[heads // 2 :]], axis=2)
+
+    def run_buffers(
+        self, plan: Plan, heads: int, queries: Bytes, stream: Bytes, output: Bytes, *, rows: int = TOKENS
+    ) -> None:
+        """A streaming run on the device's own buffers.
+
+        Args:
+            plan: the program.
+            heads: in the run.
+            queries: uint8, `plan.query_bytes(heads)` long, as `layout.pack_queries` writes it.
+            stream: uint8, `plan.key_value_stream_bytes(heads)` long, as `layout.pack_keys_and_values` writes it.
+            output: uint8, `plan.output_bytes(heads)` long: written.
+            rows: compute only the blocks with these leading rows of each head (the device computes all).
+
+        Raises:
+            DeviceError: a buffer has another size, or the source did what the device does not do.
+        """
+        for buffer, size in (
+            (queries, plan.query_bytes(heads)),
+            (stream, plan.key_value_stream_bytes(heads)),
+            (output, plan.output_bytes(heads)),
+        ):
+            if buffer.dtype != np.uint8 or buffer.size != size or not buffer.flags.c_contiguous:
+                raise DeviceError(f"a buffer of {buffer.size} bytes, where the run has {size}")
+        self._call(
+            self._library.host_stream,
+            int(plan.scores == "int8"),
+            plan.tile_size,
+            heads,
+            -(-rows // ROWS_PER_CORE),
+            TOKENS // ROWS_PER_CORE,
+            plan.tiles,
+            QUERY_BLOCK_BYTES,
+            plan.key_value_bytes,
+            OUTPUT_BLOCK_BYTES,
+            plan.state_words,
+            plan.score_words,
+            plan.weight_halves,
+            *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in (queries, stream, output)),
+        )
+
+    def run_single(self, scores: c.ScoreType, data: Bytes, output: Bytes) -> None:
+        """A single-tile run on the device's own buffers.
+
+        Args:
+            scores: `int32` or `int8`.
+            data: uint8, 12,288 long: Q, K and V, row-major INT8, 64 x 64 each.
+            output: uint8, 4,096 long: INT8, row-major: written.
+
+        Raises:
+            DeviceError: the source did what the device does not do.
+        """
+        if data.size != SINGLE_TILE_INPUT_BYTES or output.size != SINGLE_TILE_OUTPUT_BYTES:
+            raise DeviceError(
+                f"a single tile: {SINGLE_TILE_INPUT_BYTES} bytes in, {SINGLE_TILE_OUTPUT_BYTES} out"
+            )
+        q, k, v = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
+        cut = np.concatenate([blocked(q, 4, 8).ravel(), blocked(k, 8, 8).ravel(), blocked(v, 4, 8).ravel()])
+        pointers = (buffer.ctypes.data_as(ctypes.c_void_p) for buffer in (cut, output))
+        self._call(self._library.host_single, int(scores == "int8"), *pointers)
+
+    def _call(self, function: Any, *arguments: Any) -> None:
+        function.restype = ctypes.c_char_p
+        refusal = function(*arguments)
+        if refusal is not None:
+            raise DeviceError(f"the AIE2 source does what the device does not: {refusal.decode()}")
+
+
+def compiler() -> str | None:
+    """The C++ compiler to use: `$CXX`, g++ or clang++; None where there is none."""
+    for name in (os.environ.get("CXX"), "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    return None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    chosen = compiler()
+    if chosen is None:
+        raise DeviceError("there is no C++ compiler here; install g++ or clang++ to check the AIE2 source")
+    path = user_cache_path("tilescribe") / "host" / f"{_key(chosen)}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            built = Path(folder) / "host.so"
+            host = _SOURCE / "host"
+            command = [chosen, *_FLAGS, "-I", str(host), str(host / "host.cc"), "-o", str(built)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                error = next((line for line in lines if "error" in line), lines[0])
+                raise DeviceError(f"{chosen} cannot compile the AIE2 source: {error}")
+            built.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+def _key(chosen: str) -> str:
+    """What the library depends on: the sources, the flags, the compiler and the processor it compiles for."""
+    digest = hashlib.sha256(" ".join(_FLAGS).encode())
+    for source in sorted(_SOURCE.rglob("*")):
+        if source.suffix in (".cc", ".hpp"):
+            digest.update(source.read_bytes())
+    digest.update(subprocess.run([chosen, "--version"], capture_output=True, check=False).stdout)
+    digest.update(platform.machine().encode())
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        flags = next(
+            (line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))), ""
+        )
+        digest.update(flags.encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,219 @@
+"""The tools that make an xclbin: mlir-aie (IRON, aiecc, aie_api's headers), Peano, and XRT's xclbinutil.
+
+None of them comes from the Python package index. Where one is lacking, the error names it and says how to get it from
+its project. Compiler flags follow mlir-aie's `python/utils/compile/utils.py`, aiecc's options its
+`tools/aiecc/CommandLineOptions.h`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.npu.build.builds import BuildError, Program
+
+MLIR_AIE_VERSION = "1.4.2"
+"""The release that the design is written for."""
+
+MLIR_AIE_REMEDY = (
+    f"python -m pip install mlir_aie=={MLIR_AIE_VERSION} "
+    f"-f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/v{MLIR_AIE_VERSION}, "
+    "or set MLIR_AIE_INSTALL_DIR"
+)
+PEANO_REMEDY = (
+    "python -m pip install llvm-aie -f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly, "
+    "or set PEANO_INSTALL_DIR"
+)
+XCLBINUTIL_REMEDY = (
+    "it comes with XRT (Ubuntu: sudo add-apt-repository ppa:amd-team/xrt && sudo apt install libxrt-utils), "
+    "or set AIE_XCLBINUTIL"
+)
+
+COMPILE_FLAGS = (
+    "--target=aie2-none-unknown-elf",
+    "-std=c++20",
+    "-O2",
+    "-DNDEBUG",
+    # aie_api would include Vitis's adf.h, which Peano has not.
+    "-D__AIE_API_AIE_ADF_HPP__",
+    "-Wno-parentheses",
+    "-Wno-attributes",
+    "-Wno-macro-redefined",
+    "-Wno-empty-body",
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class ToolLackingError(BuildError):
+    """A tool that is not installed; the text says which one and how to get it."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Where the tools are.
+
+    Attributes:
+        aiecc: mlir-aie's compiler driver.
+        headers: mlir-aie's C++ headers, with aie_api.
+        bindings: folder of the Python package `aie`, where it is not importable as it stands.
+        peano: install folder of Peano.
+        xclbinutil: XRT's packager.
+        versions: what each of them says it is.
+    """
+
+    aiecc: Path
+    headers: Path
+    bindings: Path | None
+    peano: Path
+    xclbinutil: Path
+    versions: dict[str, str]
+
+    def environment(self) -> dict[str, str]:
+        """Variables for the design's Python and for aiecc, which looks for xclbinutil on PATH."""
+        found = dict(os.environ)
+        paths = [str(ROOT), *([str(self.bindings)] if self.bindings else []), found.get("PYTHONPATH", "")]
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        found["PATH"] = os.pathsep.join([str(self.xclbinutil.parent), found.get("PATH", os.defpath)])
+        found["PEANO_INSTALL_DIR"] = str(self.peano)
+        return found
+
+    def compile_command(self, program: Program, target: Path) -> list[str]:
+        """Peano's command that compiles the cores' functions."""
+        scores = f"-DSCORES_INT8={int(program.scores == 'int8')}"
+        kind = f"-DTILE_SIZE={program.plan.tile_size}" if program.plan else "-DSINGLE_TILE"
+        source = ROOT / "kernels" / "npu" / "program" / "aie" / "kernel.cc"
+        compiler = str(self.peano / "bin" / "clang++")
+        return [
+            compiler,
+            *COMPILE_FLAGS,
+            f"-I{self.headers}",
+            kind,
+            scores,
+            "-c",
+            str(source),
+            "-o",
+            str(target),
+        ]
+
+    def design_command(self, program: Program, heads: int) -> list[str]:
+        """The command that prints the program's MLIR."""
+        command = [sys.executable, str(ROOT / "kernels" / "npu" / "program" / "aie" / "design.py")]
+        if program.plan is None:
+            return [*command, "--single-tile"]
+        plan = program.plan
+        return [
+            *command, "--scores", plan.scores, "--tile-size", str(plan.tile_size),
+            "--columns", str(plan.columns), "--heads", str(heads),
+        ]  # fmt: skip
+
+    def aiecc_command(
+        self, design: Path, instructions: Path, xclbin: Path | None, scratch: Path
+    ) -> list[str]:
+        """The command that makes a run's instructions, and the program itself where `xclbin` is given.
+
+        Buffers are laid out in sequence: the default scheme keeps each within one of a core's four banks of 16 KiB, and
+        key and value tiles are larger.
+        """
+        program = ["--get-xclbin", f"--xclbin-name={xclbin}"] if xclbin else []
+        return [
+            str(self.aiecc), *program, "--get-npu-insts", f"--npu-insts-name={instructions}",
+            f"--peano={self.peano}", "--alloc-scheme=basic-sequential", f"--tmpdir={scratch}", str(design),
+        ]  # fmt: skip
+
+
+def find() -> Toolchain:
+    """Find the tools: by their variables, as wheels of this Python, or on PATH.
+
+    Raises:
+        ToolLackingError: one is lacking.
+    """
+    root = _mlir_aie()
+    aiecc = _first(os.environ.get("AIECC_PATH"), root / "bin" / "aiecc", shutil.which("aiecc"))
+    if aiecc is None:
+        raise ToolLackingError(f"aiecc is not in {root / 'bin'}: {MLIR_AIE_REMEDY}")
+    if not (root / "include" / "aie_api").is_dir():
+        raise ToolLackingError(f"aie_api's headers are not in {root / 'include'}: {MLIR_AIE_REMEDY}")
+    peano = _peano(root)
+    xclbinutil = _first(
+        os.environ.get("AIE_XCLBINUTIL"), shutil.which("xclbinutil"), "/opt/xilinx/xrt/bin/xclbinutil"
+    )
+    if xclbinutil is None:
+        raise ToolLackingError(f"xclbinutil is not installed: {XCLBINUTIL_REMEDY}")
+    versions = {
+        "mlir_aie": _distribution("mlir_aie") or _says(aiecc),
+        "peano": _distribution("llvm-aie") or _says(peano / "bin" / "clang++"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+    bindings = root / "python" if importlib.util.find_spec("aie") is None else None
+    return Toolchain(aiecc, root / "include", bindings, peano, xclbinutil, versions)
+
+
+def nominal() -> Toolchain:
+    """Tools as the wheels name their folders, to show commands where none is installed."""
+    root, peano = Path("mlir_aie"), Path("llvm-aie")
+    return Toolchain(root / "bin" / "aiecc", root / "include", None, peano, Path("xclbinutil"), {})
+
+
+def _mlir_aie() -> Path:
+    chosen = os.environ.get("MLIR_AIE_INSTALL_DIR")
+    if chosen:
+        root = Path(chosen).expanduser()
+        if not (root / "python" / "aie").is_dir():
+            raise ToolLackingError(
+                f"MLIR_AIE_INSTALL_DIR is {root}, which has no python/aie: {MLIR_AIE_REMEDY}"
+            )
+        return root
+    for name, up in (("aie", 2), ("mlir_aie", 0)):
+        spec = importlib.util.find_spec(name)
+        for place in (spec.submodule_search_locations if spec else None) or ():
+            root = Path(place).resolve()
+            root = root.parents[up - 1] if up else root
+            if (root / "python" / "aie").is_dir():
+                return root
+    raise ToolLackingError(f"mlir-aie is not installed: {MLIR_AIE_REMEDY}")
+
+
+def _peano(root: Path) -> Path:
+    chosen = os.environ.get("PEANO_INSTALL_DIR")
+    if chosen:
+        if not (Path(chosen).expanduser() / "bin" / "clang++").is_file():
+            raise ToolLackingError(f"PEANO_INSTALL_DIR is {chosen}, which has no bin/clang++: {PEANO_REMEDY}")
+        return Path(chosen).expanduser()
+    try:
+        wheel = Path(str(importlib.metadata.distribution("llvm-aie").locate_file("llvm-aie")))
+    except importlib.metadata.PackageNotFoundError:
+        wheel = root.parent / "llvm-aie"
+    if not (wheel / "bin" / "clang++").is_file():
+        raise ToolLackingError(f"Peano is not installed: {PEANO_REMEDY}")
+    return wheel
+
+
+def _first(*paths: str | Path | None) -> Path | None:
+    return next((Path(path) for path in paths if path and Path(path).is_file()), None)
+
+
+def _distribution(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _says(tool: Path) -> str:
+    """The first line of a tool's `--version`.
+
+    Raises:
+        ToolLackingError: it cannot be run.
+    """
+    try:
+        done = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolLackingError(f"{tool} cannot be run ({error}): install it again") from error
+    return next((line.strip() for line in done.stdout.splitlines() if line.strip()), "unknown")

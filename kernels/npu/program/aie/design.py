@@ -1,0 +1,276 @@
+"""The device programs in IRON Python: which tiles do what, how data flows between them, and what a run transfers.
+
+    python kernels/npu/program/aie/design.py --tile-size 64 --columns 4 --heads 8 > streaming.mlir
+    python kernels/npu/program/aie/design.py --single-tile > single.mlir
+
+Written for IRON as mlir-aie 1.4 has it (its wheel `mlir_aie` 1.4.2): workers and links placed with `tile=`, a run's
+sequence as a function with `fill` and `drain` on fifo handles. It has NOT been compiled by that tool chain yet, nor run
+on an NPU: the tests execute it against a stand-in of the names it uses (`tests/standins/iron.py`).
+
+A column has four cores. Its memory tile cuts query groups into a block for each core, hands every key and value tile
+to all four, and joins their output blocks again. Columns know nothing of each other. The cores never end: they wait for
+the next query block, so one program serves runs of any number of heads, each with its own instructions. The scores'
+type is a matter of the object file alone.
+
+Sizes and depths come from `plan.py` and `memory_map.py`, transfers from `transfers.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file, perhaps by the tool chain's own Python: the project is four folders up
+    sys.path[0] = str(Path(__file__).resolve().parents[4])
+
+import numpy as np
+from aie.helpers.taplib import TensorAccessPattern  # type: ignore[import-not-found, unused-ignore]
+from aie.iron import (  # type: ignore[import-not-found, unused-ignore]
+    Buffer,
+    Kernel,
+    ObjectFifo,
+    Program,
+    Runtime,
+    TaskGroup,
+    Worker,
+)
+from aie.iron import device as devices
+from aie.iron.controlflow import range_  # type: ignore[import-not-found, unused-ignore]
+
+from kernels.contract import HEAD_DIM, TILE_SIZES
+from kernels.npu.program import memory_map, transfers
+from kernels.npu.program.array_limits import WORD_BYTES
+from kernels.npu.program.plan import (
+    COLUMN_COUNTS,
+    CORES_PER_COLUMN,
+    OUTPUT_BLOCK_BYTES,
+    QUERY_BLOCK_BYTES,
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    SINGLE_TILE_OUTPUT_BYTES,
+    STACK_BYTES,
+    Plan,
+)
+
+OBJECT = "kernel.o"
+"""Compiled from `kernel.cc`, beside the MLIR when it is built."""
+
+SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
+
+
+def streaming(plan: Plan, heads: int) -> str:
+    """MLIR text of a streaming program, with the instructions for a run of `heads` heads."""
+    query_block = _array(np.int8, QUERY_BLOCK_BYTES)
+    key_value_tile = _array(np.int8, plan.key_value_bytes)
+    output_block = _array(np.int16, OUTPUT_BLOCK_BYTES // 2)
+    state_type = _array(np.int32, plan.state_words)
+    logits_type = _array(np.int32, plan.score_words)
+    weights_type = _array(np.int16, plan.weight_halves)
+
+    start = Kernel("attention_start", OBJECT, [state_type])
+    tile = Kernel(
+        "attention_tile", OBJECT, [query_block, key_value_tile, state_type, logits_type, weights_type]
+    )
+    finish = Kernel("attention_finish", OBJECT, [query_block, state_type, output_block])
+
+    def core(
+        queries: Any,
+        keys_and_values: Any,
+        outputs: Any,
+        state: Any,
+        logits: Any,
+        weights: Any,
+        start: Any,
+        tile: Any,
+        finish: Any,
+    ) -> None:
+        block = queries.acquire(1)
+        output = outputs.acquire(1)
+        start(state)
+        for _ in range_(plan.tiles):
+            key_value = keys_and_values.acquire(1)
+            tile(block, key_value, state, logits, weights)
+            keys_and_values.release(1)
+        finish(block, state, output)
+        queries.release(1)
+        outputs.release(1)
+
+    depth = memory_map.MEMORY_TILE_DEPTH
+    workers, query_ends, key_value_ends, output_ends = [], [], [], []
+    for column in range(plan.columns):
+        shim, memory = devices.Tile(column, SHIM_ROW), devices.Tile(column, MEMORY_ROW)
+        cores = range(CORES_PER_COLUMN)
+
+        query_groups = ObjectFifo(
+            _array(np.int8, transfers.QUERY_GROUP_BYTES), depth=depth, name=f"queries{column}"
+        )
+        query_blocks = query_groups.cons().split(
+            [core * QUERY_BLOCK_BYTES for core in cores],
+            tile=memory,
+            obj_types=[query_block] * CORES_PER_COLUMN,
+            names=[f"queries{column}_{core}" for core in cores],
+        )
+        stream = ObjectFifo(key_value_tile, depth=depth, name=f"stream{column}")
+        tiles = stream.cons().forward(tile=memory, name=f"tiles{column}")
+        output_groups = ObjectFifo(
+            _array(np.int16, transfers.OUTPUT_GROUP_BYTES // 2), depth=depth, name=f"output{column}"
+        )
+        output_blocks = output_groups.prod().join(
+            [core * (OUTPUT_BLOCK_BYTES // 2) for core in cores],
+            tile=memory,
+            obj_types=[output_block] * CORES_PER_COLUMN,
+            names=[f"output{column}_{core}" for core in cores],
+        )
+        for i in cores:
+            where = f"{column}_{i}"
+            buffers = [
+                Buffer(state_type, name=f"state{where}"),
+                Buffer(logits_type, name=f"logits{where}"),
+                Buffer(weights_type, name=f"weights{where}"),
+            ]
+            fifos = [
+                query_blocks[i].cons(depth=plan.query_depth),
+                tiles.cons(depth=plan.key_value_depth),
+                output_blocks[i].prod(depth=plan.output_depth),
+            ]
+            workers.append(
+                Worker(
+                    core,
+                    [*fifos, *buffers, start, tile, finish],
+                    tile=devices.Tile(column, FIRST_CORE_ROW + i),
+                    stack_size=STACK_BYTES,
+                )
+            )
+        query_ends.append(query_groups.prod(tile=shim))
+        key_value_ends.append(stream.prod(tile=shim))
+        output_ends.append(output_groups.cons(tile=shim))
+
+    def run(
+        queries: Any, stream: Any, output: Any, query_ends: Any, key_value_ends: Any, output_ends: Any
+    ) -> None:
+        group = TaskGroup()
+        for transfer in transfers.streaming(plan, heads):
+            column = transfer.column
+            if transfer.stream == "output":
+                pattern = _pattern(transfer, plan.output_bytes(heads), np.int16)
+                output_ends[column].drain(output, tap=pattern, wait=True, group=group)
+            elif transfer.stream == "queries":
+                pattern = _pattern(transfer, plan.query_bytes(heads), np.int8)
+                query_ends[column].fill(queries, tap=pattern, group=group)
+            else:
+                pattern = _pattern(transfer, plan.key_value_stream_bytes(heads), np.int8)
+                key_value_ends[column].fill(stream, tap=pattern, group=group)
+        group.finish()
+
+    runtime = Runtime(
+        run,
+        [
+            _array(np.int8, plan.query_bytes(heads)),
+            _array(np.int8, plan.key_value_stream_bytes(heads)),
+            _array(np.int16, plan.output_bytes(heads) // 2),
+            query_ends,
+            key_value_ends,
+            output_ends,
+        ],
+    )
+    return str(Program(_device(plan.columns), runtime, workers=workers).resolve_program())
+
+
+def single_tile() -> str:
+    """MLIR text of the single-tile program: one core, whose DMA cuts row-major matrices into blocks on the way in."""
+    matrix = _array(np.int8, SINGLE_TILE * HEAD_DIM)
+    state_type = _array(np.int32, memory_map.SINGLE_STATE_WORDS)
+    logits_type = _array(np.int32, memory_map.SINGLE_SCORE_WORDS)
+    weights_type = _array(np.int16, memory_map.SINGLE_WEIGHT_HALVES)
+    attention = Kernel(
+        "attention_single", OBJECT, [matrix, matrix, matrix, state_type, logits_type, weights_type, matrix]
+    )
+
+    def core(inputs: Any, outputs: Any, state: Any, logits: Any, weights: Any, attention: Any) -> None:
+        qkv = inputs.acquire(memory_map.SINGLE_TILE_INPUTS)
+        output = outputs.acquire(1)
+        attention(qkv[0], qkv[1], qkv[2], state, logits, weights, output)
+        inputs.release(memory_map.SINGLE_TILE_INPUTS)
+        outputs.release(1)
+
+    shim = devices.Tile(0, SHIM_ROW)
+    inputs = ObjectFifo(matrix, depth=memory_map.SINGLE_TILE_INPUT_DEPTH, name="input")
+    outputs = ObjectFifo(matrix, depth=1, name="output")
+    buffers = [
+        Buffer(state_type, name="state"),
+        Buffer(logits_type, name="logits"),
+        Buffer(weights_type, name="weights"),
+    ]
+    worker = Worker(
+        core,
+        [inputs.cons(), outputs.prod(), *buffers, attention],
+        tile=devices.Tile(0, FIRST_CORE_ROW),
+        stack_size=STACK_BYTES,
+    )
+
+    def run(qkv: Any, output: Any, inward: Any, outward: Any) -> None:
+        group = TaskGroup()
+        for transfer in transfers.single_tile():
+            if transfer.stream == "output":
+                pattern = _pattern(transfer, SINGLE_TILE_OUTPUT_BYTES, np.int8)
+                outward.drain(output, tap=pattern, wait=True, group=group)
+            else:
+                pattern = _pattern(transfer, SINGLE_TILE_INPUT_BYTES, np.int8)
+                inward.fill(qkv, tap=pattern, group=group)
+        group.finish()
+
+    runtime = Runtime(
+        run,
+        [
+            _array(np.int8, SINGLE_TILE_INPUT_BYTES),
+            _array(np.int8, SINGLE_TILE_OUTPUT_BYTES),
+            inputs.prod(tile=shim),
+            outputs.cons(tile=shim),
+        ],
+    )
+    return str(Program(_device(1), runtime, workers=[worker]).resolve_program())
+
+
+def _array(dtype: type[Any], size: int) -> Any:
+    return np.ndarray[(size,), np.dtype[dtype]]  # type: ignore[misc, valid-type]
+
+
+def _device(columns: int) -> Any:
+    return getattr(devices, "NPU1" if columns == max(COLUMN_COUNTS) else f"NPU1Col{columns}")()
+
+
+def _pattern(transfer: transfers.Transfer, nbytes: int, dtype: type[Any]) -> Any:
+    """A transfer's words as elements of the buffer's type."""
+    size = np.dtype(dtype).itemsize
+    elements = WORD_BYTES // size
+    *outer, _ = transfer.strides
+    return TensorAccessPattern(
+        (1, nbytes // size),
+        offset=transfer.offset * elements,
+        sizes=[*transfer.sizes[:3], transfer.sizes[3] * elements],
+        strides=[*(stride * elements for stride in outer), 1],
+    )
+
+
+def main() -> int:
+    """Print the MLIR of the program that the options name."""
+    parser = argparse.ArgumentParser(description="Print a device program as MLIR.")
+    parser.add_argument("--single-tile", action="store_true", help="the single-tile program")
+    parser.add_argument("--scores", default="int32", choices=("int32", "int8"), help="changes no MLIR")
+    parser.add_argument("--tile-size", type=int, default=64, choices=TILE_SIZES)
+    parser.add_argument("--columns", type=int, default=4, choices=COLUMN_COUNTS)
+    parser.add_argument("--heads", type=int, default=8)
+    options = parser.parse_args()
+    if not 1 <= options.heads <= transfers.MAX_HEADS:
+        parser.error(f"--heads has to be 1 to {transfers.MAX_HEADS}")
+    if options.single_tile:
+        print(single_tile())
+    else:
+        print(streaming(Plan(options.scores, options.tile_size, options.columns), options.heads))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

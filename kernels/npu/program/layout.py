@@ -1,0 +1,158 @@
+"""Tensor layouts of the NPU's buffers: how the host packs operands, and how to read them back.
+
+The matrix unit takes blocks that lie together in memory: 4 rows x 8 channels of the queries, 8 keys x 8 channels of the
+keys (each transposed on the core), 4 keys x 8 columns of the values. The host writes them so; the array's DMA then
+moves whole blocks in order. The single-tile run is handed row-major matrices, and the array's DMA cuts the same blocks.
+
+    query block   [32/4][64/8][4][8] int8, [32] int16 multipliers, [16] int32: shift, valid keys, output bits, 0...
+    key tile      [T/8][64/8][8][8] int8
+    value tile    [T/4][64/8][4][8] int8
+    multipliers   [T] int16
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import contract as c
+from kernels.npu.program.plan import (
+    CORES_PER_COLUMN,
+    GROUPS_PER_HEAD,
+    HEADER_WORDS,
+    QUERY_BLOCK_BYTES,
+    ROWS_PER_CORE,
+    TOKENS,
+    Plan,
+)
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def blocked(matrix: npt.NDArray[np.int8], rows: int, columns: int) -> npt.NDArray[np.int8]:
+    """Cut matrices into blocks that lie together.
+
+    Args:
+        matrix: int8, shape (..., n, m); `n` a multiple of `rows`, `m` of `columns`.
+        rows: of a block.
+        columns: of a block.
+
+    Returns:
+        int8, shape (..., n / rows, m / columns, rows, columns).
+    """
+    *outer, n, m = matrix.shape
+    return matrix.reshape(*outer, n // rows, rows, m // columns, columns).swapaxes(-3, -2)
+
+
+def unblocked(blocks: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """The inverse of `blocked`: int8, (..., a, b, rows, columns) to (..., a * rows, b * columns)."""
+    *outer, a, b, rows, columns = blocks.shape
+    return blocks.swapaxes(-3, -2).reshape(*outer, a * rows, b * columns)
+
+
+def check_fits(operands: c.Operands) -> None:
+    """Refuse operands that a streaming run has no room for.
+
+    Raises:
+        ContractError: more rows or keys than a run takes.
+    """
+    if operands.q.shape[1] > TOKENS or operands.k.shape[1] > TOKENS:
+        raise c.ContractError(
+            f"{operands.q.shape[1]} rows and {operands.k.shape[1]} keys: a run on the NPU takes {TOKENS} of each"
+        )
+
+
+def by_columns(operands: c.Operands) -> c.Operands:
+    """Heads with 128 value columns as twice as many with 64: first all left halves, then all right ones."""
+    if operands.v.shape[2] == c.HEAD_DIM:
+        return operands
+
+    def twice(x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return np.concatenate([x, x])
+
+    halves = np.concatenate([operands.v[..., : c.HEAD_DIM], operands.v[..., c.HEAD_DIM :]])
+    return c.Operands(
+        q=twice(operands.q),  # type: ignore[arg-type]
+        k=twice(operands.k),  # type: ignore[arg-type]
+        v=halves,
+        key_multiplier=twice(operands.key_multiplier),  # type: ignore[arg-type]
+        multiplier=twice(operands.multiplier),  # type: ignore[arg-type]
+        shift=twice(operands.shift),  # type: ignore[arg-type]
+        valid_keys=operands.valid_keys,
+    )
+
+
+def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
+    """Write the query buffer of a run.
+
+    Args:
+        operands: `n` heads of at most 1,536 rows; rows that are lacking become zero with multiplier 1.
+        output_bits: 16 or 8.
+        into: uint8, `Plan.query_bytes(n)` long.
+    """
+    heads, rows, _ = operands.q.shape
+    blocks = into.reshape(heads, GROUPS_PER_HEAD * CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
+    size = ROWS_PER_CORE * c.HEAD_DIM
+    q = _padded(operands.q, TOKENS).reshape(heads, -1, ROWS_PER_CORE, c.HEAD_DIM)
+    blocks[..., :size] = blocked(q, 4, 8).reshape(heads, -1, size).view(np.uint8)
+    multiplier = np.ones((heads, TOKENS), "<i2")
+    multiplier[:, :rows] = operands.multiplier
+    ends = size + 2 * ROWS_PER_CORE
+    blocks[..., size:ends] = multiplier.reshape(heads, -1, ROWS_PER_CORE).view(np.uint8)
+    header = np.zeros((heads, 1, HEADER_WORDS), "<i4")
+    header[:, 0, 0] = operands.shift
+    header[:, 0, 1] = operands.valid_keys
+    header[:, 0, 2] = output_bits
+    blocks[..., ends:] = header.view(np.uint8)
+
+
+def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> None:
+    """Write the key and value buffer of a run.
+
+    Args:
+        operands: `n` heads of at most 1,536 keys and 64 value columns; keys that are lacking become padding.
+        tile_size: keys per tile.
+        into: uint8, `Plan.key_value_stream_bytes(n)` long.
+    """
+    heads = len(operands.k)
+    tiles = into.reshape(heads, TOKENS // tile_size, -1)
+    size = tile_size * c.HEAD_DIM
+    shape = (heads, -1, tile_size, c.HEAD_DIM)
+    k = blocked(_padded(operands.k, TOKENS).reshape(shape), 8, 8)
+    v = blocked(_padded(operands.v, TOKENS).reshape(shape), 4, 8)
+    tiles[..., :size] = k.reshape(heads, -1, size).view(np.uint8)
+    tiles[..., size : 2 * size] = v.reshape(heads, -1, size).view(np.uint8)
+    multiplier = np.ones((heads, TOKENS), "<i2")
+    multiplier[:, : operands.k.shape[1]] = operands.key_multiplier
+    tiles[..., 2 * size :] = multiplier.reshape(heads, -1, tile_size).view(np.uint8)
+
+
+def unpack(queries: Bytes, stream: Bytes, plan: Plan, heads: int) -> tuple[c.Operands, int]:
+    """Read a run's two input buffers back, as the cores do: operands of 1,536 rows and keys, and the output bits."""
+    blocks = queries.reshape(heads, -1, QUERY_BLOCK_BYTES)
+    size = ROWS_PER_CORE * c.HEAD_DIM
+    ends = size + 2 * ROWS_PER_CORE
+    q = blocks[..., :size].copy().view(np.int8).reshape(heads, -1, ROWS_PER_CORE // 4, 8, 4, 8)
+    header = blocks[..., ends:].copy().view("<i4")
+    tiles = stream.reshape(heads, plan.tiles, -1)
+    tile = plan.tile_size * c.HEAD_DIM
+    k = tiles[..., :tile].copy().view(np.int8).reshape(heads, plan.tiles, -1, 8, 8, 8)
+    v = tiles[..., tile : 2 * tile].copy().view(np.int8).reshape(heads, plan.tiles, -1, 8, 4, 8)
+    operands = c.Operands(
+        q=unblocked(q).reshape(heads, TOKENS, c.HEAD_DIM),
+        k=unblocked(k).reshape(heads, TOKENS, c.HEAD_DIM),
+        v=unblocked(v).reshape(heads, TOKENS, c.HEAD_DIM),
+        key_multiplier=tiles[..., 2 * tile :].copy().view("<i2").reshape(heads, TOKENS).astype(np.uint8),
+        multiplier=blocks[..., size:ends].copy().view("<i2").reshape(heads, TOKENS).astype(np.uint16),
+        shift=header[:, 0, 0].astype(np.int32),
+        valid_keys=int(header[0, 0, 1]),
+    )
+    return operands, int(header[0, 0, 2])
+
+
+def _padded(x: npt.NDArray[np.int8], length: int) -> npt.NDArray[np.int8]:
+    if x.shape[1] == length:
+        return x
+    full = np.zeros((x.shape[0], length, x.shape[2]), np.int8)
+    full[:, : x.shape[1]] = x
+    return full

@@ -1,0 +1,285 @@
+"""Where everything lies in the array's memories, counted before anything is built, and checked.
+
+A core has 64 KiB for its stack, its buffers and its program's constants; nothing in the array stops one from running
+into the next. The design (`aie/design.py`) gives every stack and buffer its size from here and from `plan.py`, and the
+tests hold what it allocates against these maps.
+
+Addresses follow the tool chain's sequential scheme: the stack first, then larger buffers before smaller. They are what
+a build is expected to show; the checks rest on sizes and alignment alone. Two figures can only be known from a build,
+and are assumptions until then: the constants of a core's program, and that the program fits. `building.py`
+reads both back from every core that it builds and refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kernels.contract import HEAD_DIM
+from kernels.npu.program import array_limits as limits
+from kernels.npu.program import transfers
+from kernels.npu.program.array_limits import ALIGNMENT, TileLimits
+from kernels.npu.program.plan import (
+    CORES_PER_COLUMN,
+    OUTPUT_BLOCK_BYTES,
+    QUERY_BLOCK_BYTES,
+    SINGLE_TILE,
+    SINGLE_TILE_OUTPUT_BYTES,
+    STACK_BYTES,
+    Plan,
+)
+
+MEMORY_TILE_DEPTH = 2
+"""Groups and tiles that a memory tile holds of each stream: one comes in while the other goes out."""
+
+SINGLE_TILE_INPUTS = 3
+"""Q, K and V, which the core takes together."""
+
+SINGLE_TILE_INPUT_DEPTH = SINGLE_TILE_INPUTS + 1
+"""The tool chain keeps one buffer more than a core takes at once (its objectCountOn), so that is what is asked for."""
+
+SINGLE_STATE_WORDS = SINGLE_TILE * (HEAD_DIM + 2) + 8
+SINGLE_SCORE_WORDS = 8 * SINGLE_TILE
+SINGLE_WEIGHT_HALVES = 8 * SINGLE_TILE
+"""Work buffers of the single-tile program, as those of `Plan`: 64 rows instead of 32."""
+
+CONSTANT_BYTES = 1024
+"""Of a core's memory, kept free for the constants of its program. An assumption until a build shows them."""
+
+
+class MemoryMapError(Exception):
+    """A program that does not fit the array; the text lists every excess."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Bytes of a tile's memory.
+
+    Attributes:
+        name: of what lies there; a fifo's buffers are numbered.
+        address: from the start of the tile's memory.
+        nbytes: its size.
+    """
+
+    name: str
+    address: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class TileMap:
+    """What one tile holds and uses.
+
+    Attributes:
+        tile: `core`, `memory tile` or `shim tile`.
+        limits: what a tile of this kind has.
+        regions: of its memory, in order of address.
+        incoming: descriptors of each DMA channel from the stream into memory.
+        outgoing: descriptors of each DMA channel from memory to the stream.
+        locks: semaphores: two for each pool of buffers that a DMA shares with a core or with another DMA.
+    """
+
+    tile: str
+    limits: TileLimits
+    regions: tuple[Region, ...]
+    incoming: tuple[int, ...]
+    outgoing: tuple[int, ...]
+    locks: int
+
+    @property
+    def descriptors(self) -> int:
+        """DMA buffer descriptors in use."""
+        return sum(self.incoming) + sum(self.outgoing)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return sum(region.nbytes for region in self.regions)
+
+    def of(self, name: str) -> int:
+        """Bytes of a fifo's or buffer's regions together; 0 where there is none."""
+        return sum(region.nbytes for region in self.regions if region.name.split("#")[0] == name)
+
+    def violations(self) -> list[str]:
+        """Every excess and misalignment, one line each; empty where all is well."""
+        found = []
+        for what, used, most in (
+            ("bytes", self.nbytes, self.limits.memory_bytes),
+            ("incoming channels", len(self.incoming), self.limits.channels),
+            ("outgoing channels", len(self.outgoing), self.limits.channels),
+            ("descriptors", self.descriptors, self.limits.descriptors),
+            ("locks", self.locks, self.limits.locks),
+        ):
+            if used > most:
+                found.append(f"{self.tile}: {used:,} {what} of {most:,}")
+        for region in self.regions:
+            if region.address % ALIGNMENT or region.nbytes % ALIGNMENT:
+                where = f"{region.nbytes} bytes at {region.address}"
+                found.append(f"{self.tile}: {region.name} ({where}) is not aligned to {ALIGNMENT}")
+        return found
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """One program: every core, memory tile and shim tile of it is like these.
+
+    Attributes:
+        name: the program's.
+        core: a compute tile.
+        memory: a memory tile; None where the program uses none.
+        shim: a shim tile.
+    """
+
+    name: str
+    core: TileMap
+    memory: TileMap | None
+    shim: TileMap
+
+    def violations(self) -> list[str]:
+        """Every excess of every tile, one line each; empty where all is well."""
+        tiles = [self.core, self.shim] if self.memory is None else [self.core, self.memory, self.shim]
+        found = [f"{self.name}: {text}" for tile in tiles for text in tile.violations()]
+        if self.memory is not None:
+            # Which channels are even is the tool chain's choice: hold the fullest half of them against the limit.
+            half = limits.MEMORY.channels // 2
+            both = (self.memory.incoming, self.memory.outgoing)
+            worst = sum(sum(sorted(channels)[-half:]) for channels in both)
+            most = limits.MEMORY_DESCRIPTORS_PER_PARITY
+            if worst > most:
+                found.append(
+                    f"{self.name}: memory tile: channels of one parity may need {worst} descriptors of {most}"
+                )
+        queued = max(self.shim.incoming + self.shim.outgoing)
+        if queued > limits.SHIM_QUEUE:
+            found.append(
+                f"{self.name}: shim tile: {queued} descriptors wait at a channel for {limits.SHIM_QUEUE}"
+            )
+        return found
+
+    def check(self) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            MemoryMapError: with every excess.
+        """
+        found = self.violations()
+        if found:
+            raise MemoryMapError("; ".join(found))
+
+    def as_json(self) -> dict[str, object]:
+        """For a manifest: bytes of each region of a core and of a memory tile, and the sums."""
+        tiles = {"core": self.core, "memory": self.memory}
+        return {
+            name: {"bytes": tile.nbytes, "regions": {r.name: [r.address, r.nbytes] for r in tile.regions}}
+            for name, tile in tiles.items()
+            if tile is not None
+        }
+
+
+def streaming(plan: Plan) -> MemoryMap:
+    """The map of a streaming program."""
+    core = TileMap(
+        tile="core",
+        limits=limits.CORE,
+        regions=_laid_out(
+            {
+                "queries": (QUERY_BLOCK_BYTES, plan.query_depth),
+                "keys and values": (plan.key_value_bytes, plan.key_value_depth),
+                "output": (OUTPUT_BLOCK_BYTES, plan.output_depth),
+                "state": (4 * plan.state_words, 1),
+                "logits": (4 * plan.score_words, 1),
+                "weights": (2 * plan.weight_halves, 1),
+            }
+        ),
+        incoming=(plan.query_depth, plan.key_value_depth),
+        outgoing=(plan.output_depth,),
+        locks=2 * 3,
+    )
+    # Queries are cut into, and outputs joined from, a part for each core, with its own descriptors and locks.
+    part, parts = MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH * CORES_PER_COLUMN
+    memory = TileMap(
+        tile="memory tile",
+        limits=limits.MEMORY,
+        regions=_placed(
+            {
+                "queries": (transfers.QUERY_GROUP_BYTES, MEMORY_TILE_DEPTH),
+                "keys and values": (plan.key_value_bytes, MEMORY_TILE_DEPTH),
+                "output": (transfers.OUTPUT_GROUP_BYTES, MEMORY_TILE_DEPTH),
+            },
+            0,
+        ),
+        incoming=(parts, MEMORY_TILE_DEPTH, *[part] * CORES_PER_COLUMN),
+        outgoing=(*[part] * CORES_PER_COLUMN, MEMORY_TILE_DEPTH, parts),
+        locks=2 * (2 * CORES_PER_COLUMN + 1),
+    )
+    return MemoryMap(plan.name, core, memory, _shim(transfers.streaming(plan, 1)))
+
+
+def single_tile() -> MemoryMap:
+    """The map of the single-tile program: one core, no memory tile."""
+    matrix = SINGLE_TILE * HEAD_DIM
+    core = TileMap(
+        tile="core",
+        limits=limits.CORE,
+        regions=_laid_out(
+            {
+                "input": (matrix, SINGLE_TILE_INPUT_DEPTH),
+                "output": (SINGLE_TILE_OUTPUT_BYTES, 1),
+                "state": (4 * SINGLE_STATE_WORDS, 1),
+                "logits": (4 * SINGLE_SCORE_WORDS, 1),
+                "weights": (2 * SINGLE_WEIGHT_HALVES, 1),
+            }
+        ),
+        incoming=(SINGLE_TILE_INPUT_DEPTH,),
+        outgoing=(1,),
+        locks=2 * 2,
+    )
+    return MemoryMap("single_tile", core, None, _shim(transfers.single_tile()))
+
+
+def table(maps: Iterable[MemoryMap]) -> str:
+    """Core and memory tile bytes of programs, as a Markdown table with a row each."""
+    names = (
+        "stack",
+        "queries",
+        "input",
+        "keys and values",
+        "output",
+        "state",
+        "logits",
+        "weights",
+        "constants",
+    )
+    lines = [
+        f"| program | {' | '.join(names)} | core, of {limits.CORE.memory_bytes:,} | "
+        f"memory tile, of {limits.MEMORY.memory_bytes:,} |",
+        "|---" + "|---:" * (len(names) + 2) + "|",
+    ]
+    for program in maps:
+        cells = [f"{program.core.of(name):,}" if program.core.of(name) else "" for name in names]
+        memory = f"{program.memory.nbytes:,}" if program.memory else ""
+        lines.append(f"| {program.name} | {' | '.join(cells)} | {program.core.nbytes:,} | {memory} |")
+    return "\n".join(lines)
+
+
+def _shim(moved: Iterable[transfers.Transfer]) -> TileMap:
+    first = [t.stream for t in moved if t.column == 0]
+    outgoing = tuple(first.count(stream) for stream in dict.fromkeys(first) if stream != "output")
+    return TileMap("shim tile", limits.SHIM, (), (first.count("output"),), outgoing, 0)
+
+
+def _laid_out(buffers: dict[str, tuple[int, int]]) -> tuple[Region, ...]:
+    """A core's regions: stack, buffers, constants."""
+    placed = _placed(buffers, STACK_BYTES)
+    end = placed[-1].address + placed[-1].nbytes
+    return (Region("stack", 0, STACK_BYTES), *placed, Region("constants", end, CONSTANT_BYTES))
+
+
+def _placed(buffers: dict[str, tuple[int, int]], address: int) -> tuple[Region, ...]:
+    """Put buffers of (bytes, depth) one after the other from `address` on, the larger first."""
+    regions = []
+    for name, (nbytes, depth) in sorted(buffers.items(), key=lambda item: -item[1][0]):
+        for i in range(depth):
+            regions.append(Region(name if depth == 1 else f"{name}#{i}", address, nbytes))
+            address += nbytes
+    return tuple(regions)

@@ -1,0 +1,164 @@
+"""What the array's DMA moves between the host's buffers and the columns, and in which order.
+
+Plain descriptions, one for each descriptor of a shim tile: `aie/design.py` makes its access patterns from them, the
+memory map counts them, and the tests execute them on real buffers. Three buffers go with a streaming run: queries and
+stream as `layout.py` packs them, and the output.
+
+A column works on the same groups of every head. It takes its first group of every head, then its second, and so
+on: so the whole run of a column is three descriptors, however many heads there are. (Head by head, the repeated
+stream would need a descriptor for every head: only a descriptor's outermost stride may be 0.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.contract import HEAD_DIM
+from kernels.npu.program import array_limits as limits
+from kernels.npu.program.array_limits import WORD_BYTES
+from kernels.npu.program.plan import (
+    CORES_PER_COLUMN,
+    GROUPS_PER_HEAD,
+    OUTPUT_BLOCK_BYTES,
+    QUERY_BLOCK_BYTES,
+    SINGLE_TILE,
+    SINGLE_TILE_OUTPUT_BYTES,
+    Plan,
+)
+
+Stream = Literal["queries", "keys and values", "output", "input"]
+
+HEAD_COUNTS = (6, 8, 12, 16, 20, 24, 32, 40)
+"""Heads of a run: those of Whisper's models, and twice as many for layers whose values have 128 columns."""
+
+MAX_HEADS = 64
+"""No descriptor limits the heads; this keeps the buffers of a run under 33 MB."""
+
+QUERY_GROUP_BYTES = CORES_PER_COLUMN * QUERY_BLOCK_BYTES
+OUTPUT_GROUP_BYTES = CORES_PER_COLUMN * OUTPUT_BLOCK_BYTES
+"""What a column takes in and gives out at a time: a block for, or of, each of its cores."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A shim tile's descriptor: the words of one host buffer that pass, in order. Outermost dimension first.
+
+    Attributes:
+        column: of the shim tile.
+        stream: `queries`, `keys and values`, `input` (to the array) or `output` (from it).
+        offset: of the first word in the buffer.
+        sizes: of four dimensions; the first is the descriptor's repeats, the last counts words that lie together.
+        strides: of the same dimensions, in words. The first may be 0.
+    """
+
+    column: int
+    stream: Stream
+    offset: int
+    sizes: tuple[int, int, int, int]
+    strides: tuple[int, int, int, int]
+
+    def words(self) -> npt.NDArray[np.int64]:
+        """Indices of the buffer's words in the order in which they pass: int64, shape (words,)."""
+        index = np.full((1,), self.offset, np.int64)
+        for size, stride in zip(self.sizes, self.strides, strict=True):
+            index = (index[:, None] + np.arange(size, dtype=np.int64) * stride).reshape(-1)
+        return index
+
+    def violations(self, buffer_bytes: int) -> list[str]:
+        """What a descriptor cannot express, and words outside a buffer of `buffer_bytes`; empty where all is well."""
+        repeats, _, rows, width = self.sizes
+        found = []
+        if min(self.sizes) < 1:
+            found.append(f"sizes {self.sizes} are not all positive")
+        for name, size in (("innermost", width), ("second", rows)):
+            if size > limits.SHIM_WRAP_MAX:
+                found.append(f"the {name} dimension has {size} of at most {limits.SHIM_WRAP_MAX}")
+        if repeats > limits.SHIM_ITERATION_MAX:
+            found.append(f"{repeats} repeats of at most {limits.SHIM_ITERATION_MAX}")
+        if self.strides[3] != 1:
+            found.append("the innermost words do not lie together")
+        for size, stride in zip(self.sizes[1:], self.strides[1:], strict=True):
+            if size > 1 and stride < 1:
+                found.append(f"stride {stride} inside the outermost dimension")
+        if max(self.strides) > limits.SHIM_STEP_MAX:
+            found.append(f"stride {max(self.strides)} of at most {limits.SHIM_STEP_MAX} words")
+        reach = sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
+        if self.offset < 0 or (self.offset + reach + 1) * WORD_BYTES > buffer_bytes:
+            found.append(f"word {self.offset + reach} is outside a buffer of {buffer_bytes} bytes")
+        return [f"{self.stream} of column {self.column}: {text}" for text in found]
+
+
+def streaming(plan: Plan, heads: int) -> list[Transfer]:
+    """All transfers of a streaming run, for each column: output, queries, keys and values.
+
+    Raises:
+        ValueError: no heads, or too many.
+    """
+    if not 1 <= heads <= MAX_HEADS:
+        raise ValueError(f"{heads} heads: a run takes 1 to {MAX_HEADS}")
+    groups = plan.groups_per_column
+    found = []
+    for column in range(plan.columns):
+        first = column * groups
+        output = _rows(OUTPUT_GROUP_BYTES)
+        found.append(_grouped(column, "output", first, groups, heads, OUTPUT_GROUP_BYTES, output))
+        queries = _rows(QUERY_GROUP_BYTES)
+        found.append(_grouped(column, "queries", first, groups, heads, QUERY_GROUP_BYTES, queries))
+        head_bytes = plan.tiles * plan.key_value_bytes
+        rows, width = _rows(head_bytes)
+        found.append(
+            Transfer(
+                column=column,
+                stream="keys and values",
+                offset=0,
+                sizes=(groups, heads, rows, width),
+                strides=(0, head_bytes // WORD_BYTES, width, 1),
+            )
+        )
+    return found
+
+
+def single_tile() -> list[Transfer]:
+    """The transfers of a single-tile run: output, then Q, K and V, cut into the matrix unit's blocks on the way."""
+    rows, width = _rows(SINGLE_TILE_OUTPUT_BYTES)
+    found = [Transfer(0, "output", 0, (1, 1, rows, width), (0, 0, width, 1))]
+    row = HEAD_DIM // WORD_BYTES
+    matrix = SINGLE_TILE * row
+    for i, block_rows in enumerate((4, 8, 4)):  # layout.py: queries 4 x 8, keys 8 x 8, values 4 x 8
+        found.append(
+            Transfer(
+                column=0,
+                stream="input",
+                offset=i * matrix,
+                sizes=(SINGLE_TILE // block_rows, HEAD_DIM // 8, block_rows, 8 // WORD_BYTES),
+                strides=(block_rows * row, 8 // WORD_BYTES, row, 1),
+            )
+        )
+    return found
+
+
+def _grouped(
+    column: int, stream: Stream, first: int, groups: int, heads: int, group_bytes: int, rows: tuple[int, int]
+) -> Transfer:
+    group = group_bytes // WORD_BYTES
+    return Transfer(
+        column=column,
+        stream=stream,
+        offset=first * group,
+        sizes=(groups, heads, *rows),
+        strides=(group, GROUPS_PER_HEAD * group, rows[1], 1),
+    )
+
+
+def _rows(nbytes: int) -> tuple[int, int]:
+    """Cut contiguous bytes into the fewest rows of words that a descriptor's two innermost dimensions can count."""
+    words = nbytes // WORD_BYTES
+    return next(
+        (rows, words // rows)
+        for rows in range(1, words + 1)
+        if words % rows == 0 and words // rows <= limits.SHIM_WRAP_MAX
+    )

@@ -1,0 +1,305 @@
+"""The NPU: the contract's integers on AMD Phoenix, through XRT.
+
+`NpuDevice` is made for long use: it opens the device once, loads each program once, and runs on the same buffers again
+and again. A run that does not complete is repeated once on a device that is opened anew; if that fails as well the
+device is lost, and nothing takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels import contract as c
+from kernels.device import DeviceError, DeviceLost
+from kernels.npu.build import builds
+from kernels.npu.program import layout
+from kernels.npu.program.plan import (
+    ROWS_PER_CORE,
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    SINGLE_TILE_LOGIT,
+    SINGLE_TILE_OUTPUT_BYTES,
+    TOKENS,
+    Plan,
+)
+from kernels.npu.program.transfers import HEAD_COUNTS
+from kernels.npu.runtime.heads import cut_heads, pick_heads
+from kernels.npu.runtime.launch import Launch, XrtError
+from kernels.npu.runtime.session import Session, binding
+from kernels.self_check import compare, random_operands
+
+TIMEOUT_MS = 5000
+"""The driver ends a run that makes no progress after two to four seconds (amdxdna's tdr_timeout_ms is 2000, and older
+kernels look twice); this waits longer, so that it is the driver that ends it and takes the device back."""
+
+TIMEOUT_MS_PER_HEAD = 50
+"""A head is 302 M multiplications: 0.3 ms on one column's four cores at their peak, 1024 a cycle at 1 GHz. The rest is
+margin, since what a run takes on the device has not been measured."""
+
+_REMEDY = "build the kernels again, and if that does not help see dmesg"
+
+T = TypeVar("T")
+Int8 = npt.NDArray[np.int8]
+
+
+class NpuDevice:
+    """The NPU, with the interface of `kernels.device.Device`; use it with `with`, or `close` it.
+
+    Threads may share it: their runs follow each other.
+
+    Attributes:
+        name: `npu`.
+        rebuilds: how often the device was opened anew since, because a run did not complete.
+    """
+
+    name = "npu"
+
+    def __init__(self, *, index: int = 0, columns: int = 4, timeout_ms: int | None = None) -> None:
+        """Open the device; programs are loaded when they are first used.
+
+        Args:
+            index: of the device.
+            columns: of the array that programs use, 1 to 4.
+            timeout_ms: for any run; by default `TIMEOUT_MS` and `TIMEOUT_MS_PER_HEAD` for each head.
+
+        Raises:
+            DeviceError: pyxrt cannot be imported, or the device cannot be opened.
+        """
+        self.rebuilds = 0
+        self._xrt = binding()
+        self._index = index
+        self._columns = columns
+        self._timeout_ms = timeout_ms
+        self._lock = threading.RLock()
+        self._programs: dict[Plan, dict[int, builds.Build]] = {}
+        self._checked: set[str] = set()
+        self._closed: str | None = None
+        try:
+            self._session = Session(self._xrt, index)
+        except XrtError as error:
+            raise DeviceError(f"the NPU cannot be opened: {error}") from error
+
+    def load(self, scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE) -> None:
+        """Load a program, and compare what it computes with the reference.
+
+        Raises:
+            DeviceError: it is not built, cannot be loaded, or computes other bits than the contract's.
+        """
+        plan = Plan(scores, tile_size, self._columns)
+        self._twice(lambda: self._check(plan), opening=True)
+
+    def run(
+        self,
+        operands: c.Operands,
+        *,
+        scores: c.ScoreType = "int32",
+        tile_size: int = c.DEFAULT_TILE_SIZE,
+        output_bits: int = 16,
+    ) -> npt.NDArray[np.int16]:
+        """See `kernels.device.Device`; a head has at most 1,536 rows and as many keys.
+
+        Raises:
+            kernels.contract.ContractError: operands outside the contract, or too many rows or keys.
+            DeviceLost: runs do not complete, also after the device was opened anew.
+            DeviceError: the program is not built, or computes other bits than the contract's.
+        """
+        operands.check(tile_size, scores, output_bits)
+        layout.check_fits(operands)
+        plan = Plan(scores, tile_size, self._columns)
+
+        def work() -> npt.NDArray[np.int16]:
+            self._check(plan)
+            return self._stream(plan, operands, output_bits)
+
+        return self._twice(work)
+
+    def run_single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
+        """One tile on one core, with the fixed scale of `plan.SINGLE_TILE_LOGIT`: for bring-up and validation.
+
+        Args:
+            scores: `int32` or `int8`.
+            q: queries, int8, shape (64, 64).
+            k: keys, like `q`.
+            v: values, like `q`.
+
+        Returns:
+            int8, shape (64, 64), in the values' step.
+
+        Raises:
+            kernels.contract.ContractError: a matrix of another shape or type, or other scores.
+            DeviceLost: runs do not complete, also after the device was opened anew.
+            DeviceError: the program is not built, or computes other bits than the contract's.
+        """
+        if scores not in SINGLE_TILE_LOGIT:
+            raise c.ContractError(f"scores {scores!r}: they are int32 or int8")
+        for name, matrix in (("q", q), ("k", k), ("v", v)):
+            if matrix.shape != (SINGLE_TILE, c.HEAD_DIM) or matrix.dtype != np.int8:
+                raise c.ContractError(
+                    f"{name} of a single tile has to be int8, ({SINGLE_TILE}, {c.HEAD_DIM}), "
+                    f"not {matrix.dtype}, {matrix.shape}"
+                )
+
+        def work() -> Int8:
+            self._check_single(scores)
+            return self._single(scores, q, k, v)
+
+        return self._twice(work)
+
+    def close(self) -> None:
+        """Let go of the device; a further run is refused."""
+        with self._lock:
+            self._session.close()
+            self._closed = self._closed or "the NPU was closed; open it again"
+
+    def __enter__(self) -> NpuDevice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _twice(self, work: Callable[[], T], *, opening: bool = False) -> T:
+        """Do `work`; where a run does not complete, open the device anew and do it once more."""
+        with self._lock:
+            if self._closed is not None:
+                raise DeviceError(self._closed)
+            # Not within `except`: the first failure's frames would keep its buffers and context through the second try.
+            with contextlib.suppress(XrtError):
+                return work()
+            try:
+                self._open_anew()
+                return work()
+            except XrtError as error:
+                self._session.close()
+                text = f"{error}, also after it was opened anew"
+                if opening:
+                    raise DeviceError(f"the NPU cannot be used: {text}") from error
+                self._closed = "the NPU was lost; open it again"
+                raise DeviceLost(
+                    f"the NPU is lost: {text}; see dmesg, load its driver again (sudo rmmod amdxdna; sudo modprobe "
+                    "amdxdna) and ask tilescribe doctor"
+                ) from error
+
+    def _open_anew(self) -> None:
+        # A context that a run timed out in is never used again; after a reset of the driver the device is gone as well.
+        self.rebuilds += 1
+        self._checked.clear()
+        self._session.close()
+        self._session = Session(self._xrt, self._index)
+
+    def _stream(self, plan: Plan, operands: c.Operands, output_bits: int) -> npt.NDArray[np.int16]:
+        heads, rows, _ = operands.q.shape
+        width = operands.v.shape[2]
+        result = np.empty((heads, rows, width), np.int16)
+        # (left or right columns, head, row, column): the order of the heads that `by_columns` makes
+        parts = result.reshape(heads, rows, width // c.HEAD_DIM, c.HEAD_DIM).transpose(2, 0, 1, 3)
+        split = layout.by_columns(operands)
+        built = self._built(plan)
+        start = 0
+        for count in cut_heads(len(split.q), tuple(built)):
+            build = built[count]
+            used = min(count, len(split.q) - start)
+            launch = self._session.launch(
+                build.xclbin,
+                build.instructions,
+                count,
+                (plan.query_bytes(count), plan.key_value_stream_bytes(count)),
+                plan.output_bytes(count),
+            )
+            part = pick_heads(split, start, count)
+            layout.pack_queries(part, output_bits, launch.inputs[0])
+            layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
+            self._run(launch, count)
+            output = launch.output.view("<i2").reshape(count, TOKENS, c.HEAD_DIM)
+            for i in range(used):
+                parts[divmod(start + i, heads)] = output[i, :rows]
+            start += used
+        return result
+
+    def _single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
+        try:
+            build = builds.find_single(scores)
+        except builds.BuildError as error:
+            raise DeviceError(str(error)) from error
+        launch = self._session.launch(
+            build.xclbin, build.instructions, 1, (SINGLE_TILE_INPUT_BYTES,), SINGLE_TILE_OUTPUT_BYTES
+        )
+        launch.inputs[0].view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)[:] = (q, k, v)
+        self._run(launch, 1)
+        return launch.output.view(np.int8).reshape(SINGLE_TILE, c.HEAD_DIM).copy()
+
+    def _run(self, launch: Launch, heads: int) -> None:
+        launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads)
+
+    def _built(self, plan: Plan) -> dict[int, builds.Build]:
+        """The program's builds by their number of heads, held against the sources at the first use."""
+        if plan not in self._programs:
+            found: dict[int, builds.Build] = {}
+            refusals: list[builds.BuildError] = []
+            counts = set(HEAD_COUNTS)
+            while counts:
+                heads = min(counts)
+                try:
+                    found[heads] = builds.find(plan, heads)
+                    counts |= found[heads].manifest.instructions.keys() - found.keys()
+                except builds.BuildError as error:
+                    refusals.append(error)
+                counts.remove(heads)
+            if not found:
+                raise DeviceError(str(refusals[0])) from refusals[0]
+            self._programs[plan] = found
+        return self._programs[plan]
+
+    def _check(self, plan: Plan) -> None:
+        """Compare a program with the reference before its first use: a row of every core, in every group of rows."""
+        if plan.name in self._checked:
+            return
+        compare(
+            lambda operands: self._stream(plan, operands, 16),
+            random_operands(TOKENS, plan.tile_size + 8),
+            [block * ROWS_PER_CORE + block % ROWS_PER_CORE for block in range(TOKENS // ROWS_PER_CORE)],
+            scores=plan.scores,
+            tile_size=plan.tile_size,
+            name=f"NPU's program {plan.name}",
+            remedy=_REMEDY,
+        )
+        self._checked.add(plan.name)
+
+    def _check_single(self, scores: c.ScoreType) -> None:
+        from kernels.validation.founding_tile import tile_operands
+
+        program = f"{scores}_single"
+        if program in self._checked:
+            return
+        q, k, v = np.random.default_rng(0).integers(-64, 64, (3, SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
+        compare(
+            lambda _: self._single(scores, q, k, v).astype(np.int16)[None],
+            tile_operands(scores, q, k, v),
+            range(0, SINGLE_TILE, 7),
+            scores=scores,
+            tile_size=SINGLE_TILE,
+            output_bits=8,
+            name=f"NPU's program {program}",
+            remedy=_REMEDY,
+        )
+        self._checked.add(program)
+
+
+def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE) -> NpuDevice:
+    """Open the NPU with a program that was compared with the reference.
+
+    Raises:
+        DeviceError: something is lacking, or the device computes other bits than the contract's.
+    """
+    device = NpuDevice()
+    try:
+        device.load(scores, tile_size)
+    except BaseException:
+        device.close()
+        raise
+    return device

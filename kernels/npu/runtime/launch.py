@@ -1,0 +1,187 @@
+"""A run on the NPU through XRT, with its buffers: made once, and started again and again.
+
+What the binding does was read in Xilinx/XRT (src/python/pybind11/src/pyxrt.cpp, src/runtime_src/core/common/api/
+xrt_kernel.cpp) and amd/xdna-driver (src/shim, drivers/accel/amdxdna), August 2026. What shapes this file:
+
+- `kernel(...)` ignores every argument that it cannot convert, and the run starts without it; `run.set_arg` raises. So a
+  run is made once, its arguments are set and checked, and it is started again and again.
+- `run.wait(ms)` alone ends after a time, and returns a state; every state but COMPLETED is a failure. It holds the
+  interpreter's lock: nothing else runs meanwhile, and Ctrl-C is seen after it.
+- A run that is dropped while the device still works on it aborts the whole process (`run_impl::~run_impl`). One that
+  may still be at work is never dropped: it is kept, with its buffers, until the process ends.
+- A buffer in another memory bank than the argument's is replaced by a copy, with a warning: what the device writes
+  is never seen. So each buffer is made in its own argument's group.
+- `bo.map()` gives a view that does not keep the buffer alive. No view leaves this file's objects.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.npu.program.layout import Bytes
+
+OPCODE = 3
+"""Of a run whose instructions are a transaction; the first argument."""
+
+FIRST_BUFFER = 3
+"""Index of the first data argument: after the opcode, the instructions and their length."""
+
+_FINAL_STATES = frozenset(
+    f"ERT_CMD_STATE_{name}"
+    for name in ("COMPLETED", "ERROR", "ABORT", "TIMEOUT", "NORESPONSE", "SKERROR", "SKCRASHED")
+)
+"""States that a command does not leave; SUBMITTED has a higher number than COMPLETED, but is not one of them."""
+
+_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError)
+"""What pybind11 makes of the C++ exceptions that XRT throws."""
+
+
+class XrtError(Exception):
+    """XRT refused a call, or a run did not complete; the text is one line."""
+
+
+@contextmanager
+def xrt_call(doing: str) -> Iterator[None]:
+    """Turn what pyxrt raises into `XrtError`: what was being done, and XRT's own words, on one line.
+
+    The driver's errors carry `(err=-N)` with the number that Linux gives them, before the system's text for it.
+    """
+    try:
+        yield
+    except _FAILURES as error:
+        raise XrtError(f"{doing}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+class Launch:
+    """A program's run for one number of heads, with its buffers: written, run and read over and over.
+
+    Attributes:
+        inputs: uint8, the input buffers in the host's memory: write operands there.
+        output: uint8, the output buffer in the host's memory: read the result there after `run`.
+    """
+
+    def __init__(
+        self, xrt: Any, device: Any, kernel: Any, instructions: bytes, inputs: tuple[int, ...], output: int
+    ) -> None:
+        """Make the buffers and the run.
+
+        Args:
+            xrt: the module pyxrt.
+            device: a `pyxrt.device`.
+            kernel: a `pyxrt.kernel`.
+            instructions: the instruction stream, 32-bit words.
+            inputs: sizes of the input buffers in bytes, in the order of the arguments.
+            output: size of the output buffer in bytes.
+
+        Raises:
+            XrtError: XRT has no room for a buffer, or refuses it as an argument.
+        """
+        self._xrt = xrt
+        self._in_flight = False
+        flags = xrt.bo.flags
+        with xrt_call("making the instruction buffer"):
+            self._instructions = xrt.bo(device, len(instructions), flags.cacheable, kernel.group_id(1))
+        self._view(self._instructions, len(instructions))[:] = np.frombuffer(instructions, np.uint8)
+        self._sync(self._instructions, "TO")
+        self._buffers = []
+        for index, size in enumerate((*inputs, output), FIRST_BUFFER):
+            with xrt_call(f"making a buffer of {size} bytes"):
+                self._buffers.append(xrt.bo(device, size, flags.host_only, kernel.group_id(index)))
+        *views, self.output = [
+            self._view(buffer, size) for buffer, size in zip(self._buffers, (*inputs, output), strict=True)
+        ]
+        self.inputs: tuple[Bytes, ...] = tuple(views)
+        with xrt_call("making a run"):
+            self._run = xrt.run(kernel)
+        # mlir-aie's Python runtime gives the instructions' length in bytes (python/utils/hostruntime/xrtruntime/
+        # hostruntime.py), its C++ examples in words; both run on its hardware tests, so it only bounds them.
+        self._set((OPCODE, self._instructions, len(instructions), *self._buffers))
+
+    def run(self, timeout_ms: int) -> None:
+        """Give the device what the inputs hold, run, and fetch the output.
+
+        Raises:
+            XrtError: the run did not complete in time, or ended in an error; the context is not to be used again.
+        """
+        for buffer in self._buffers[:-1]:
+            self._sync(buffer, "TO")
+        try:
+            state = self._start_and_wait(timeout_ms)
+        except XrtError:
+            raise
+        except BaseException:
+            # Ctrl-C between start and wait: an unfinished run must not be dropped on the way out.
+            self._settle(timeout_ms)
+            raise
+        if state != self._xrt.ert_cmd_state.ERT_CMD_STATE_COMPLETED:
+            raise XrtError(f"the run ended as {state.name} within {timeout_ms} ms")
+        self._sync(self._buffers[-1], "FROM")
+
+    def close(self) -> None:
+        """Let go of the run and then of the buffers, unless the device may still be at work on them."""
+        if self._in_flight and not self._is_over():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))  # for ever: also past the interpreter's end
+            return
+        self._in_flight = False
+        self.inputs, self.output = (), np.empty(0, np.uint8)
+        self._run = None
+        self._buffers.clear()
+        self._instructions = None
+
+    def _start_and_wait(self, timeout_ms: int) -> Any:
+        self._in_flight = True
+        try:
+            with xrt_call("starting a run"):
+                self._run.start()
+        except XrtError:
+            self._in_flight = False  # XRT takes a start that failed back
+            raise
+        with xrt_call("waiting for a run"):
+            state = self._run.wait(timeout_ms)
+        self._in_flight = not self._is_over()
+        return state
+
+    def _settle(self, timeout_ms: int) -> None:
+        if self._in_flight and not self._is_over():
+            try:
+                with xrt_call("waiting for a run"):
+                    self._run.wait(timeout_ms)
+            except XrtError:
+                return
+        self._in_flight = not self._is_over()
+
+    def _is_over(self) -> bool:
+        # Reads the command's packet in shared memory; `wait` gives TIMEOUT also for a command that goes on.
+        try:
+            with xrt_call("asking for a run's state"):
+                return self._run.state().name in _FINAL_STATES
+        except XrtError:
+            return False
+
+    def _set(self, arguments: tuple[Any, ...]) -> None:
+        """Set each argument of the run, once it is what the kernel takes there: the binding does not always check."""
+        for index, argument in enumerate(arguments):
+            wants_integer = index in (0, FIRST_BUFFER - 1)
+            if wants_integer and not (type(argument) is int and 0 <= argument < 1 << 31):
+                raise XrtError(f"argument {index} of a run has to be a 32-bit integer, not {argument!r}")
+            if not wants_integer and not isinstance(argument, self._xrt.bo):
+                raise XrtError(f"argument {index} of a run has to be a buffer, not {argument!r}")
+            with xrt_call(f"setting argument {index} of a run"):
+                self._run.set_arg(index, argument)
+
+    def _sync(self, buffer: Any, direction: str) -> None:
+        with xrt_call("handing a buffer over"):
+            buffer.sync(getattr(self._xrt.xclBOSyncDirection, f"XCL_BO_SYNC_BO_{direction}_DEVICE"))
+
+    def _view(self, buffer: Any, size: int) -> npt.NDArray[np.uint8]:
+        with xrt_call("mapping a buffer"):
+            view = np.frombuffer(buffer.map(), np.uint8)
+        if view.size != size:
+            raise XrtError(f"a buffer of {size} bytes was asked for, and has {view.size}")
+        return view

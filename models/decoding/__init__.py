@@ -1,0 +1,1 @@
+"""From encoder states to text: search, token rules, fallback, and recordings of any length."""

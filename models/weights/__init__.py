@@ -1,0 +1,1 @@
+"""Weights: finding, fetching, checking and reading them."""

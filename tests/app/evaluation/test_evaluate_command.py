@@ -1,0 +1,345 @@
+"""`evaluate` from the command line: real weights, the project's own sample cut into five utterances."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from material.audio_files import write
+from typer.testing import CliRunner, Result
+
+from app.audio.reading import load_audio
+from app.cli import _evaluate, app
+from app.evaluation.run import job as jobs
+from app.evaluation.run import worker
+from app.evaluation.run.batches import ShardError, batches, shard
+from datasets.sample import sample
+from datasets.utterance import Utterance
+
+CUTS = (
+    (0.0, 2.9, "The quiet harbour wakes before the sun."),
+    (2.9, 5.2, "Two boats leave for the open water,"),
+    (5.2, 8.9, "and a lighthouse turns its last slow circle above them."),
+    (8.9, 11.5, "By noon the market is full of voices,"),
+    (11.5, 14.2, "and every basket of fish has been sold."),
+)
+
+FAST = ["--model", "tiny.en", "--device", "emulator", "--batch-size", "2", "--replications", "200"]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("harbour")
+    samples = load_audio(sample().audio)
+    lines = []
+    for number, (start, end, text) in enumerate(CUTS):
+        part = (samples[round(start * 16000) : round(end * 16000), None] * 32767).astype("int16")
+        write(folder / f"{number}.flac", part, 16000, "flac")
+        entry = {"audio": f"{number}.flac", "text": text, "id": f"u{number}", "speaker": "ab"[number % 2]}
+        lines.append(json.dumps(entry))
+    path = folder / "harbour.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def evaluate(*arguments: Any) -> Result:
+    return CliRunner().invoke(_evaluate, [str(a) for a in arguments])
+
+
+def report(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, ["report", *(str(a) for a in arguments)])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_validation_tiles() -> Iterator[None]:
+    """The kernel's own validation has tests of its own."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(jobs, "VALIDATION_TILES", 12)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished evaluation of cpu and int32."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = evaluate("--dataset", manifest, "--backends", "cpu,int32", "-o", folder, *FAST)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def without_times(path: Path) -> Any:
+    """A report's JSON but for what a clock says."""
+    timed = {"started", "speed", "seconds", "encode_seconds", "decode_seconds", "threads"}
+
+    def drop(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: drop(v) for k, v in value.items() if k not in timed}
+        return [drop(v) for v in value] if isinstance(value, list) else value
+
+    return drop(json.loads((path / "report.json").read_text()))
+
+
+def records(folder: Path, backend: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "records" / f"{backend}.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_records_and_three_reports(whole: Path) -> None:
+    head, *lines = records(whole, "int32")
+    assert (head["backend"], head["device"], head["kernel"]) == ("int32", "emulator", {"tile_size": 64})
+    assert head["dataset"]["expected"] == 5
+    assert re.fullmatch(r"[0-9a-f]{64}", head["model_sha256"])
+    assert sorted(line["id"] for line in lines) == ["u0", "u1", "u2", "u3", "u4"]
+    said = {line["id"]: line["hypothesis"].lower() for line in lines}
+    assert "lighthouse turns its last slow circle" in said["u2"]
+    assert all(line["audio_seconds"] > 2 and line["seconds"] > 0 for line in lines)
+    evaluation = json.loads((whole / "report.json").read_text())
+    rates = {b["backend"]: b["rates"] for b in evaluation["backends"]}
+    assert rates["cpu"]["words"] == sum(len(text.split()) for _, _, text in CUTS)
+    assert rates["cpu"] == rates["int32"]
+    assert "int32: INCONCLUSIVE" in (whole / "report.md").read_text()
+    assert "INCONCLUSIVE" in (whole / "report.html").read_text()
+
+
+def test_the_emulator_is_never_called_an_npu(whole: Path) -> None:
+    for name in ("report.json", "report.md", "report.html"):
+        text = (whole / name).read_text()
+        assert "emulator" in text
+        assert "on the emulator" in text
+        assert "accuracy carries over" in text or "carries over bit for bit" in text
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_report(
+    whole: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = worker.BatchWorker.run
+    calls = 0
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return honest(self, *arguments)
+
+    how = ("--dataset", manifest, "--backends", "cpu,int32", "-o", tmp_path, *FAST)
+    with monkeypatch.context() as context:
+        context.setattr(worker.BatchWorker, "run", interrupted)
+        stopped = evaluate(*how)
+    assert stopped.exit_code == 130
+    assert f"interrupted; --resume goes on from what is in {tmp_path}" in stopped.stderr
+    assert len(records(tmp_path, "cpu")) == 1 + 4
+    with (tmp_path / "records" / "int32.jsonl").open("a") as file:
+        file.write('{"kind":"utterance","id":"u1","hypo')  # the kill fell into a line
+
+    again = evaluate(*how)
+    assert again.exit_code == 2
+    assert "has records of cpu, int32 already: --resume goes on with them" in again.stderr
+
+    decoded: list[str] = []
+
+    def counted(self: Any, batch: Any, wanted: Any) -> Any:
+        decoded.extend(u.id for u in batch.utterances)
+        return honest(self, batch, wanted)
+
+    monkeypatch.setattr(worker.BatchWorker, "run", counted)
+    resumed = evaluate(*how, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert len(decoded) == 1
+    assert without_times(tmp_path) == without_times(whole)
+
+
+def test_a_resumed_run_has_to_be_the_same_run(whole: Path, manifest: Path) -> None:
+    other = evaluate(
+        "--dataset", manifest, "--backends", "int32", "-o", whole, *FAST, "--tile-size", "128", "--resume"
+    )
+    assert other.exit_code == 2
+    assert "not the same run: kernel.tile_size is 64" in other.stderr
+
+
+def test_shards_joined_give_the_whole_run(whole: Path, manifest: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "first")
+    for path in (tmp_path / "first" / "records").iterdir():
+        path.unlink()
+    for number, name in ((1, "first"), (2, "second")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        shutil.copy(whole / "kernels.json", tmp_path / name)
+        how = ("--backends", "cpu,int32", "-o", tmp_path / name, *FAST, "--shard", f"{number}/2", "--resume")
+        done = evaluate("--dataset", manifest, *how)
+        assert done.exit_code == 0, done.output
+    title = json.loads((tmp_path / "first" / "report.json").read_text())["dataset"]["title"]
+    assert title == "a subset of harbour.jsonl: 3 of 5 utterances"
+    joined = report(
+        tmp_path / "first", tmp_path / "second", "-o", tmp_path / "joined", "--replications", "200"
+    )
+    assert joined.exit_code == 0, joined.output
+    assert without_times(tmp_path / "joined") == without_times(whole)
+
+
+def test_worker_processes_give_the_same_report(whole: Path, manifest: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / "kernels.json", tmp_path)
+    how = ("--backends", "cpu,int32", "-o", tmp_path, *FAST, "--workers", "2", "--threads", "2", "--resume")
+    done = evaluate("--dataset", manifest, *how)
+    assert done.exit_code == 0, done.output
+    assert without_times(tmp_path) == without_times(whole)
+
+
+def test_scoring_again_needs_no_audio_and_no_model(whole: Path, tmp_path: Path) -> None:
+    done = report(whole, "-o", tmp_path, "--replications", "200")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report.json").read_bytes() == (whole / "report.json").read_bytes()
+
+
+def test_a_gate_exits_by_the_verdict(whole: Path, tmp_path: Path) -> None:
+    inconclusive = report(whole, "-o", tmp_path, "--gate", "--replications", "200")
+    assert inconclusive.exit_code == 4, inconclusive.output
+    assert "int32        INCONCLUSIVE" in inconclusive.stdout
+    unknown = report(whole, "-o", tmp_path, "--gate", "--candidate", "int8", "--replications", "200")
+    assert unknown.exit_code == 2
+    assert "candidate 'int8': these records have int32" in unknown.stderr
+
+
+def test_a_seed_kernel_is_held(manifest: Path, tmp_path: Path) -> None:
+    """The report's INT8 kernel does not transcribe, and the verdict says why."""
+    how = ("--backends", "cpu,legacy-int8", "-o", tmp_path, *FAST, "--gate", "--limit", "2")
+    done = evaluate("--dataset", manifest, *how)
+    assert done.exit_code == 3, done.output
+    verdict = next(line for line in done.stdout.splitlines() if line.startswith("legacy-int8  HOLD"))
+    assert "correlation 0.1888 with FP32" in verdict
+    assert "2 of 2 broken that the cpu did not break" in verdict
+
+
+def test_a_recording_that_cannot_be_read_is_recorded_and_the_rest_goes_on(
+    manifest: Path, tmp_path: Path
+) -> None:
+    for path in manifest.parent.glob("*.flac"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "3.flac").write_bytes(b"not audio")
+    shutil.copy(manifest, tmp_path)
+    out = tmp_path / "out"
+    done = evaluate("--dataset", tmp_path / manifest.name, "--backends", "cpu", "-o", out, *FAST)
+    assert done.exit_code == 0, done.output
+    lines = records(out, "cpu")[1:]
+    (failed,) = [line for line in lines if "error" in line]
+    assert failed["id"] == "u3"
+    assert "3.flac" in failed["error"]
+    assert len(lines) == 5
+
+
+def test_a_limit_makes_a_part(manifest: Path, tmp_path: Path) -> None:
+    how = ("--backends", "cpu", "-o", tmp_path, *FAST, "--limit", "2", "--language", "auto")
+    done = evaluate("--dataset", manifest, *how)
+    assert done.exit_code == 0, done.output
+    assert "2 of 5" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backends", "cpu,int16"], "backend 'int16': it has to be one of cpu, int32"),
+        (["--backends", "cpu,cpu"], "name each once"),
+        (["--backends", ""], "at least one"),
+        (
+            ["--backends", "cpu,int32", "--candidate", "int8"],
+            "candidate 'int8': it has to be one of the backends",
+        ),
+        (["--shard", "3/2"], "shard '3/2': it is I/N"),
+        (["--shard", "half"], "shard 'half': it is I/N"),
+        (["--margin", "-1"], "margin is -1"),
+        (["--limits", "absent.toml"], "absent.toml"),
+        (["--model", "tiny.de"], "tiny.de"),
+        (["--model", "tiny.en", "--language", "xx"], "xx"),
+    ],
+)
+def test_wrong_usage_is_one_line(manifest: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = evaluate("--dataset", manifest, "-o", tmp_path / "out", "--device", "emulator", *arguments)
+    assert done.exit_code == 2, done.output
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (tmp_path / "out" / "records").exists() or not list((tmp_path / "out" / "records").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--dataset", "librispeech-test-cleen"], 2, "librispeech-test-clean"),
+        (["--dataset", "librispeech-test-clean", "--data-dir", "nowhere"], 5, "nowhere"),
+        (["--dataset", "absent.jsonl"], 5, "absent.jsonl: no such file"),
+    ],
+)
+def test_a_data_set_that_is_not_there(arguments: list[str], code: int, message: str) -> None:
+    done = evaluate(*arguments)
+    assert done.exit_code == code, done.output
+    assert message in done.stderr
+
+
+def test_report_of_a_folder_without_records(tmp_path: Path) -> None:
+    done = report(tmp_path)
+    assert done.exit_code == 2
+    assert "no records/*.jsonl in it; give a folder that `evaluate` wrote" in done.stderr
+
+
+def test_what_bench_measured_goes_into_the_report(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    bench = tmp_path / "bench.json"
+    measured = [
+        "bench",
+        "--tiles",
+        "3",
+        "--repeat",
+        "1",
+        "--threads",
+        "1",
+        "--backends",
+        "int32",
+        "--tile-size",
+        "64",
+    ]
+    done = CliRunner().invoke(
+        app, [*measured, "--device", "emulator", "--model", "tiny.en", "--json", str(bench)]
+    )
+    assert done.exit_code == 0, done.output
+    assert report(folder, "--bench", bench, "--replications", "200").exit_code == 0
+    page = (folder / "report.html").read_text()
+    assert "Measured on the CPU, not on an NPU" in page
+    assert (folder / "bench.json").read_text() == bench.read_text()
+    bench.write_text("{}")
+    refused = report(folder, "--bench", bench)
+    assert refused.exit_code == 2
+    assert "not what `tilescribe bench --json` of this version writes" in refused.stderr
+
+
+def test_kernel_figures_of_another_version_are_refused(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(whole, folder)
+    (folder / "kernels.json").write_text('{"schema_version": 0}')
+    done = report(folder)
+    assert done.exit_code == 2
+    assert "kernels.json: damaged, or another version's" in done.stderr
+
+
+def test_batches_do_not_depend_on_the_order_given() -> None:
+    utterances = [Utterance(f"u{i}", Path(f"{i}.flac"), "text") for i in range(10)]
+    lengths = [float(i % 4) for i in range(10)]
+    first = batches(utterances, lengths, 3)
+    second = batches(utterances[::-1], lengths[::-1], 3)
+    assert first == second
+    assert [len(batch.utterances) for batch in first] == [3, 3, 3, 1]
+    assert [u.id for u in first[0].utterances] == ["u3", "u7", "u2"]
+    assert sorted(b.number for i in (1, 2, 3) for b in shard(first, f"{i}/3")) == [0, 1, 2, 3]
+    with pytest.raises(ShardError):
+        shard(first, "0/3")
+
+
+def test_the_folder_is_named_after_data_and_model() -> None:
+    assert (
+        jobs.default_folder("librispeech-test-clean", "tiny.en").as_posix()
+        == "evaluations/librispeech-test-clean_tiny.en"
+    )
+    assert jobs.default_folder("data/mine.csv", "models/own.pt").as_posix() == "evaluations/mine_own"

@@ -1,0 +1,613 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.evaluation.evidence import (
+    BackendRecords,
+    DatasetDescription,
+    Evaluation,
+    EvidenceError,
+    KernelValidation,
+    Limits,
+    RunDescription,
+    UtteranceRecord,
+    summarise,
+)
+from app.evaluation.report import render_page
+from app.evaluation.report.columns import CONTEXT, LONGEST_INSERTION, lay_out
+from app.evaluation.report.utterances import WITHOUT_SCRIPT, as_json, audio_url, first_few, ordered
+
+HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
+VOID = {"meta", "input", "br", "link", "img", "hr", "path", "line", "rect", "circle", "use"}
+TEXT = "the quick brown fox jumps over a lazy dog while seven grey wolves watch from the hill"
+WORDS = TEXT.split()
+
+
+class Page(HTMLParser):
+    """What a page holds, and whether its elements nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = []
+        self.texts: dict[int, list[str]] = {}
+        self.faults: list[str] = []
+        self._stack: list[int] = []
+        self.feed(text)
+        self.close()
+        self.faults += [f"{tag} is left open" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if len({name for name, _ in attrs}) != len(attrs):
+            self.faults.append(f"{tag} has an attribute twice")
+        self.elements.append((tag, dict(attrs), tuple(self.open)))
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID or self.get_starttag_text() is None:
+            self.open.append(tag)
+            self._stack.append(len(self.elements) - 1)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs), tuple(self.open)))
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        if not self.open or self.open[-1] != tag:
+            self.faults.append(f"</{tag}> closes {self.open[-1] if self.open else 'nothing'}")
+            return
+        self.open.pop()
+        self._stack.pop()
+
+    def handle_data(self, data: str) -> None:
+        for place in self._stack:
+            self.texts.setdefault(place, []).append(data)
+
+    def all(self, tag: str, **attributes: str) -> list[int]:
+        """Places of the elements with a tag and attributes."""
+        wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+        return [
+            place
+            for place, (name, own, _) in enumerate(self.elements)
+            if name == tag and all(own.get(key) == value for key, value in wanted.items())
+        ]
+
+    def text(self, place: int) -> str:
+        return " ".join("".join(self.texts.get(place, [])).split())
+
+    def data(self) -> Any:
+        """What the script gets."""
+        return json.loads("".join(self.texts[self.all("script", type="application/json")[0]]))
+
+
+def run(backend: str, *, expected: int | None = None, complete: bool = True) -> RunDescription:
+    return RunDescription(
+        model="tiny.en",
+        model_sha256="1a" * 32,
+        backend=backend,
+        device="cpu" if backend == "cpu" else "emulator",
+        device_reason="there is no NPU here",
+        dataset=DatasetDescription("some-set", "9b" * 32, expected, complete, "en"),
+        kernel={} if backend == "cpu" else {"tile_size": 64},
+        decoding={"beam_size": None, "temperature": 0.0},
+        compute={"encoder": "float32"},
+        versions={"python": "3.11.2"},
+        processor="Some Processor 7",
+        threads=2,
+        started="2025-03-02T10:00:00+00:00",
+    )
+
+
+def spoken(number: int) -> list[str]:
+    return [WORDS[(number * 5 + k * (1 + number % 3)) % len(WORDS)] for k in range(6 + number % 9)]
+
+
+def records(backend: str, utterances: int, **description: Any) -> BackendRecords:
+    """`int32` errs once more than the cpu now and then, `legacy-int8` loops, is silent or garbles."""
+    found = []
+    for number in range(utterances):
+        words = spoken(number)
+        heard = list(words)
+        if number % 4 == 0:
+            heard[1] = "cat"
+        if backend == "int32" and number % 10 == 3:
+            heard[2:3] = []
+        if backend == "int8" and number % 5 == 3:
+            heard.insert(3, "uh-huh")
+        if backend == "legacy-int8":
+            heard = [["la"] * 60, [], ["zebra"] * 3][number % 3]
+        found.append(
+            UtteranceRecord(
+                id=f"u-{number:04d}",
+                reference=" ".join(words),
+                hypothesis=" ".join(heard).capitalize(),
+                speaker=f"s{number % 4}",
+                audio_seconds=1.0 + number % 23,
+                seconds=0.5,
+                encode_seconds=0.3,
+                decode_seconds=0.2,
+            )
+        )
+    return BackendRecords(run(backend, **description), tuple(found))
+
+
+def evaluate(
+    utterances: int = 60,
+    backends: tuple[str, ...] = ("cpu", "int32", "int8", "legacy-int8"),
+    **description: Any,
+) -> Evaluation:
+    description = {"expected": utterances, **description}
+    validation = {"int32": KernelValidation("int32", True, "emulator", "64 tiles equal the reference", 64)}
+    return summarise(
+        {name: records(name, utterances, **description) for name in backends},
+        limits=Limits(minimum_utterances=50),
+        validation=validation,
+        replications=200,
+    )
+
+
+def heads(held: list[float] | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "head": h,
+            "scores": {
+                "least": -20.0 - h,
+                "largest": 9.0 + h,
+                "held": held,
+                "clipped": 0.01 if held else 0.0,
+            },
+        }
+        for h in range(2)
+    ]
+
+
+EXTRAS: dict[str, Any] = {
+    "encoder_error": {"int32": [0.001, 0.004, 0.005], "int8": [0.02, 0.03, 0.035]},
+    "score_ranges": [
+        {"kernel": "int8", "layer": layer, "heads": heads([-12.0, 11.9]), "clipped": 0.01} for layer in range(2)
+    ]
+    + [{"kernel": "int32", "layer": 0, "heads": heads(None), "clipped": 0.0}],
+    "validation": [
+        {
+            "kernel": "int32", "shift": None, "device": "emulator", "correlation": 0.9998, "mae": 0.2, "rmse": 0.3,
+            "max_error": 2.0, "relative_error": 0.01, "scores": {"clipped": 0.0},
+            "targets": [{"name": "correlation", "wanted": ">= 0.999", "found": "0.9998", "passed": True}],
+        },
+        {"kernel": "legacy-int8", "shift": 3, "device": "emulator", "correlation": None},
+    ],
+    "latency": {
+        "measured_on_npu": False,
+        "measurements": [
+            {
+                "what": "layer", "backend": "int32", "tile_size": 64, "threads": 2, "batch": 1,
+                "phases": {"run": {"p50_ms": 12.5, "p95_ms": 13.0, "min_ms": 12.0, "max_ms": 14.0}},
+            }
+        ],
+        "cost_model": {
+            "note": "A model, not a measurement.",
+            "windows": [
+                {
+                    "model": "base", "plan": "int32, 64", "dispatches": 6, "attention_share_of_encoder": 0.33,
+                    "seconds": {"best": {"total": 0.01, "bound": "host"}, "worst": {"total": 0.05, "bound": "DMA"}},
+                }
+            ],
+        },
+        "energy": {"meter": None, "reason": "no RAPL counters; no battery", "windows": []},
+    },
+    "notes": {"encoder_error": "Mean over 9 utterances."},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return evaluate()
+
+
+@pytest.fixture(scope="module")
+def text(evaluation: Evaluation) -> str:
+    return render_page(evaluation, extras=EXTRAS, audio={"u-0003": "speech/u 3#.flac"})
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_elements_nest_and_ids_are_unique(page: Page) -> None:
+    assert page.faults == []
+    assert len(page.ids) == len(set(page.ids))
+    targets = {(own.get("href") or "")[1:] for tag, own, _ in page.elements if tag == "a"}
+    assert targets <= set(page.ids)
+
+
+def test_nothing_is_fetched_from_anywhere(text: str, page: Page) -> None:
+    for tag, own, _ in page.elements:
+        for name in ("src", "href", "data", "action", "srcset", "poster"):
+            value = own.get(name) or ""
+            assert value.startswith("#") or (tag == "audio" and value == "speech/u%203%23.flac") or not value
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
+    assert not page.all("link")
+    policy = next(own["content"] for _, own, _ in page.elements if own.get("http-equiv"))
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_verdict_comes_first_rule_by_rule(page: Page, evaluation: Evaluation) -> None:
+    headings = [page.text(place) for place in page.all("h2")]
+    assert headings[:3] == ["Verdict", "Word error rate", "Difference from cpu"]
+    glance = page.text(page.all("ul", class_="glance")[0])
+    for verdict in evaluation.verdicts:
+        assert f"{verdict.backend} {verdict.outcome}" in glance
+    section = page.text(page.all("section", id="verdict")[0])
+    for verdict in evaluation.verdicts:
+        for sentence in (
+            *(rule.sentence for rule in verdict.rules),
+            *verdict.reasons,
+            verdict.device_statement,
+        ):
+            assert " ".join(sentence.split()) in section
+        assert ", ".join(verdict.not_measured) in section
+    assert {verdict.outcome for verdict in evaluation.verdicts} >= {"HOLD", "INCONCLUSIVE"}
+
+
+def test_a_whole_set_is_said_to_be_whole_and_a_part_never_is() -> None:
+    whole = render_page(evaluate(backends=("cpu", "int32")))
+    assert "Complete: every backend transcribed the whole set." in whole
+    assert "This is not the" not in whole
+    for part in (evaluate(expected=500), evaluate(complete=False), evaluate(expected=None)):
+        page = Page(render_page(part))
+        assert page.text(page.all("h1")[0]) == f"tiny.en on {part.dataset.title}"
+        assert part.dataset.title in page.text(page.all("title")[0])
+        assert "This is not the some-set word error rate." in page.text(page.all("p", class_="notice")[0])
+        assert "Complete" not in page.text(page.all("header")[0])
+
+
+def test_every_chart_has_a_title_and_its_figures_in_words(page: Page, evaluation: Evaluation) -> None:
+    charts = page.all("svg", role="img")
+    assert len(charts) == 10
+    for place in charts:
+        labels = (page.elements[place][1]["aria-labelledby"] or "").split()
+        assert len(labels) == 2
+        title, description = (
+            page.text(page.all(tag, id=label)[0])
+            for tag, label in zip(("title", "desc"), labels, strict=True)
+        )
+        assert len(title) > 10
+        assert re.search(r"\d", description)
+    wer = page.text(page.all("desc", id="wer-chart-desc")[0])
+    for backend in evaluation.backends:
+        assert f"{backend.backend} {100 * (backend.rates.wer or 0):.2f}" in wer
+    decorative = [p for p in page.all("svg") if "key" in (page.elements[p][1].get("class") or "")]
+    assert all(page.elements[place][1].get("aria-hidden") == "true" for place in decorative)
+
+
+def test_positions_of_charts_lie_within_them(text: str) -> None:
+    numbers = [float(value) for value in re.findall(r' x[12]?="(-?[\d.]+)%"', text)]
+    assert len(numbers) > 100
+    assert all(0 <= value <= 100 for value in numbers)
+    assert "nan" not in re.findall(r'(?:x|y|width|height)[12]?="([^"]*)"', text)
+
+
+def test_tables_have_captions_and_scopes(page: Page) -> None:
+    tables = page.all("table")
+    captions = page.all("caption")
+    aligned = [t for t in tables if "aligned" in (page.elements[t][1].get("class") or "")]
+    assert len(tables) - len(aligned) <= len(captions)
+    assert all(page.elements[place][1].get("scope") in ("row", "col") for place in page.all("th"))
+    wide = [t for t in tables if page.elements[t][1].get("class") not in ("tight",)]
+    for place in wide:
+        assert "div" in page.elements[place][2]
+    regions = page.all("div", class_="scroll")
+    assert all(
+        page.elements[r][1].get("tabindex") == "0" and page.elements[r][1].get("aria-label") for r in regions
+    )
+
+
+def test_headings_go_down_one_level_at_a_time(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_all_differing_utterances_are_there(page: Page, evaluation: Evaluation) -> None:
+    data = page.data()
+    assert data["names"] == [backend.backend for backend in evaluation.backends]
+    assert sorted(one["i"] for one in data["utterances"]) == [one.id for one in evaluation.differing]
+    shown = [page.text(place).split()[0] for place in page.all("h3") if "article" in page.elements[place][2]]
+    listed = [name for name in shown if name.startswith("u-")]
+    assert listed == [one["i"] for one in data["utterances"][:WITHOUT_SCRIPT]]
+    assert next(one for one in data["utterances"] if one["i"] == "u-0003")["a"] == "speech/u%203%23.flac"
+
+
+def decoded(one: Mapping[str, Any], row: list[Any]) -> list[tuple[str, str, str]]:
+    """A row of the script's data as operations again."""
+    operations, place = [], 0
+    for run_ in row[2]:
+        if isinstance(run_, int):
+            for word in one["w"][place : place + run_]:
+                operations += [("=", word, word)] if word != 0 else []
+            place += run_
+            continue
+        word = one["w"][place] or ""
+        kind = {"~": "S", "-": "D", "+": "I"}[run_[0]]
+        operations.append((kind, word, run_[1:]))
+        place += 1
+    assert place <= len(one["w"])
+    return operations
+
+
+def test_the_scripts_data_is_the_alignment(page: Page, evaluation: Evaluation) -> None:
+    data = page.data()
+    by_id = {one["i"]: one for one in data["utterances"]}
+    folded = 0
+    for utterance in evaluation.differing:
+        one = by_id[utterance.id]
+        rows = {data["names"][b]: row for row in one["g"] for b in row[0]}
+        texts = {data["names"][b]: text for who, text in one["t"] for b in who}
+        for transcript in utterance.transcripts:
+            own = utterance.transcripts[0] if transcript.same_as_cpu else transcript
+            assert rows[transcript.backend][1] == transcript.errors
+            assert texts[transcript.backend] == transcript.hypothesis
+            found = decoded(one, rows[transcript.backend])
+            if any("more" in word for _, _, word in found):
+                folded += 1
+                continue
+            assert found == [tuple(operation) for operation in own.operations]
+    assert folded > 0
+
+
+def test_text_from_outside_stays_text() -> None:
+    base = evaluate(24, ("cpu", "int32"))
+    hostile = replace(
+        base.differing[0],
+        id=HOSTILE,
+        speaker=HOSTILE,
+        reference=HOSTILE,
+        transcripts=tuple(
+            replace(t, hypothesis=HOSTILE, operations=(("S", HOSTILE, HOSTILE), ("I", "", HOSTILE)))
+            for t in base.differing[0].transcripts
+        ),
+    )
+    described = replace(
+        base.backends[0].run,
+        model=HOSTILE,
+        device_reason=HOSTILE,
+        processor=HOSTILE,
+        decoding={HOSTILE: HOSTILE},
+        versions={HOSTILE: [HOSTILE]},
+    )
+    backends = tuple(
+        replace(b, run=described, by_speaker={HOSTILE: next(iter(b.by_speaker.values()))})
+        for b in base.backends
+    )
+    dataset = replace(base.dataset, title=HOSTILE, name=HOSTILE)
+    whole = replace(base, backends=backends, dataset=dataset, differing=(hostile,), notes=(HOSTILE,))
+    written = render_page(whole, audio={HOSTILE: 'a"onerror="alert(1).flac'})
+    page = Page(written)
+    assert page.faults == []
+    assert len(page.all("script")) == 2
+    assert written.count("</script>") == 2
+    assert "alert(1)</script>" not in written
+    assert all("onerror" not in own for _, own, _ in page.elements)
+    assert page.data()["utterances"][0]["r"] == HOSTILE
+    assert page.data()["utterances"][0]["g"][0][2][0] == f"~{HOSTILE}"
+    assert HOSTILE in "".join(page.texts[page.all("h1")[0]])
+    assert "日本語 שלום" in written
+    assert "49" not in page.text(page.all("h1")[0])
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_page(evaluation: Evaluation) -> None:
+    odd = replace(evaluation.differing[0], reference="\ud83d alone")
+    written = render_page(replace(evaluation, differing=(odd,)))
+    assert "? alone" in written.encode("utf-8").decode("utf-8")
+
+
+def test_the_same_input_gives_the_same_bytes(evaluation: Evaluation, text: str) -> None:
+    audio = {"u-0003": "speech/u 3#.flac"}
+    again = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert render_page(again, extras=json.loads(json.dumps(EXTRAS)), audio=audio) == text
+
+
+def test_another_versions_report_is_refused(evaluation: Evaluation) -> None:
+    data = {**evaluation.to_dict(), "schema_version": 99}
+    with pytest.raises(EvidenceError, match="report: schema_version is 99, this version reads 1"):
+        render_page(data)
+
+
+def test_what_was_not_measured_is_said(evaluation: Evaluation) -> None:
+    page = Page(render_page(evaluation))
+    inside, speed = (page.text(page.all("section", id=name)[0]) for name in ("inside", "speed"))
+    assert "error by layer was not measured" in inside
+    assert "ranges of the attention scores were not measured" in inside
+    assert "random integers" not in inside
+    assert "Energy was not measured." in speed
+    assert not page.all("title", id="layers-chart-title")
+
+
+def test_extras_are_shown_and_a_model_is_no_measurement(page: Page) -> None:
+    inside, speed = (page.text(page.all("section", id=name)[0]) for name in ("inside", "speed"))
+    assert "Mean over 9 utterances." in inside
+    assert "legacy-int8, shift 3" in inside
+    assert "✓ met" in inside
+    assert "A model, not a measurement." in speed
+    assert "Measured on the CPU, not on an NPU, milliseconds" in speed
+    assert "Energy was not measured: no RAPL counters; no battery." in speed
+    assert "int32, emulator on the CPU" in speed
+    assert "Times of an emulator are the emulator’s." in speed
+
+
+def test_a_run_on_an_npu_is_called_one() -> None:
+    both = {name: records(name, 30, expected=30) for name in ("cpu", "int32")}
+    on_npu = replace(both["int32"].run, device="npu", device_reason="amdxdna works")
+    evaluation = summarise(
+        {**both, "int32": BackendRecords(on_npu, both["int32"].utterances)}, replications=50
+    )
+    page = Page(render_page(evaluation))
+    assert "int32, NPU" in page.text(page.all("section", id="speed")[0])
+
+
+@pytest.mark.parametrize("backends", [("cpu",), ("int32",), ("int32", "int8"), ("cpu", "mine-1", "mine-2")])
+def test_any_set_of_backends_makes_a_page(backends: tuple[str, ...]) -> None:
+    page = Page(render_page(evaluate(12, backends)))
+    assert page.faults == []
+    differing = page.text(page.all("section", id="differing")[0])
+    if backends == ("cpu",):
+        assert "there is no candidate to judge" in page.text(page.all("section", id="verdict")[0])
+    if "cpu" not in backends:
+        assert "no cpu run to compare it with" in page.text(page.all("section", id="verdict")[0])
+    if len(backends) == 1 or "cpu" not in backends:
+        assert "Not known: it takes a cpu run and another." in differing
+
+
+def test_records_without_speakers_times_words_or_success_make_a_page() -> None:
+    bare = [
+        UtteranceRecord("a", "um", "word"),
+        UtteranceRecord("b", "um", ""),
+        UtteranceRecord("c", "x", error="<gone>"),
+    ]
+    evaluation = summarise(
+        {n: BackendRecords(run(n, expected=3), tuple(bare)) for n in ("cpu", "int32")}, replications=10
+    )
+    page = Page(render_page(evaluation))
+    assert page.faults == []
+    assert "Nothing was timed" in page.text(page.all("section", id="speed")[0])
+    assert "No rate: the references have no words." in page.text(page.all("section", id="rates")[0])
+    assert "c: <gone>" in page.text(page.all("section", id="broken")[0])
+    assert "every backend gave the cpu’s transcripts" in page.text(page.all("section", id="differing")[0])
+
+
+def test_far_backends_are_beyond_the_scale_and_say_their_figure(page: Page) -> None:
+    labels = [page.text(place) for place in page.all("text")]
+    assert "beyond this scale" in labels
+    assert "legacy-int8" in labels
+    assert any(
+        "legacy-int8" in page.text(p) and "beyond this scale" in page.text(p) for p in page.all("figcaption")
+    )
+
+
+def test_columns_put_words_over_words() -> None:
+    cpu = {
+        "backend": "cpu", "errors": 1, "same_as_cpu": True,
+        "operations": [["=", "one", "one"], ["D", "two", ""], ["=", "three", "three"]],
+    }  # fmt: skip
+    int8 = {
+        "backend": "int8", "errors": 3, "same_as_cpu": False,
+        "operations": [
+            ["I", "", "and"], ["S", "one", "won"], ["=", "two", "two"], ["=", "three", "three"], ["I", "", "x"],
+        ],
+    }  # fmt: skip
+    same = {"backend": "int32", "errors": 1, "same_as_cpu": True, "operations": []}
+    columns = lay_out([cpu, same, int8])
+    assert columns.reference == (None, "one", "two", "three", None)
+    assert [row.backends for row in columns.rows] == [("cpu", "int32"), ("int8",)]
+    assert [cell.kind for cell in columns.rows[0].cells] == ["blank", "same", "deleted", "same", "blank"]
+    assert [cell.word for cell in columns.rows[1].cells] == ["and", "won", "two", "three", "x"]
+    assert [place for line in columns.lines(8) for place in line] == [0, 1, 2, 3, 4]
+    assert len(list(columns.lines(8))) > 1
+
+
+def test_loops_are_cut_short_and_stretches_without_errors_folded() -> None:
+    words = [str(number) for number in range(60)]
+    operations = [["=", word, word] for word in words]
+    cpu = {"backend": "cpu", "errors": 0, "same_as_cpu": True, "operations": operations}
+    looping = operations[:30] + [["I", "", "la"]] * 200 + operations[30:]
+    loop = {"backend": "int8", "errors": 200, "same_as_cpu": False, "operations": looping}
+    columns = lay_out([cpu, loop])
+    inserted = [cell.word for cell in columns.rows[1].cells if cell.kind == "inserted"]
+    assert inserted == ["la"] * LONGEST_INSERTION + [f"… {200 - LONGEST_INSERTION} more"]
+    places = columns.places()
+    assert places[0] is None
+    assert places[-1] is None
+    assert len(places) == 2 + 2 * CONTEXT + len(inserted)
+
+
+def test_the_order_puts_the_old_kernels_last(evaluation: Evaluation) -> None:
+    data = evaluation.to_dict()["differing"]
+    first = ordered(data)[0]
+    assert any(not t["same_as_cpu"] and t["backend"] in ("int32", "int8") for t in first["transcripts"])
+    assert [one["utterance"]["id"] for one in first_few(data)] == [
+        u["id"] for u in ordered(data)[:WITHOUT_SCRIPT]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("../a b/ü#1?.flac", "../a%20b/%C3%BC%231%3F.flac"),
+        ("a:b.flac", "a%3Ab.flac"),
+        ("https://host/x%20y.flac", "https://host/x%20y.flac"),
+        ("javascript:alert(1)", "javascript%3Aalert%281%29"),
+    ],
+)
+def test_audio_paths_become_urls(path: str, url: str) -> None:
+    assert audio_url(path) == url
+
+
+def test_json_in_a_script_has_nothing_that_html_reads() -> None:
+    utterance = {
+        "id": "<!--", "speaker": None, "reference": "\u2028</ScRiPt>&", "audio_seconds": None, "words": 1,
+        "transcripts": [
+            {"backend": "cpu", "hypothesis": "<", "errors": 0, "same_as_cpu": True, "broken": [], "operations": []}
+        ],
+    }  # fmt: skip
+    written = as_json([utterance], ["cpu"], {})
+    assert not set(written) & set("<>&\u2028\u2029")
+    assert json.loads(written)["utterances"][0]["r"] == "\u2028</ScRiPt>&"
+
+
+def test_colours_can_be_read() -> None:
+    """WCAG 2.2: 4.5 for text, 3 for marks, in light and dark."""
+    css = files("app.evaluation.report").joinpath("styles.css").read_text(encoding="utf-8")
+    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    for part in (light, dark.split("@media")[0]):
+        colours = dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", part))
+        for name in ("ink", "soft", "link", "good", "bad", "open"):
+            assert contrast(colours[name], colours["paper"]) >= 4.5, name
+        for number in range(8):
+            assert contrast(colours[f"s{number}"], colours["paper"]) >= 3, number
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_browser_shows_more_than_the_first_few(text: str, tmp_path: Path) -> None:
+    """The script runs under the page's own policy, and takes the list over."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    path = tmp_path / "report.html"
+    path.write_text(text, encoding="utf-8")
+    command = [
+        browser,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    shown = subprocess.run(
+        [*command, "--virtual-time-budget=2000", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert shown.count('<article class="utterance">') == 20 > WITHOUT_SCRIPT
+    assert re.search(r'id="found"[^>]*>20 of \d+ shown', shown)

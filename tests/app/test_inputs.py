@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.audio.inputs import InputError, Recording, recordings
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def stems(found: list[Recording]) -> list[str]:
+    return [str(recording.stem) for recording in found]
+
+
+def test_a_file_is_taken_as_it_is_whatever_its_suffix_and_though_it_is_missing(tmp_path: Path) -> None:
+    found, problems = recordings([str(tmp_path / "talk.v2.wav"), "no/such.xyz", "-"])
+    assert stems(found) == ["talk.v2", "such", "stdin"]
+    assert problems == []
+
+
+def test_a_folder_gives_its_recordings_with_their_folders(tmp_path: Path) -> None:
+    make(tmp_path, "b.WAV", "sub/a.mp3", "notes.txt", "sub/deep/c.opus")
+    found, problems = recordings([str(tmp_path)])
+    assert stems(found) == ["b", "sub/a", "sub/deep/c"]
+    assert problems == []
+
+
+def test_a_pattern_is_expanded_where_the_shell_did_not(tmp_path: Path) -> None:
+    make(tmp_path, "b.wav", "a.wav", "c.txt", "d/e.wav")
+    assert stems(recordings([str(tmp_path / "*.wav")])[0]) == ["a", "b"]
+    assert stems(recordings([str(tmp_path / "**/*.wav")])[0]) == ["a", "b", "e"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> None:
+    make(tmp_path, "a[1].wav", "a1.wav")
+    assert [r.name for r in recordings([str(tmp_path / "a[1].wav")])[0]] == [str(tmp_path / "a[1].wav")]
+
+
+def test_what_yields_nothing_is_a_problem_and_the_rest_is_kept(tmp_path: Path) -> None:
+    found, problems = recordings([str(tmp_path), str(tmp_path / "*.wav"), "", "x.wav"])
+    assert stems(found) == ["x"]
+    assert [str(problem) for problem in problems] == [
+        f"{tmp_path}: no recordings in it",
+        f"{tmp_path / '*.wav'}: no match",
+        "an empty name is no file",
+    ]
+
+
+def test_a_recording_named_twice_is_done_once(tmp_path: Path) -> None:
+    make(tmp_path, "a.wav")
+    assert len(recordings([str(tmp_path / "a.wav"), str(tmp_path / "*.wav")])[0]) == 1
+
+
+def test_recordings_that_differ_in_their_suffix_keep_it(tmp_path: Path) -> None:
+    make(tmp_path, "a.wav", "a.mp3", "b.wav")
+    assert stems(recordings([str(tmp_path)])[0]) == ["a.mp3", "a.wav", "b"]
+
+
+def test_recordings_for_the_same_output_file_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, "x/a.wav", "y/a.wav")
+    with pytest.raises(InputError, match="would be written to the same file: give them separately"):
+        recordings([str(tmp_path / "x/a.wav"), str(tmp_path / "y/a.wav")])

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import wave
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from material.audio_files import sweep, write
+from typer.testing import CliRunner, Result
+
+from app.cli import _transcribe as command
+from app.cli import app as tilescribe
+from datasets.utterance import Utterance
+
+TEXT = "The quiet harbor wakes before the sun"
+NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
+
+
+def transcribe(*arguments: str | Path, standard_input: bytes | None = None) -> Result:
+    words = ["--model", "tiny.en", *map(str, arguments)]
+    return CliRunner().invoke(command, words, input=standard_input)
+
+
+def one_line(result: Result) -> str:
+    """The only line on standard error beside the one about the device."""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("tiny.en: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def test_the_transcript_alone_goes_to_standard_output(spoken: Utterance) -> None:
+    result = transcribe(spoken.audio)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(TEXT)
+    assert result.stdout.rstrip().endswith("every basket of fish has been sold.")
+    assert result.stderr.count("\n") == 1
+    if NO_NPU:
+        assert result.stderr.startswith(
+            "tiny.en: int32 attention on the emulator on the CPU: there is no NPU here"
+        )
+
+
+@pytest.mark.skipif(not NO_NPU, reason="this machine has an NPU")
+def test_emulator_work_is_never_called_npu_work(spoken: Utterance, tmp_path: Path) -> None:
+    transcribe(spoken.audio, "-o", tmp_path, "-f", "json")
+    ran = json.loads((tmp_path / "harbour.json").read_text())["tilescribe"]
+    assert ran["device"] == "emulator"
+    assert ran["backend"] == "int32"
+    assert "NPU" not in ran["device"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "compute_type", "said"),
+    [
+        ("cpu", "float32", "tiny.en: cpu attention (FP32)"),
+        ("int8", "auto", "tiny.en: int8 attention on the emulator on the CPU: asked for"),
+    ],
+)
+def test_other_backends_say_what_they_are(
+    spoken: Utterance, backend: str, compute_type: str, said: str
+) -> None:
+    how = ("--backend", backend, "--device", "emulator", "--compute-type", compute_type)
+    result = transcribe(spoken.audio, *how)
+    assert (result.exit_code, result.stderr.strip()) == (0, said)
+    assert result.stdout.startswith(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("compute_type", "instructions"), [("bfloat16", "avx512_bf16"), ("bfloat16", None), ("int8", None)]
+)
+def test_a_compute_type_is_named_as_it_ran_with_and_without_its_instructions(
+    spoken: Utterance, compute_type: str, instructions: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = torch.cpu.get_capabilities()
+    if instructions is not None and not has.get(instructions):
+        pytest.skip(f"this processor has no {instructions}")
+    left = {key: value for key, value in has.items() if key == instructions or not isinstance(value, bool)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: left)
+    result = transcribe(spoken.audio, "--backend", "cpu", "--compute-type", compute_type)
+    kind = "FP32" if instructions is None else compute_type
+    assert (result.exit_code, result.stderr.strip()) == (0, f"tiny.en: cpu attention ({kind})")
+    assert result.stdout.startswith(TEXT)
+
+
+@pytest.mark.skipif(not NO_NPU, reason="this machine has an NPU")
+def test_asking_for_an_npu_that_is_not_there_is_an_error_with_the_remedy(spoken: Utterance) -> None:
+    result = transcribe(spoken.audio, "--device", "npu")
+    assert result.exit_code == 5
+    assert result.stdout == ""
+    assert one_line(result).endswith("--device emulator computes the same bits on the CPU")
+
+
+def test_underscores_and_dashes_are_one(spoken: Utterance, tmp_path: Path) -> None:
+    result = transcribe(
+        spoken.audio, "--output_dir", tmp_path, "--output_format", "all", "--word_timestamps", "-q"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"harbour.{f}" for f in ("json", "srt", "tsv", "txt", "vtt")
+    ]
+    assert (tmp_path / "harbour.txt").read_text() == result.stdout
+    words = [w for s in json.loads((tmp_path / "harbour.json").read_text())["segments"] for w in s["words"]]
+    assert " ".join(w["word"].strip() for w in words).startswith(TEXT)
+    assert all(0 <= a["start"] <= a["end"] <= b["end"] <= 14.2 for a, b in pairwise(words))
+
+
+def test_one_format_can_go_to_standard_output(spoken: Utterance) -> None:
+    result = transcribe(spoken.audio, "-o", "-", "-f", "srt")
+    assert result.stdout.startswith("1\n00:00:00,000 --> ")
+    assert transcribe(spoken.audio, "-o", "-", "-f", "all").exit_code == 2
+
+
+def test_standard_input_is_read(spoken: Utterance) -> None:
+    result = transcribe("-", standard_input=spoken.audio.read_bytes())
+    assert (result.exit_code, result.stdout[: len(TEXT)]) == (0, TEXT)
+
+
+def test_empty_standard_input_is_one_line() -> None:
+    result = transcribe("-", standard_input=b"")
+    assert (result.exit_code, one_line(result)) == (1, "error: -: empty input")
+
+
+def bad_inputs(folder: Path, spoken: Utterance) -> dict[str, str]:
+    """Every kind of bad input, and what is said of it."""
+    nan = np.zeros((16000, 1), np.float32)
+    nan[8000] = np.nan
+    write(folder / "nan.wav", nan, 16000, "pcm_f32le")
+    with wave.open(str(folder / "silent.wav"), "wb") as header:
+        header.setparams((1, 2, 16000, 0, "NONE", ""))
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.wav").write_text("This is no sound.\n" * 100)
+    whole = spoken.audio.read_bytes()
+    (folder / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    with av.open(str(folder / "picture.mp4"), "w") as out:
+        video = out.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
+        out.mux(video.encode(None))
+    (folder / "folder.wav").mkdir()
+    return {
+        "missing.wav": "no such file",
+        "nan.wav": "samples that are not numbers (NaN or infinity) at 0.50 s",
+        "silent.wav": "no samples",
+        "empty.wav": "empty file",
+        "text.wav": "not audio that FFmpeg's libraries can read",
+        "cut.flac": "ends early: ",
+        "picture.mp4": "no audio track",
+        "folder.wav": "no recordings in it",
+    }
+
+
+def test_each_bad_input_is_one_line_and_the_rest_is_done(spoken: Utterance, tmp_path: Path) -> None:
+    expected = bad_inputs(tmp_path, spoken)
+    output = tmp_path / "out"
+    result = transcribe(*(tmp_path / name for name in expected), spoken.audio, "-o", output)
+    assert result.exit_code == 1
+    assert result.stdout.startswith(TEXT)
+    assert "Traceback" not in result.stderr
+    errors = sorted(line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert len(errors) == len(expected)
+    for line, (name, reason) in zip(errors, sorted(expected.items()), strict=True):
+        assert line.startswith(f"error: {tmp_path / name}: {reason}")
+    assert [p.name for p in output.iterdir()] == ["harbour.txt"]
+
+
+def test_a_file_that_ends_early_is_transcribed_where_that_is_allowed(
+    spoken: Utterance, tmp_path: Path
+) -> None:
+    whole = spoken.audio.read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    result = transcribe(tmp_path / "cut.flac", "--allow-truncated")
+    assert (result.exit_code, result.stdout[: len(TEXT)]) == (0, TEXT)
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(spoken: Utterance, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = transcribe(spoken.audio, "-o", tmp_path / "file" / "out")
+    assert result.exit_code == 1
+    assert one_line(result).startswith(f"error: {spoken.audio}: Not a directory: {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--language", "fr"], "an English-only model cannot transcribe french"),
+        (["--language", "englsh"], "unknown language 'englsh'; did you mean 'english'?"),
+        (["--task", "translate"], "an English-only model cannot translate; choose a multilingual model"),
+        (["-f", "doc"], "unknown format 'doc': choose from txt, srt, vtt, tsv, json, all"),
+        (["--patience", "2"], "patience requires beam_size to be given"),
+        (["--beam-size", "5", "--temperature", "0.5"], "beam_size needs a temperature of 0"),
+        (["--clip-timestamps", "5,3"], "clip_timestamps must be seconds in ascending order"),
+        (["--clip-timestamps", "five"], "clip_timestamps is not a list of seconds: 'five'"),
+        (["--suppress-tokens", "a"], "suppress_tokens is not a list of ids: 'a'"),
+        (["--max-line-width", "20"], "--highlight-words and the --max- options need --word-timestamps"),
+        (
+            ["--hallucination-silence-threshold", "2"],
+            "hallucination_silence_threshold requires word_timestamps",
+        ),
+        (["--length-penalty", "3"], "length_penalty (alpha) must be between 0 and 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_line_before_anything_is_read(
+    spoken: Utterance, arguments: list[str], message: str
+) -> None:
+    result = transcribe(spoken.audio, *arguments)
+    assert (result.exit_code, result.stdout, one_line(result)) == (2, "", f"error: {message}")
+
+
+def test_an_unknown_model_is_wrong_usage_and_a_near_miss_is_named(spoken: Utterance) -> None:
+    result = CliRunner().invoke(command, [str(spoken.audio), "--model", "tiny.em"])
+    assert result.exit_code == 2
+    assert "did you mean tiny.en" in one_line(result)
+
+
+def test_weights_that_are_missing_say_how_to_get_them(spoken: Utterance, tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, [str(spoken.audio), "--model", str(tmp_path / "none.pt")])
+    assert result.exit_code == 5
+    assert str(tmp_path / "none.pt") in one_line(result)
+
+
+def test_what_is_done_already_can_be_skipped(spoken: Utterance, tmp_path: Path) -> None:
+    (tmp_path / "harbour.txt").write_text("kept")
+    result = transcribe(spoken.audio, "-o", tmp_path, "--skip-existing")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (tmp_path / "harbour.txt").read_text() == "kept"
+    result = transcribe(spoken.audio, "-o", tmp_path, "-f", "srt", "--skip-existing")
+    assert result.stdout.startswith(TEXT)
+
+
+def test_a_progress_bar_keeps_out_of_the_transcript(spoken: Utterance) -> None:
+    result = transcribe(spoken.audio, "--progress")
+    assert result.stdout.startswith(TEXT)
+    assert "harbour.flac" in result.stderr
+    assert "%" in result.stderr
+
+
+@pytest.mark.slow
+def test_interrupting_leaves_finished_files_whole(spoken: Utterance, tmp_path: Path, scripts: Path) -> None:
+    for i in range(6):
+        shutil.copy(spoken.audio, tmp_path / f"{i}.flac")
+    output = tmp_path / "out"
+    arguments = [scripts / "transcribe", "--model", "tiny.en", tmp_path, "-o", output, "-f", "all"]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (output / "1.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted: " in said
+    assert "Traceback" not in said
+    names = {p.name for p in output.iterdir()}
+    assert {f"{i}.{f}" for i in range(2) for f in ("txt", "srt", "vtt", "tsv", "json")} <= names
+    assert all(json.loads(p.read_text())["text"].startswith(TEXT) for p in output.glob("*.json"))
+    assert not [name for name in names if name.startswith(".")]
+    resumed = subprocess.run([*arguments, "--skip-existing"], capture_output=True, text=True, check=True)
+    assert "already transcribed" in resumed.stderr
+    assert len(list(output.glob("*.json"))) == 6
+
+
+def test_a_reader_that_stops_early_is_no_error_message(spoken: Utterance, scripts: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [scripts / "transcribe", "--model", "tiny.en", "-q", spoken.audio],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("script", ["transcribe", "tilescribe"])
+def test_help_comes_without_loading_pytorch(script: str, scripts: Path) -> None:
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run(
+        [scripts / script, "--help"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.startswith("Usage: ")
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"torch", "numpy", "numba", "whisper", "av", "librosa"}
+
+
+def test_tilescribe_carries_every_command() -> None:
+    result = CliRunner().invoke(tilescribe, ["--help"])
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ("transcribe", "models"))
+    assert CliRunner().invoke(tilescribe, ["--version"]).stdout.count(".") == 2
+
+
+def test_a_readable_format_of_any_kind_is_heard_alike(tmp_path: Path, spoken: Utterance) -> None:
+    with av.open(str(spoken.audio)) as source:
+        samples = np.concatenate([f.to_ndarray().ravel() for f in source.decode(audio=0)]).astype(np.int16)
+    for name, codec in (
+        ("a.mp3", "libmp3lame"),
+        ("b.m4a", "aac"),
+        ("c.opus", "libopus"),
+        ("d.webm", "libopus"),
+    ):
+        rate = 16000 if codec != "libopus" else 48000
+        data = samples if rate == 16000 else np.repeat(samples, 3)
+        write(tmp_path / name, data[:, None], rate, codec)
+    result = transcribe(tmp_path)
+    assert result.exit_code == 0
+    assert result.stdout.count("boats leave for the open water") == 4
+
+
+def test_a_tone_without_speech_is_no_crash(tmp_path: Path) -> None:
+    write(tmp_path / "tone.wav", sweep(16000), 16000, "pcm_s16le")
+    assert transcribe(tmp_path / "tone.wav").exit_code == 0

@@ -1,0 +1,79 @@
+"""Several recordings decoded at once: each gives what it gives on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from whisper.tokenizer import get_tokenizer
+
+from app import DecodeOptions, Transcriber
+from app.audio.reading import load_audio
+from datasets.utterance import Utterance
+from models.decoding.fallback import decode_with_fallback
+from models.decoding.longform import transcribe_batched, transcribe_group
+from models.decoding.results import Segment
+from models.features import LogMelFeatures
+
+OPTIONS = DecodeOptions(temperature=0.0, language="en")
+
+
+@pytest.fixture(scope="module")
+def recordings(spoken: Utterance) -> list[Any]:
+    """A second of silence, a sentence, the whole sample, and 42 s of it over and over."""
+    samples = load_audio(spoken.audio)
+    return [np.zeros(16000, np.float32), samples[: 5 * 16000], samples, np.tile(samples, 3)]
+
+
+def text(segments: list[Segment]) -> str:
+    return "".join(segment.text for segment in segments).strip()
+
+
+def test_each_recording_is_read_as_on_its_own(
+    tiny_en: Transcriber, recordings: list[Any], one_thread: None
+) -> None:
+    model, encoder = tiny_en.weights.model, tiny_en.encoder
+    features = [LogMelFeatures([samples]) for samples in recordings]
+    together = transcribe_group(model, features, OPTIONS, encode=encoder)
+    alone = [
+        list(transcribe_batched(model, feature, OPTIONS, encode=encoder, batch_size=2))
+        for feature in features
+    ]
+    assert [text(segments) for segments in together] == [text(segments) for segments in alone]
+    assert text(together[3]).count("lighthouse") == 3
+    for segments, samples in zip(together, recordings, strict=True):
+        assert [segment.id for segment in segments] == list(range(len(segments)))
+        assert all(0 <= s.start <= s.end <= len(samples) / 16000 + 0.02 for s in segments)
+
+
+def test_the_same_group_gives_the_same_bits(
+    tiny_en: Transcriber, recordings: list[Any], one_thread: None
+) -> None:
+    features = [LogMelFeatures([samples]) for samples in recordings[:3]]
+    first, second = (
+        transcribe_group(tiny_en.weights.model, features, OPTIONS, encode=tiny_en.encoder) for _ in range(2)
+    )
+    assert first == second
+
+
+def test_an_initial_prompt_goes_to_every_first_window(
+    tiny_en: Transcriber, recordings: list[Any], one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[list[int]] = []
+
+    def recording(*arguments: Any, prompt: list[int], **more: Any) -> Any:
+        prompts.append(list(prompt))
+        return decode_with_fallback(*arguments, prompt=prompt, **more)
+
+    monkeypatch.setattr("models.decoding.longform.decode_with_fallback", recording)
+    options = DecodeOptions(temperature=0.0, language="en", initial_prompt="The harbour.")
+    features = [LogMelFeatures([recordings[1]]), LogMelFeatures([recordings[1]])]
+    one, two = transcribe_group(tiny_en.weights.model, features, options, encode=tiny_en.encoder)
+    assert text(one) == text(two) != ""
+    assert get_tokenizer(False).decode(prompts[0]) == " The harbour."
+    assert not any(prompts[1:])
+
+
+def test_no_recordings_are_no_work(tiny_en: Transcriber) -> None:
+    assert transcribe_group(tiny_en.weights.model, [], OPTIONS, encode=tiny_en.encoder) == []

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from app.api import Run, Transcript
+from app.output.writers import FORMATS, Layout, formats, output_path, render, write
+from models.decoding.options import DecodeOptions
+from models.decoding.results import Segment, Word
+
+
+def segment(
+    number: int, start: float, end: float, text: str, words: tuple[Word, ...] | None = None
+) -> Segment:
+    return Segment(number, 0, start, end, text, (1, 2), 0.0, -0.2, 1.1, 0.01, words)
+
+
+@pytest.fixture
+def transcript() -> Transcript:
+    words = (Word(0.0, 0.5, " Good", 0.9), Word(0.5, 1.25, " morning.", 0.8))
+    run = Run(
+        "tiny.en",
+        "ab" * 32,
+        "int32",
+        "emulator",
+        "no NPU",
+        64,
+        "float32",
+        "asked for",
+        DecodeOptions(),
+        1,
+        version="1.2.3",
+    )
+    segments = (
+        segment(0, 0.0, 1.25, " Good morning.", words),
+        segment(1, 1.25, 1.25, "", ()),
+        segment(2, 61.5, 3661.75, " Wörter\tund mehr.", (Word(61.5, 62.0, " Wörter\tund", 0.5),)),
+    )
+    return Transcript("Good morning. Wörter und mehr.", segments, "en", 0.75, 3662.0, run)
+
+
+def test_text_is_a_line_a_segment_without_empty_ones(transcript: Transcript) -> None:
+    assert render(transcript, "txt") == "Good morning.\nWörter\tund mehr.\n"
+
+
+def test_subtitles_number_and_time_their_lines(transcript: Transcript) -> None:
+    layout = Layout()
+    no_words = Transcript(
+        transcript.text,
+        tuple(segment(s.id, s.start, s.end, s.text) for s in transcript.segments),
+        "en",
+        None,
+        3662.0,
+        transcript.run,
+    )
+    assert render(no_words, "srt", layout) == (
+        "1\n00:00:00,000 --> 00:00:01,250\nGood morning.\n\n"
+        "2\n00:01:01,500 --> 01:01:01,750\nWörter\tund mehr.\n\n"
+    )
+    assert render(no_words, "vtt", layout) == (
+        "WEBVTT\n\n00:00.000 --> 00:01.250\nGood morning.\n\n01:01.500 --> 01:01:01.750\nWörter\tund mehr.\n\n"
+    )
+
+
+def test_tsv_is_in_milliseconds_and_has_no_tabs_in_its_text(transcript: Transcript) -> None:
+    assert render(transcript, "tsv") == (
+        "start\tend\ttext\n0\t1250\tGood morning.\n61500\t3661750\tWörter und mehr.\n"
+    )
+
+
+def test_json_has_whispers_fields_and_says_what_ran(transcript: Transcript) -> None:
+    record = json.loads(render(transcript, "json"))
+    assert record["text"] == transcript.text
+    assert record["language"] == "en"
+    assert [s["id"] for s in record["segments"]] == [0, 1, 2]
+    assert set(record["segments"][0]) == {
+        *("id", "seek", "start", "end", "text", "tokens", "temperature", "avg_logprob"),
+        *("compression_ratio", "no_speech_prob", "words"),
+    }
+    assert record["segments"][0]["words"][0] == {
+        "word": " Good",
+        "start": 0.0,
+        "end": 0.5,
+        "probability": 0.9,
+    }
+    ran = record["tilescribe"]
+    assert ran["schema_version"] == 1
+    assert (ran["backend"], ran["device"], ran["device_reason"]) == ("int32", "emulator", "no NPU")
+    assert (ran["model"], ran["model_sha256"], ran["tile_size"]) == ("tiny.en", "ab" * 32, 64)
+    assert ran["options"]["condition_on_previous_text"] is True
+    assert (ran["duration"], ran["language_probability"], ran["version"]) == (3662.0, 0.75, "1.2.3")
+
+
+def test_words_per_line_break_subtitles(transcript: Transcript) -> None:
+    text = render(transcript, "srt", Layout(max_words_per_line=1))
+    assert text.startswith(
+        "1\n00:00:00,000 --> 00:00:00,500\nGood\n\n2\n00:00:00,500 --> 00:00:01,250\nmorning.\n"
+    )
+
+
+def test_every_format_is_written_and_nothing_else(transcript: Transcript, tmp_path: Path) -> None:
+    stem = tmp_path / "new" / "talk.v2"
+    paths = write(transcript, stem, formats("all"))
+    assert paths == [output_path(stem, form) for form in FORMATS]
+    assert sorted(p.name for p in stem.parent.iterdir()) == sorted(f"talk.v2.{form}" for form in FORMATS)
+    for path, form in zip(paths, FORMATS, strict=True):
+        assert path.read_text(encoding="utf-8") == render(transcript, form)
+        assert stat.S_IMODE(path.stat().st_mode) & 0o400
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    transcript: Transcript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(transcript, tmp_path / "a", ("txt",))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown format 'doc': choose from txt, srt, vtt, tsv, json, all"):
+        formats("doc")

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from material.audio_files import sweep, write
+from material.small_librispeech import TEXTS, Mirror, make_set, pack, serving, small_set
+from typer.testing import CliRunner, Result
+
+from app.commands.datasets import datasets_app
+from datasets import storing
+from datasets.catalogue import CATALOGUE
+from datasets.checking import Verification, verify
+
+NAME = "librispeech-test-small"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "cache" / "datasets"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("made")
+    make_set(folder / "test-small")
+    return pack(folder)
+
+
+@pytest.fixture(autouse=True)
+def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A mirror of a small set that is in the catalogue."""
+    with serving(Mirror(archive)) as server:
+        monkeypatch.setitem(CATALOGUE, NAME, small_set(archive, server.url))
+        yield server
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(datasets_app, arguments)
+
+
+def states(result: Result) -> list[list[str]]:
+    return [line.split()[:2] for line in result.stdout.splitlines()[1:]]
+
+
+def test_list_is_an_aligned_table_of_every_set(cache: Path) -> None:
+    make_set(cache / "LibriSpeech" / "test-small", "19-198-0000")
+    result = run("list")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["NAME", "UTTERANCES", "HOURS", "ARCHIVE", "ON", "THIS", "MACHINE"]
+    assert lines[1].split() == ["librispeech-test-clean", "2,620", "5.4", "347", "MB", "-"]
+    assert [line.split()[0] for line in lines[1:]] == list(CATALOGUE)
+    assert len({line.index(cell) for line, cell in ((lines[0], "UTT"), (lines[1], "2,620"))}) == 1
+    assert lines[-1].endswith(f"1 of 4: {cache}/LibriSpeech/test-small")
+    run("fetch", NAME)
+    assert run("list").stdout.splitlines()[-1].split()[-3:] == ["0", "MB", f"{cache}/LibriSpeech/test-small"]
+
+
+def test_list_of_a_copy_at_hand(tmp_path: Path) -> None:
+    make_set(tmp_path / "renamed")
+    result = run("list", "--data-dir", str(tmp_path / "renamed"))
+    assert [line.split()[-1] for line in result.stdout.splitlines()[1:]] == ["-"] * 4 + [
+        f"{tmp_path}/renamed"
+    ]
+    for transcript in (tmp_path / "renamed").rglob("*.trans.txt"):
+        transcript.write_text("19-198-0000\n")
+    result = run("list", "--data-dir", str(tmp_path / "renamed"))
+    assert result.stdout.splitlines()[-1].endswith(f"damaged: {tmp_path}/renamed")
+
+
+def test_fetch_gets_what_is_not_here(cache: Path, mirror: Mirror) -> None:
+    for _ in range(2):
+        result = run("fetch", NAME)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr.splitlines()[-1] == f"{NAME}: ready in {cache}/LibriSpeech/test-small"
+    assert mirror.asked == [None]
+
+
+def test_fetch_takes_another_folder(tmp_path: Path) -> None:
+    assert run("fetch", NAME, "--data-dir", str(tmp_path / "data")).exit_code == 0
+    assert (tmp_path / "data" / "LibriSpeech" / "test-small" / "19").is_dir()
+
+
+def test_fetch_goes_on_after_what_can_not_be_had(
+    archive: bytes, monkeypatch: pytest.MonkeyPatch, mirror: Mirror
+) -> None:
+    monkeypatch.setitem(CATALOGUE, "librispeech-other", small_set(archive, "http://mirror.invalid"))
+    result = run("fetch", "librispeech-other", NAME)
+    assert (result.exit_code, result.stdout) == (5, "")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "can't be fetched: mirror.invalid: name not resolved: check the network" in errors[0]
+    assert result.stderr.splitlines()[-1].startswith(f"{NAME}: ready in ")
+
+
+def test_fetch_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storing, "_require_room", interrupted)
+    result = run("fetch", NAME)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].endswith("the same command goes on from there")
+
+
+@pytest.mark.parametrize("command", ["fetch", "verify"])
+def test_an_unknown_name_is_wrong_usage(command: str, mirror: Mirror) -> None:
+    result = run(command, NAME, "librispeech-test-claen")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "error: unknown data set 'librispeech-test-claen': did you mean librispeech-test-clean? Known: "
+    )
+    assert result.stderr.count("\n") == 1
+    assert mirror.asked == []
+
+
+def test_fetch_of_nothing_is_wrong_usage() -> None:
+    assert run("fetch").exit_code == 2
+
+
+def test_verify_of_a_whole_set(cache: Path) -> None:
+    run("fetch", NAME)
+    result = run("verify", NAME)
+    assert (result.exit_code, result.stderr) == (0, "")
+    cells = result.stdout.splitlines()[1].split()
+    place = f"{cache}/LibriSpeech/test-small"
+    assert cells == [NAME, "whole", *["4", "of", "4", "2", "of", "2", "0.00", "0", "0", "0"], place]
+    assert run("verify").stdout == result.stdout
+
+
+def test_verify_of_an_empty_cache() -> None:
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "`tilescribe datasets fetch librispeech-test-clean` gets one" in result.stderr
+
+
+def test_verify_of_what_is_not_here() -> None:
+    result = run("verify", NAME)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert f"`tilescribe datasets fetch {NAME}` gets it" in result.stderr
+
+
+def test_verify_of_a_part(tmp_path: Path) -> None:
+    make_set(tmp_path / "test-small", "19-198-0000")
+    result = run("verify", NAME, "--data-dir", str(tmp_path))
+    assert result.exit_code == 5
+    assert "  a part  1 of 4      1 of 2 " in result.stdout
+    assert "1 of 4 utterances, 1 of 2 speakers: a part, not test-small: copy the set again" in result.stderr
+
+
+def test_verify_counts_what_is_wrong_and_names_the_first(cache: Path) -> None:
+    folder = make_set(cache / "LibriSpeech" / "test-small")
+    (folder / "19" / "198" / "19-198-0000.flac").unlink()
+    (folder / "19" / "198" / "19-198-0007.flac").touch()
+    (folder / "26" / "495" / "26-495-0000.flac").write_bytes(b"fLaC")
+    result = run("verify", NAME)
+    assert result.exit_code == 5
+    assert states(result) == [[NAME, "damaged"]]
+    first, second, third = result.stderr.splitlines()
+    assert (
+        f"1 utterances have no audio, the first {folder}/19/198/19-198-0000.flac: remove {folder}," in first
+    )
+    assert f"1 recordings have no text, the first {folder}/19/198/19-198-0007.flac: remove" in second
+    assert (
+        f"1 recordings are damaged, the first {folder}/26/495/26-495-0000.flac: can't be decoded (" in third
+    )
+    assert third.endswith(f"and `tilescribe datasets fetch {NAME}` gets the whole")
+
+
+def test_verify_decodes_every_recording(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "test-small")
+    cut, altered, slow, stereo = (
+        folder / n.split("-")[0] / n.split("-")[1] / f"{n}.flac" for n in sorted(TEXTS)
+    )
+    sound = write(cut, sweep(16000, 2), 16000, "flac").read_bytes()
+    cut.write_bytes(sound[:-50])
+    altered.write_bytes(sound[:-5000] + sound[-4000:])
+    write(slow, sweep(8000, 0.5), 8000, "flac")
+    write(stereo, sweep(16000, 0.5, 2), 16000, "flac")
+    reasons = {d.audio: d.reason for d in verified(folder).damaged}
+    assert set(reasons) == {cut, altered, slow, stereo}
+    assert reasons[cut].startswith("can't be decoded (")
+    assert re.match(r"can't be decoded|gives [\d,]+ of 32,000 samples", reasons[altered])
+    for at in range(-10_000, -100, 1100):  # one bit
+        altered.write_bytes(sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :])
+        assert altered in {d.audio for d in verified(folder).damaged}
+    assert reasons[slow] == "has 1 channels at 8000 Hz, where LibriSpeech has one at 16000"
+    assert reasons[stereo] == "has 2 channels at 16000 Hz, where LibriSpeech has one at 16000"
+    write(cut, sweep(16000, 0.5), 16000, "pcm_s16le", container="wav")
+    write(altered, sweep(16000, 0.5)[:0], 16000, "flac")
+    reasons = {d.audio: d.reason for d in verified(folder).damaged}
+    assert reasons[cut] == "is wav, not FLAC"
+    assert altered in reasons
+
+
+def verified(folder: Path) -> Verification:
+    return verify(CATALOGUE[NAME], folder, progress=False)
+
+
+def test_verify_knows_other_sets_and_too_much(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "test-small")
+    write(folder / "26" / "495" / "26-495-0001.flac", sweep(16000, 0.5), 16000, "flac")
+    transcript = folder / "26" / "495" / "26-495.trans.txt"
+    transcript.write_text(transcript.read_text() + "26-495-0001 EIGHT\n")
+    found = verified(folder)
+    assert (found.state, found.problems) == ("damaged", ("5 utterances, where test-small has 4",))
+    place = folder / "27" / "1"
+    place.mkdir(parents=True)
+    write(place / "27-1-0000.flac", sweep(16000, 0.5), 16000, "flac")
+    (place / "27-1.trans.txt").write_text("27-1-0000 NINE\n")
+    found = verified(folder)
+    assert found.state == "damaged"
+    assert found.problems == ("speaker 27 is not one of test-small's: another set, or a mixture",)
+
+
+def test_verify_of_real_speech(speech: Path) -> None:
+    found = verify(CATALOGUE["librispeech-test-clean"], speech / "LibriSpeech" / "test-clean", progress=False)
+    assert (found.utterances, len(found.speakers), found.damaged, found.state) == (103, 20, (), "a part")
+    assert found.seconds == pytest.approx(698, abs=1)
+
+
+def test_help_does_not_import_what_is_heavy() -> None:
+    script = "import sys, app.commands.datasets; sys.exit(bool({'av', 'torch', 'tqdm'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert "verify" in run("--help").stdout

@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import resource
+import shutil
+import threading
+import urllib.request
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+from material.small_librispeech import TEXTS, Mirror, make_set, member, pack, serving, small_set
+
+from datasets import storing
+from datasets.catalogue import CATALOGUE, NamedSet
+from datasets.storing import data_folder, fetch, located
+from datasets.utterance import DatasetError
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "cache" / "datasets"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("made")
+    make_set(folder / "test-small")
+    (folder / "LICENSE.TXT").write_text("CC BY 4.0")
+    return pack(folder)
+
+
+@pytest.fixture
+def mirror(archive: bytes) -> Iterator[Mirror]:
+    with serving(Mirror(archive)) as server:
+        yield server
+
+
+@pytest.fixture
+def entry(mirror: Mirror) -> NamedSet:
+    return small_set(mirror.data, mirror.url)
+
+
+def left(folder: Path) -> set[str]:
+    """What is in a folder, but for the lock."""
+    return {f.name for f in folder.iterdir()} - {".tilescribe.lock"}
+
+
+def test_sets_lie_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert data_folder() == tmp_path / "cache" / "datasets"
+    monkeypatch.delenv("TILESCRIBE_CACHE")
+    assert data_folder() == platformdirs.user_cache_path("tilescribe") / "datasets"
+    assert data_folder(tmp_path) == tmp_path
+
+
+def test_the_catalogue_is_librispeechs() -> None:
+    found = {e.folder: (e.utterances, len(e.speakers), e.hours) for e in CATALOGUE.values()}
+    assert found == {
+        "test-clean": (2620, 40, 5.40),
+        "test-other": (2939, 33, 5.34),
+        "dev-clean": (2703, 40, 5.39),
+        "dev-other": (2864, 33, 5.12),
+    }
+    for name, known in CATALOGUE.items():
+        assert name == known.name == f"librispeech-{known.folder}"
+        assert known.urls[0] == f"https://www.openslr.org/resources/12/{known.folder}.tar.gz"
+    assert len(frozenset.union(*(e.speakers for e in CATALOGUE.values()))) == 40 + 33 + 40 + 33
+    assert len({e.archive_md5 for e in CATALOGUE.values()}) == 4
+
+
+def test_the_speakers_are_those_of_librispeechs_own_list(speech: Path) -> None:
+    lines = (speech / "LibriSpeech" / "SPEAKERS.TXT").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if not line.startswith(";")]
+    for known in CATALOGUE.values():
+        mine = [row for row in rows if row[2] == known.folder]
+        assert {row[0] for row in mine} == known.speakers
+        assert sum(float(row[3]) for row in mine) / 60 == pytest.approx(known.hours, abs=0.005)
+
+
+def test_a_set_is_fetched_once(entry: NamedSet, mirror: Mirror, cache: Path) -> None:
+    assert located(entry) is None
+    folder = fetch(entry)
+    assert folder == cache / "LibriSpeech" / "test-small" == located(entry)
+    assert {f.stem for f in folder.rglob("*.flac")} == set(TEXTS)
+    assert left(cache) == {"LibriSpeech"}  # neither the archive nor anything half done
+    assert left(folder.parent) == {"test-small", "LICENSE.TXT"}
+    assert fetch(entry) == folder
+    assert mirror.asked == [None]
+
+
+@pytest.mark.parametrize(
+    ("given", "result"),
+    [
+        ("", "LibriSpeech/test-small"),
+        ("LibriSpeech", "LibriSpeech/test-small"),
+        ("LibriSpeech/test-small", "LibriSpeech/test-small"),
+        ("other", "other/LibriSpeech/test-small"),
+    ],
+)
+def test_a_set_is_fetched_into_another_folder(
+    entry: NamedSet, tmp_path: Path, cache: Path, given: str, result: str
+) -> None:
+    base = tmp_path / "data"
+    assert fetch(entry, base / given) == base / result == located(entry, base / given)
+    assert not cache.exists()
+
+
+def test_a_download_that_was_interrupted_goes_on(entry: NamedSet, mirror: Mirror, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / "test-small.tar.gz.part").write_bytes(mirror.data[:1000])
+    fetch(entry)
+    assert mirror.asked == ["bytes=1000-"]
+    assert left(cache) == {"LibriSpeech"}
+
+
+def test_what_a_killed_run_left_is_cleared_away(entry: NamedSet, cache: Path) -> None:
+    (cache / ".tilescribe-unpack-abc" / "LibriSpeech" / "test-small").mkdir(parents=True)
+    fetch(entry)
+    assert left(cache) == {"LibriSpeech"}
+
+
+def test_an_interrupted_unpacking_leaves_nothing_half(
+    entry: NamedSet, mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def stopped(*args: object, **kwargs: object) -> None:
+            storing_unpack(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        storing_unpack = storing.unpack
+        patch.setattr(storing, "unpack", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(entry)
+    assert left(cache) == {"test-small.tar.gz.part"}
+    fetch(entry)
+    assert mirror.asked == [None]  # the archive was not asked for again
+
+
+def test_an_archive_from_elsewhere_is_used_and_kept(entry: NamedSet, mirror: Mirror, tmp_path: Path) -> None:
+    given = tmp_path / "data" / "test-small.tar.gz"
+    given.parent.mkdir()
+    given.write_bytes(mirror.data)
+    fetch(entry, given.parent)
+    assert mirror.asked == []
+    assert given.read_bytes() == mirror.data
+
+
+def test_a_damaged_archive_from_elsewhere_is_named_and_kept(entry: NamedSet, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    given = cache / "test-small.tar.gz"
+    given.write_bytes(b"half")
+    half = hashlib.md5(b"half").hexdigest()
+    with pytest.raises(DatasetError, match=rf"test-small\.tar\.gz has MD5 {half}, not .*: remove it, and `"):
+        fetch(entry)
+    assert given.exists()
+
+
+def test_no_mirror_says_why_and_what_to_do(archive: bytes, cache: Path) -> None:
+    with serving(Mirror(archive, drop_after=[1000, 0])) as first, serving(Mirror(b"", status=503)) as second:
+        known = small_set(archive, first.url, second.url)
+        with pytest.raises(DatasetError) as raised:
+            fetch(known)
+    text = str(raised.value)
+    assert "librispeech-test-small can't be fetched: 127.0.0.1:" in text
+    assert "the connection ended early; 127.0.0.1:" in text
+    assert "answered 503 Service Unavailable (0.0 MB have arrived and are kept)" in text
+    assert f"get {first.url}/test-small.tar.gz another way (MD5 {known.archive_md5})" in text
+    assert f"put it at {cache / 'test-small.tar.gz'}" in text
+    assert "\n" not in text
+    assert left(cache) == {"test-small.tar.gz.part"}
+
+
+def test_a_mirror_with_the_wrong_bytes_leaves_nothing(archive: bytes, cache: Path) -> None:
+    with (
+        serving(Mirror(bytes(len(archive)))) as server,
+        pytest.raises(DatasetError, match="sent a file with MD5"),
+    ):
+        fetch(small_set(archive, server.url))
+    assert left(cache) == set()
+
+
+def test_a_truncated_archive_leaves_nothing(archive: bytes, cache: Path) -> None:
+    half = archive[: len(archive) // 2]
+    with (
+        serving(Mirror(half)) as server,
+        pytest.raises(DatasetError, match=r"\.part is damaged \(.*\): remove it if it is there"),
+    ):
+        fetch(small_set(half, server.url))
+    assert left(cache) == set()
+
+
+def test_an_archive_without_all_utterances_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    make_set(tmp_path / "made" / "test-small", *list(TEXTS)[:3])
+    part = pack(tmp_path / "made")
+    with (
+        serving(Mirror(part)) as server,
+        pytest.raises(DatasetError, match="does not hold the 4 utterances of test-small"),
+    ):
+        fetch(small_set(part, server.url))
+    assert left(cache) == set()
+
+
+def test_a_malicious_archive_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    make_set(tmp_path / "made" / "test-small")
+    evil = pack(tmp_path / "made", (member("../../outside"),))
+    with (
+        serving(Mirror(evil)) as server,
+        pytest.raises(DatasetError, match=r"must not be unpacked: '\.\./\.\./outside' in it leads out"),
+    ):
+        fetch(small_set(evil, server.url))
+    assert left(cache) == set()
+    assert not list(tmp_path.rglob("outside"))
+
+
+def test_room_is_looked_for_before_the_download(
+    entry: NamedSet, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12 - 1000, 1000))
+    with pytest.raises(
+        DatasetError, match=r"no room for .*: 0 MB are needed to download and unpack it, 0 MB are"
+    ):
+        fetch(entry)
+    assert mirror.asked == []
+
+
+def test_room_is_looked_for_before_unpacking(
+    entry: NamedSet, mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([10**12, 1000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, next(answers)))
+    with pytest.raises(DatasetError, match=r"needed to unpack it.* \(0\.0 MB have arrived and are kept\)"):
+        fetch(entry)
+    assert left(cache) == {"test-small.tar.gz.part"}
+    monkeypatch.undo()
+
+
+def test_a_disk_that_fills_while_downloading(entry: NamedSet, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / "test-small.tar.gz.part").symlink_to("/dev/full")
+    with pytest.raises(DatasetError, match=r"no room for .*: No space left on device.*: make room, or name"):
+        fetch(entry)
+
+
+def test_a_quota_that_ends_while_unpacking(entry: NamedSet, mirror: Mirror, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / "test-small.tar.gz.part").write_bytes(mirror.data)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(DatasetError, match=r"no room for .*File too large.*have arrived and are kept"):
+            fetch(entry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert left(cache) == {"test-small.tar.gz.part"}
+    fetch(entry)
+    assert mirror.asked == []
+
+
+def test_a_place_that_can_not_be_written(entry: NamedSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=r"can't be written to .*file.*: Not a directory: make the folder"):
+        fetch(entry, tmp_path / "file" / "data")
+
+
+def test_a_part_in_the_cache_is_replaced(entry: NamedSet, cache: Path) -> None:
+    make_set(cache / "LibriSpeech" / "test-small", "19-198-0000")
+    assert {f.stem for f in fetch(entry).rglob("*.flac")} == set(TEXTS)
+    assert left(cache) == {"LibriSpeech"}
+
+
+def test_what_a_user_has_is_never_written_over(entry: NamedSet, mirror: Mirror, tmp_path: Path) -> None:
+    make_set(tmp_path / "data" / "test-small", "19-198-0000")
+    with pytest.raises(
+        DatasetError, match=r"test-small holds something else than the whole .* not written over"
+    ):
+        fetch(entry, tmp_path / "data")
+    make_set(tmp_path / "renamed")
+    (tmp_path / "renamed" / "19").rename(tmp_path / "renamed" / "20")
+    (tmp_path / "renamed" / "26").rename(tmp_path / "renamed" / "27")
+    with pytest.raises(DatasetError, match="holds another set than test-small"):
+        fetch(entry, tmp_path / "renamed")
+    assert mirror.asked == []
+    assert located(entry, tmp_path / "renamed") is None
+
+
+def test_two_at_once_fetch_it_once(
+    entry: NamedSet, mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.mkdir(parents=True)
+    waiting = threading.Event()
+    real_note = storing.note
+
+    def heard(progress: bool, text: str) -> None:
+        real_note(progress, text)
+        if "waiting for it" in text:
+            waiting.set()
+
+    with pytest.MonkeyPatch.context() as patch, (cache / ".tilescribe.lock").open("w") as lock:
+        patch.setattr(storing, "note", heard)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = threading.Thread(target=fetch, args=(entry,))
+        second.start()
+        assert waiting.wait(10)
+        make_set(cache / "LibriSpeech" / "test-small")  # the first is done
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        second.join(10)
+        assert not second.is_alive()
+    assert mirror.asked == []
+    assert "another process is fetching into" in capsys.readouterr().err
+
+
+def test_progress_can_be_silenced(entry: NamedSet, capsys: pytest.CaptureFixture[str]) -> None:
+    fetch(entry, progress=False)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("known", CATALOGUE.values(), ids=lambda known: known.folder)
+def test_the_archives_are_as_long_as_the_catalogue_says(known: NamedSet) -> None:
+    request = urllib.request.Request(known.urls[0], headers={"Range": "bytes=0-0"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert response.headers["Content-Range"] == f"bytes 0-0/{known.archive_bytes}"

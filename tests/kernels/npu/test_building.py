@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from places import ROOT
+from standins import tools as tool_standins
+
+from kernels.npu.build import building, builds, toolchain
+from kernels.npu.build.builds import BuildError, Program
+from kernels.npu.build.toolchain import ToolLackingError
+from kernels.npu.program.plan import Plan
+
+PLAN = Plan("int8", 128, 2)
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where builds go; the stand-ins of the tools are found by their variables."""
+    for name, value in tool_standins.install(tmp_path / "tools").items():
+        monkeypatch.setenv(name, value)
+    for name in ("AIECC_PATH", "STANDIN_FAIL", "STANDIN_SIZES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("TILESCRIBE_KERNELS", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def script(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "build_xclbin"), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def leftovers(kept: Path) -> list[str]:
+    return [path.name for path in kept.iterdir() if path.name.startswith(".")] if kept.is_dir() else []
+
+
+ONE = ("--scores", "int8", "--tile-size", "128", "--columns", "2")
+
+
+def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
+    done = script(*ONE, "--heads", "6,8")
+    assert done.returncode == 0, done.stderr
+    found = {heads: builds.find(PLAN, heads) for heads in (6, 8)}
+    assert done.stdout.splitlines() == [str(found[6].xclbin.parent)]
+    assert found[6].xclbin.read_text().startswith("-DSCORES_INT8=1 -DTILE_SIZE=128")
+    assert found[6].instructions.read_bytes() != found[8].instructions.read_bytes()
+    manifest = found[6].manifest
+    assert manifest.measured == {"program_bytes": 9000, "constant_bytes": 512}
+    assert manifest.tools["mlir_aie"] == "aiecc 1.4.2 (stand-in)"
+    assert leftovers(kept) == []
+    assert "[1/1] int8_t128_c2" in done.stderr
+
+    again = script(*ONE, "--heads", "8")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert "is there already" in again.stderr
+
+    more = script(*ONE, "--heads", "12")  # keeps those that were there
+    assert more.returncode == 0, more.stderr
+    assert set(builds.find(PLAN, 12).manifest.instructions) == {6, 8, 12}
+
+
+def test_the_single_tile_programs_are_built(kept: Path) -> None:
+    done = script("--single-tile")
+    assert done.returncode == 0, done.stderr
+    for scores, text in (("int32", "-DSCORES_INT8=0"), ("int8", "-DSCORES_INT8=1")):
+        found = builds.find_single(scores)  # type: ignore[arg-type]
+        assert found.xclbin.read_text().startswith(f"{text} -DSINGLE_TILE")
+        assert found.instructions.name == "instructions_0.bin"
+
+
+def test_a_build_by_other_tools_stands_beside_the_first(kept: Path) -> None:
+    program, tools = Program("int8", None), toolchain.find()
+    first = building.build(program, [0], tools, kept, str)
+    other = toolchain.Toolchain(**{**vars(tools), "versions": {"mlir_aie": "1.5"}})
+    assert building.build(program, [0], other, kept, str) != first
+    assert builds.find_single("int8").manifest.tools == {"mlir_aie": "1.5"}
+
+
+def test_a_damaged_build_is_built_again(kept: Path) -> None:
+    program, tools = Program("int8", None), toolchain.find()
+    path = building.build(program, [0], tools, kept, str)
+    (path / builds.XCLBIN).write_text("damaged")
+    assert building.build(program, [0], tools, kept, str) == path
+    assert builds.find_single("int8").xclbin.read_text() != "damaged"
+    assert leftovers(kept) == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "text"),
+    [
+        ("clang++", "kernel.cc:1:1: error: made to fail"),
+        ("aiecc", "error: made to fail"),
+        ("empty", "aiecc ended well but made no instructions_6.bin"),
+    ],
+)
+def test_a_tool_that_fails_is_quoted_and_leaves_nothing(
+    kept: Path, fails: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_FAIL", fails)
+    done = script(*ONE, "--heads", "6")
+    assert done.returncode == 1
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(kept.iterdir()) == []
+
+
+def test_an_interrupted_build_leaves_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_FAIL", "interrupt")
+    done = script(*ONE, "--heads", "6")
+    assert done.returncode == 130
+    assert "interrupted; the builds that are done are kept" in done.stderr
+    assert list(kept.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ("16385,0", "a core's program has 16,385 bytes of 16,384"),
+        ("100,1025", "a core's constants have 1,025 bytes, the memory map keeps 1,024"),
+    ],
+)
+def test_a_core_that_outgrows_its_memory_is_refused(
+    kept: Path, sizes: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_SIZES", sizes)
+    with pytest.raises(BuildError, match=text):
+        building.build(Program("int8", PLAN), [6], toolchain.find(), kept, str)
+    assert list(kept.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lacking", "text"),
+    [
+        (
+            "mlir_aie/python",
+            "which has no python/aie: python -m pip install mlir_aie==1.4.2 -f https://github",
+        ),
+        ("mlir_aie/bin/aiecc", "aiecc is not in"),
+        ("mlir_aie/include", "aie_api's headers are not in"),
+        ("llvm-aie/bin", "which has no bin/clang++: python -m pip install llvm-aie -f https://github"),
+        ("xrt/xclbinutil", "xclbinutil is not installed: it comes with XRT"),
+    ],
+)
+def test_a_lacking_tool_is_one_line_with_how_to_get_it(
+    kept: Path, tmp_path: Path, lacking: str, text: str
+) -> None:
+    (tmp_path / "tools" / lacking).rename(tmp_path / "elsewhere")
+    done = script(*ONE)
+    assert done.returncode == 5
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not kept.exists()
+
+
+def test_without_any_tool_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLIR_AIE_INSTALL_DIR")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(
+        ToolLackingError, match=r"^mlir-aie is not installed: python -m pip install mlir_aie=="
+    ):
+        toolchain.find()
+
+
+def test_a_dry_run_prints_commands_and_runs_none(kept: Path) -> None:
+    done = script(*ONE, "--heads", "6,8", "--dry-run")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "# int8_t128_c2"
+    assert [line.split()[0].rsplit("/", 1)[-1] for line in lines[1:]][::2] == ["clang++", "aiecc", "aiecc"]
+    assert [("--get-xclbin" in line) for line in lines[1:]] == [False, False, True, False, False]
+    assert not kept.exists()
+
+
+def test_the_list_says_what_is_there(kept: Path) -> None:
+    assert script(*ONE, "--heads", "6").returncode == 0
+    done = script(*ONE, "--heads", "6,8", "--list")
+    six, eight = done.stdout.splitlines()
+    assert six == f"int8_t128_c2 for 6 heads: {builds.find(PLAN, 6).xclbin.parent}"
+    assert "not for 8: scripts/build_xclbin" in eight
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--heads", "0"], "'0': they are numbers from 1 to 64"),
+        (["--heads", "six"], "'six': they are numbers from 1 to 64"),
+        (["--tile-size", "32"], "invalid choice: 32"),
+    ],
+)
+def test_wrong_usage(options: list[str], text: str) -> None:
+    done = script(*options)
+    assert done.returncode == 2
+    assert text in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(kept: Path) -> None:
+    kept.write_text("a file")
+    done = script(*ONE, "--heads", "6")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        f"error: {kept} cannot be written: File exists",
+    )
+
+
+def test_designs_that_differ_beyond_the_run_are_not_one_program(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "without_sequence", lambda text: text)
+    with pytest.raises(BuildError, match="designs for 6 and 8 heads differ beyond the run"):
+        building.build(Program("int8", PLAN), [6, 8], toolchain.find(), kept, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("a {\n  b\n  aie.runtime_sequence @s(%a: x) {\n    c { d }\n  }\n  e\n}", "a {\n  b\n\n  e\n}"),
+        ("a { b }", "a { b }"),
+    ],
+)
+def test_the_runs_part_of_a_design_is_left_out(text: str, rest: str) -> None:
+    assert building.without_sequence(text) == rest
+
+
+def archive(tmp_path: Path, kept: Path) -> Path:
+    """What a release carries: the folder of builds."""
+    assert script("--single-tile").returncode == 0
+    packed = tmp_path / "kernels.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(kept, arcname=".")
+    return packed
+
+
+def test_a_releases_archive_is_installed(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = archive(tmp_path, kept)
+    monkeypatch.setenv("TILESCRIBE_KERNELS", str(tmp_path / "other"))
+    done = script("--install", str(packed))
+    assert done.returncode == 0, done.stderr
+    assert builds.find_single("int32").xclbin.is_relative_to(tmp_path / "other")
+    assert script("--install", str(packed)).returncode == 0  # over itself
+    assert leftovers(tmp_path / "other") == []
+
+
+def test_an_archive_of_other_sources_or_damaged_builds_is_refused(tmp_path: Path, kept: Path) -> None:
+    packed = archive(tmp_path, kept)
+    target = tmp_path / "other"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builds, "source_hash", lambda: "0" * 64)
+        with pytest.raises(BuildError, match="was built from other sources"):
+            building.install(packed, target, str)
+    (builds.find_single("int8").xclbin).write_text("x")
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(kept, arcname=".")
+    with pytest.raises(BuildError, match="is damaged"):
+        building.install(packed, target, str)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("../outside/x", "holds ../outside/x, which is no file of a build"),
+        ("plain", "holds plain, which is no file of a build"),
+        ("a/link", "holds a/link, which is no file of a build"),
+        ("../x", "cannot be unpacked"),
+        (None, "holds no builds"),
+    ],
+)
+def test_an_archive_of_anything_else_is_refused(tmp_path: Path, name: str | None, text: str) -> None:
+    packed = tmp_path / "a.tar"
+    with tarfile.open(packed, "w") as tar:
+        if name:
+            member = tarfile.TarInfo(name)
+            if name.endswith("link"):
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(member)
+    with pytest.raises(BuildError, match=text):
+        building.install(packed, tmp_path / "other", str)
+    assert os.listdir(tmp_path / "other") == []
+
+
+def test_what_is_no_archive_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_text("no archive")
+    done = script("--install", str(tmp_path / "a.tar"))
+    assert done.returncode == 1
+    assert "a.tar cannot be unpacked" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

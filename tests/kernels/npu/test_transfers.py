@@ -1,0 +1,173 @@
+"""The transfers, executed: packed buffers through a DMA that follows the descriptors, to what cores compute on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kernels import contract as c
+from kernels.contract import TILE_SIZES
+from kernels.emulator import Emulator
+from kernels.npu.program import layout, transfers
+from kernels.npu.program.plan import (
+    COLUMN_COUNTS,
+    CORES_PER_COLUMN,
+    GROUPS_PER_HEAD,
+    OUTPUT_BLOCK_BYTES,
+    QUERY_BLOCK_BYTES,
+    ROWS_PER_CORE,
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    SINGLE_TILE_OUTPUT_BYTES,
+    TOKENS,
+    Plan,
+)
+
+Bytes = npt.NDArray[np.uint8]
+
+BUFFERS = {"queries": "query_bytes", "keys and values": "key_value_stream_bytes", "output": "output_bytes"}
+
+
+def operands(heads: int, rows: int = TOKENS, keys: int = TOKENS, valid: int = 1500) -> c.Operands:
+    random = np.random.default_rng(heads)
+    return c.Operands(
+        q=random.integers(-127, 128, (heads, rows, 64)).astype(np.int8),
+        k=random.integers(-127, 128, (heads, keys, 64)).astype(np.int8),
+        v=random.integers(-127, 128, (heads, keys, 64)).astype(np.int8),
+        key_multiplier=random.integers(1, 256, (heads, keys)).astype(np.uint8),
+        multiplier=random.integers(500, 1024, (heads, rows)).astype(np.uint16),
+        shift=random.integers(12, 16, heads).astype(np.int32),
+        valid_keys=valid,
+    )
+
+
+def sent(transfer: transfers.Transfer, buffer: Bytes) -> Bytes:
+    """What a descriptor reads."""
+    return buffer.view("<u4")[transfer.words()].view(np.uint8)
+
+
+def received(transfer: transfers.Transfer, data: Bytes, buffer: Bytes) -> None:
+    """What a descriptor writes."""
+    buffer.view("<u4")[transfer.words()] = data.view("<u4")
+
+
+def as_a_core_reads(blocks: Bytes, tiles: Bytes, tile_size: int) -> c.Operands:
+    """Operands of many cores' work at once: a query block each, and all tiles that pass meanwhile."""
+    work, rows, keys = len(blocks), ROWS_PER_CORE * 64, tile_size * 64
+    header = blocks[:, rows + 2 * ROWS_PER_CORE :].copy().view("<i4")
+    assert (header[:, 1] == header[0, 1]).all()
+    q = blocks[:, :rows].copy().view(np.int8).reshape(work, -1, 8, 4, 8)
+    k = tiles[..., :keys].copy().view(np.int8).reshape(work, -1, tile_size // 8, 8, 8, 8)
+    v = tiles[..., keys : 2 * keys].copy().view(np.int8).reshape(work, -1, tile_size // 4, 8, 4, 8)
+    return c.Operands(
+        q=layout.unblocked(q),
+        k=layout.unblocked(k).reshape(work, TOKENS, 64),
+        v=layout.unblocked(v).reshape(work, TOKENS, 64),
+        key_multiplier=tiles[..., 2 * keys :].copy().view("<i2").reshape(work, TOKENS).astype(np.uint8),
+        multiplier=blocks[:, rows : rows + 2 * ROWS_PER_CORE].copy().view("<i2").astype(np.uint16),
+        shift=header[:, 0].astype(np.int32),
+        valid_keys=int(header[0, 1]),
+    )
+
+
+def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> Bytes:
+    """The output buffer of a run whose data moves as the transfers say, and whose cores are the emulator."""
+    output = np.full(plan.output_bytes(heads), 0xA5, np.uint8)
+    emulator = Emulator()
+    for column in range(plan.columns):
+        moved = {t.stream: t for t in transfers.streaming(plan, heads) if t.column == column}
+        assert set(moved) == set(BUFFERS)
+        # Down the memory tile: groups are split between the cores, every tile goes to all of them.
+        groups = sent(moved["queries"], queries).reshape(-1, CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
+        tiles = sent(moved["keys and values"], stream).reshape(-1, plan.tiles, plan.key_value_bytes)
+        assert len(groups) == len(tiles) == heads * plan.groups_per_column
+        joined = np.empty((len(groups), CORES_PER_COLUMN, OUTPUT_BLOCK_BYTES), np.uint8)
+        for core in range(CORES_PER_COLUMN):
+            work = as_a_core_reads(groups[:, core], tiles, plan.tile_size)
+            out = emulator.run(work, scores=plan.scores, tile_size=plan.tile_size)
+            joined[:, core] = out.reshape(len(out), -1).view(np.uint8)
+        received(moved["output"], joined.reshape(-1), output)
+    return output
+
+
+@pytest.mark.parametrize("columns", COLUMN_COUNTS)
+@pytest.mark.parametrize("tile_size", TILE_SIZES)
+def test_cores_that_are_fed_by_the_transfers_compute_the_run(tile_size: int, columns: int) -> None:
+    heads, plan = 2, Plan("int8" if columns == 2 else "int32", tile_size, columns)
+    given = operands(heads)
+    queries = np.empty(plan.query_bytes(heads), np.uint8)
+    stream = np.empty(plan.key_value_stream_bytes(heads), np.uint8)
+    layout.pack_queries(given, 16, queries)
+    layout.pack_keys_and_values(given, tile_size, stream)
+    output = run_on_the_array(plan, heads, queries, stream)
+    expected = Emulator().run(given, scores=plan.scores, tile_size=tile_size)
+    np.testing.assert_array_equal(output.view("<i2").reshape(heads, TOKENS, 64), expected)
+
+
+@pytest.mark.parametrize("heads", [1, *transfers.HEAD_COUNTS])
+@pytest.mark.parametrize("columns", COLUMN_COUNTS)
+def test_every_query_and_output_word_passes_once_and_every_key_once_for_each_group(
+    columns: int, heads: int
+) -> None:
+    plan = Plan(columns=columns)
+    passed = {name: np.zeros(getattr(plan, size)(heads) // 4, np.int64) for name, size in BUFFERS.items()}
+    for transfer in transfers.streaming(plan, heads):
+        np.add.at(passed[transfer.stream], transfer.words(), 1)
+    assert (passed["queries"] == 1).all()
+    assert (passed["output"] == 1).all()
+    assert (passed["keys and values"] == GROUPS_PER_HEAD).all()
+
+
+@pytest.mark.parametrize("heads", [1, *transfers.HEAD_COUNTS, transfers.MAX_HEADS])
+@pytest.mark.parametrize("columns", COLUMN_COUNTS)
+@pytest.mark.parametrize("tile_size", TILE_SIZES)
+def test_a_descriptor_can_express_every_transfer(tile_size: int, columns: int, heads: int) -> None:
+    plan = Plan("int32", tile_size, columns)
+    for transfer in transfers.streaming(plan, heads):
+        assert transfer.violations(getattr(plan, BUFFERS[transfer.stream])(heads)) == []
+    for transfer in transfers.single_tile():
+        size = SINGLE_TILE_OUTPUT_BYTES if transfer.stream == "output" else SINGLE_TILE_INPUT_BYTES
+        assert transfer.violations(size) == []
+
+
+def test_the_single_tiles_transfers_cut_the_blocks_that_the_matrix_unit_takes() -> None:
+    random = np.random.default_rng(0)
+    q, k, v = matrices = random.integers(-128, 128, (3, SINGLE_TILE, 64)).astype(np.int8)
+    buffer = matrices.reshape(-1).view(np.uint8)
+    output, *inputs = transfers.single_tile()
+    delivered = [sent(transfer, buffer).view(np.int8) for transfer in inputs]
+    for given, matrix, rows in zip(delivered, (q, k, v), (4, 8, 4), strict=True):
+        np.testing.assert_array_equal(given, layout.blocked(matrix, rows, 8).reshape(-1))
+    np.testing.assert_array_equal(output.words(), np.arange(SINGLE_TILE_OUTPUT_BYTES // 4))
+
+
+SOUND = transfers.Transfer(0, "queries", 0, (2, 1, 4, 16), (64, 0, 16, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"sizes": (2, 1, 4, 0)}, "not all positive"),
+        ({"sizes": (1, 1, 1, 1024)}, "the innermost dimension has 1024 of at most 1023"),
+        ({"sizes": (1, 1, 1024, 4)}, "the second dimension has 1024 of at most 1023"),
+        ({"sizes": (65, 1, 4, 16)}, "65 repeats of at most 64"),
+        ({"strides": (64, 0, 16, 2)}, "the innermost words do not lie together"),
+        ({"sizes": (2, 3, 4, 16)}, "stride 0 inside the outermost dimension"),
+        ({"strides": (1 << 21, 0, 16, 1)}, f"stride {1 << 21} of at most {1 << 20} words"),
+        ({"offset": 1}, "word 128 is outside a buffer of 512 bytes"),
+        ({"offset": -1}, "outside a buffer"),
+    ],
+)
+def test_what_a_descriptor_cannot_express_is_named(changes: dict[str, object], text: str) -> None:
+    assert SOUND.violations(512) == []
+    found = dataclasses.replace(SOUND, **changes).violations(1 << 30 if "stride" in text else 512)  # type: ignore[arg-type]
+    assert any(text in line and line.startswith("queries of column 0: ") for line in found)
+
+
+@pytest.mark.parametrize("heads", [0, transfers.MAX_HEADS + 1])
+def test_a_run_of_no_or_too_many_heads_is_refused(heads: int) -> None:
+    with pytest.raises(ValueError, match=f"{heads} heads: a run takes 1 to 64"):
+        transfers.streaming(Plan(), heads)

@@ -1,0 +1,253 @@
+"""What goes wrong on an NPU, before a strict stand-in for pyxrt: no part of this has run on an NPU."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from standins import pyxrt as pyxrt_standin
+from standins.machine import Machine, build_programs, write_program
+from standins.pyxrt import install
+from test_xrt import operands
+from typer.testing import CliRunner
+
+from app import DeviceLost, load_model
+from app.cli import _transcribe as command
+from datasets.utterance import Utterance
+from kernels import opening
+from kernels.device import DeviceError
+from kernels.emulator import Emulator
+from kernels.npu.build.builds import Program
+from kernels.npu.program.plan import Plan
+from kernels.npu.runtime.device import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevice
+from kernels.npu.runtime.launch import Launch, XrtError
+from kernels.npu.runtime.session import Session
+
+PROGRAM = Program("int32", Plan())
+LOST = (
+    "; see dmesg, load its driver again (sudo rmmod amdxdna; sudo modprobe amdxdna) and ask tilescribe doctor"
+)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
+    monkeypatch.setattr(opening, "npu_obstacle", lambda: None)
+    made = install(monkeypatch)
+    build_programs(monkeypatch, tmp_path / "programs")
+    yield made
+    gc.collect()
+    assert made.aborted == []
+
+
+@pytest.fixture
+def npu(machine: Machine) -> Iterator[NpuDevice]:
+    """Open, its program loaded: one run has been."""
+    with NpuDevice() as opened:
+        opened.load()
+        yield opened
+
+
+@pytest.mark.parametrize("fault", ["timeout", "hang", "error", "abort"])
+def test_a_run_that_fails_is_repeated_once_on_a_device_opened_anew(
+    machine: Machine, npu: NpuDevice, fault: Any
+) -> None:
+    machine.faults = {2: fault}
+    chosen = operands(6, 20, 100, 90)
+    assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
+    # the check, the run, the check of the program that was loaded anew, the run
+    assert (npu.rebuilds, machine.runs) == (1, 4)
+    assert machine.made["hw_context"] == machine.made["device"] == 2
+    kept = 1 if fault == "hang" else 0  # what may still be at work stays, with all that it holds
+    assert (machine.alive["run"], machine.alive["hw_context"]) == (1 + kept, 1 + kept)
+    npu.run(chosen)
+    assert (npu.rebuilds, machine.runs) == (1, 5)
+
+
+def test_what_failed_is_let_go_of_before_the_second_try(machine: Machine, npu: NpuDevice) -> None:
+    machine.contexts, machine.faults = 1, {2: "timeout"}
+    npu.run(operands(6, 20, 100, 90))
+    assert (npu.rebuilds, machine.alive["hw_context"], machine.alive["bo"]) == (1, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ({2: "timeout", 4: "timeout"}, "the run ended as ERT_CMD_STATE_TIMEOUT within 5300 ms"),
+        ({2: "timeout", 3: "error"}, "the run ended as ERT_CMD_STATE_ERROR within 5300 ms"),
+        ({2: "hang", 4: "hang"}, "the run ended as ERT_CMD_STATE_TIMEOUT within 5300 ms"),
+        (
+            {2: "lost while waiting"},
+            "opening device 0: Open /dev/accel/accel0 failed (err=-19): No such device",
+        ),
+    ],
+)
+def test_a_run_that_fails_twice_is_a_lost_device(
+    machine: Machine, npu: NpuDevice, faults: Any, said: str
+) -> None:
+    machine.faults = faults
+    chosen = operands(6, 20, 100, 90)
+    with pytest.raises(DeviceLost) as lost:
+        npu.run(chosen)
+    assert str(lost.value) == f"the NPU is lost: {said}, also after it was opened anew{LOST}"
+    with pytest.raises(DeviceError, match="the NPU was lost; open it again"):
+        npu.run(chosen)
+
+
+def test_a_device_that_is_gone_says_so(machine: Machine, npu: NpuDevice) -> None:
+    machine.lost_from = 2
+    with pytest.raises(DeviceLost, match=r"\(err=-19\): No such device, also after it was opened anew"):
+        npu.run(operands(6, 20, 100, 90))
+    machine.lost_from = None
+    with NpuDevice() as again:
+        again.load()
+
+
+def test_memory_that_runs_out_is_given_back_and_asked_for_again(machine: Machine, npu: NpuDevice) -> None:
+    chosen = operands(12, 20, 100, 90)
+    machine.memory = machine.taken + (1 << 20)
+    expected = Emulator().run(chosen)
+    with pytest.raises(
+        DeviceLost, match=r"making a buffer of \d+ bytes: .*\(err=-12\): Cannot allocate memory"
+    ):
+        npu.run(chosen)
+    assert machine.taken == 0
+    machine.memory *= 4
+    with NpuDevice() as again:
+        assert np.array_equal(again.run(chosen), expected)
+
+
+def test_other_bits_after_a_device_was_opened_anew_are_no_result(machine: Machine, npu: NpuDevice) -> None:
+    machine.faults, machine.corrupt_from = {2: "timeout"}, 3
+    with pytest.raises(DeviceError, match="the NPU's program int32_t64_c4 disagrees with the reference"):
+        npu.run(operands(6, 20, 100, 90))
+
+
+def test_every_wait_has_a_time_that_grows_with_the_heads(machine: Machine, npu: NpuDevice) -> None:
+    npu.run(operands(12, 2, 64, 64))
+    assert machine.waits == [TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads for heads in (6, 12)]
+    with NpuDevice(timeout_ms=77) as other:
+        other.load()
+    assert machine.waits[-1] == 77
+
+
+def test_an_interrupt_waits_for_the_run(
+    machine: Machine, npu: NpuDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = pyxrt_standin.run.start
+
+    def interrupted(self: Any) -> None:
+        honest(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    machine.faults = {2: "slow"}
+    chosen = operands(6, 20, 100, 90)
+    with monkeypatch.context() as patch:
+        patch.setattr(pyxrt_standin.run, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            npu.run(chosen)
+    assert len(machine.waits) == 2
+    assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
+    assert (machine.runs, npu.rebuilds) == (3, 0)
+
+
+def launch(machine: Machine, folder: Path) -> tuple[Any, Any, Any, bytes]:
+    """Device, kernel and instructions of the stand-in's program for 6 heads."""
+    path, instructions = write_program(folder, PROGRAM, (6,))
+    opened = pyxrt_standin.device(0)
+    loaded = pyxrt_standin.xclbin(str(path))
+    context = pyxrt_standin.hw_context(opened, opened.register_xclbin(loaded))
+    kernel = pyxrt_standin.kernel(context, "MLIR_AIE")
+    return opened, kernel, context, instructions[6].read_bytes()
+
+
+def test_what_the_binding_would_drop_is_refused(machine: Machine, tmp_path: Path) -> None:
+    opened, kernel, _, instructions = launch(machine, tmp_path)
+    made = Launch(pyxrt_standin, opened, kernel, instructions, (64, 64), 64)
+    buffer = made._buffers[0]
+    for arguments, said in (
+        ((3.0, buffer), "argument 0 of a run has to be a 32-bit integer, not 3.0"),
+        ((True, buffer), "argument 0 of a run has to be a 32-bit integer, not True"),
+        ((3, instructions), "argument 1 of a run has to be a buffer, not b"),
+        ((3, buffer, 1 << 31), "argument 2 of a run has to be a 32-bit integer, not 2147483648"),
+        ((3, buffer, -1), "argument 2 of a run has to be a 32-bit integer, not -1"),
+        ((3, buffer, 4, 4096), "argument 3 of a run has to be a buffer, not 4096"),
+        ((3, buffer, 4, np.zeros(64)), "argument 3 of a run has to be a buffer"),
+        ((3, buffer, 4, *[buffer] * 6), r"setting argument 8 of a run: vector::_M_range_check"),
+    ):
+        with pytest.raises(XrtError, match=said):
+            made._set(arguments)
+    machine.warnings.clear()
+
+
+def test_a_buffer_of_another_size_is_refused(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, kernel, _, instructions = launch(machine, tmp_path)
+    monkeypatch.setattr(pyxrt_standin.bo, "map", lambda self: memoryview(self._host)[:-1])
+    with pytest.raises(XrtError, match=r"a buffer of \d+ bytes was asked for, and has \d+"):
+        Launch(pyxrt_standin, opened, kernel, instructions, (64, 64), 64)
+
+
+@pytest.mark.parametrize(
+    ("xclbin", "instructions", "said"),
+    [
+        ({"kernel": "OTHER"}, None, r"loading .*: it has no kernel MLIR_AIE, but \['OTHER'\]"),
+        ({"arguments": 5}, None, "its kernel takes 5 arguments, where a run has 6"),
+        ({}, b"", "0 bytes are no instructions, which are 32-bit words"),
+        ({}, b"abcde", "5 bytes are no instructions, which are 32-bit words"),
+    ],
+)
+def test_a_program_that_is_none_is_said(
+    machine: Machine, tmp_path: Path, xclbin: Any, instructions: bytes | None, said: str
+) -> None:
+    path, words = write_program(tmp_path, PROGRAM, (6,), **xclbin)
+    if instructions is not None:
+        words[6].write_bytes(instructions)
+    session = Session(pyxrt_standin)
+    with pytest.raises(XrtError, match=said):
+        session.launch(path, words[6], 6, (64, 64), 64)
+    session.close()
+
+
+def test_files_that_are_missing_or_foreign_are_said(machine: Machine, tmp_path: Path) -> None:
+    path, _ = write_program(tmp_path, PROGRAM, (6,))
+    session = Session(pyxrt_standin)
+    with pytest.raises(XrtError, match=r"no\.insts: No such file or directory"):
+        session.launch(path, tmp_path / "no.insts", 6, (64,), 64)
+    with pytest.raises(XrtError, match=r"loading .*no\.xclbin: Failed to open file '.*' for reading"):
+        session.launch(tmp_path / "no.xclbin", tmp_path / "no.insts", 6, (64,), 64)
+    session.close()
+
+
+def test_a_device_lost_in_the_middle_ends_the_command_and_keeps_what_is_done(
+    machine: Machine, spoken: Utterance, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.flac").write_bytes(spoken.audio.read_bytes())
+    inputs = [str(tmp_path / f"{name}.flac") for name in ("a", "b", "c")]
+    machine.lost_from = 8  # the check, the four layers of the first file, the second file's third
+    out = tmp_path / "out"
+    words = ["--model", "tiny.en", "--device", "npu", *inputs, "-o", str(out)]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 5, result.output
+    said = result.stderr.splitlines()
+    assert said[0] == "tiny.en: int32 attention on the NPU: asked for"
+    assert said[1] == f"wrote {out / 'a.txt'}"
+    assert said[2].startswith(f"error: {inputs[1]}: the NPU is lost: opening device 0: ")
+    assert said[2].endswith(LOST)
+    assert said[3:] == ["stopped: 1 of 3 done, 2 left; --skip-existing goes on from here"]
+    assert [path.name for path in out.iterdir()] == ["a.txt"]
+    assert (out / "a.txt").read_text().startswith("The quiet harbor wakes before the sun")
+
+
+def test_a_lost_device_is_an_error_of_the_python_interface(machine: Machine, spoken: Utterance) -> None:
+    machine.faults = {3: "timeout", 5: "timeout"}
+    model = load_model("tiny.en", "int32", "npu")
+    with pytest.raises(DeviceLost, match="the NPU is lost"):
+        model.transcribe(spoken.audio)

@@ -1,0 +1,106 @@
+"""Kernels on an encoder's own queries, keys and values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from whisper.model import ModelDimensions, Whisper
+
+from models.attention import Attention, CpuAttention, open_attention
+from models.capture import LayerResult, measure_layers
+from models.encoder import Encoder
+
+KERNELS: tuple[str, ...] = ("int32", "int8", "legacy-int32", "legacy-int8")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    return one_thread
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """3 heads, 2 layers and windows of 4 s; its attention is steep, unlike that of fresh weights."""
+    torch.manual_seed(0)
+    model = Whisper(ModelDimensions(80, 200, 192, 3, 2, 51864, 448, 192, 3, 2))
+    for block in model.encoder.blocks:
+        block.attn.query.weight.data *= 8
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def mel() -> Tensor:
+    return torch.from_numpy(np.random.default_rng(1).standard_normal((80, 400)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def others() -> list[Attention]:
+    return [open_attention(name, "emulator", threads=1) for name in KERNELS]
+
+
+@pytest.fixture(scope="module")
+def results(model: Any, mel: Tensor, others: list[Attention]) -> tuple[LayerResult, ...]:
+    return measure_layers(model, mel, others)
+
+
+def test_every_layer_head_and_kernel_is_measured(results: tuple[LayerResult, ...]) -> None:
+    assert [(r.layer, r.kernel) for r in results] == [(layer, name) for layer in (0, 1) for name in KERNELS]
+    assert all([head.head for head in r.heads] == [0, 1, 2] for r in results)
+    json.dumps([r.to_dict() for r in results])
+
+
+def test_the_figures_are_those_of_the_layers_own_input(
+    model: Any, mel: Tensor, others: list[Attention], results: tuple[LayerResult, ...]
+) -> None:
+    """FP32 goes on through the layers, whatever the kernels do."""
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    class Recording(CpuAttention):
+        def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+            seen.append((q.clone(), k.clone(), v.clone()))
+            return super().__call__(q, k, v, layer=layer)
+
+    Encoder(model, Recording())(mel[None])
+    for result in results:
+        other = next(o for o in others if o.name == result.kernel)
+        q, k, v = seen[result.layer]
+        exact = CpuAttention()(q, k, v, layer=result.layer)
+        error = other(q, k, v, layer=result.layer) - exact
+        relative = float(error.norm() / exact.norm())
+        assert result.accuracy.relative_error == pytest.approx(relative, rel=1e-4)
+        assert result.accuracy.max_error == pytest.approx(float(error.abs().max()), rel=1e-4)
+        for head in result.heads:
+            part, whole = error[:, :, head.head], exact[:, :, head.head]
+            assert head.accuracy.relative_error == pytest.approx(float(part.norm() / whole.norm()), rel=1e-4)
+        scores = torch.einsum("wqhc,wkhc->whqk", q, k) / 8
+        if result.kernel.startswith("legacy-"):
+            least, largest = result.score_limits
+            assert least == pytest.approx(float(scores.min()), abs=0.05 * float(scores.abs().max()))
+            assert largest == pytest.approx(float(scores.max()), abs=0.05 * float(scores.abs().max()))
+
+
+def test_the_kernels_are_told_apart(results: tuple[LayerResult, ...]) -> None:
+    errors = {name: [r.accuracy.relative_error for r in results if r.kernel == name] for name in KERNELS}
+    for worse, better in (("int8", "int32"), ("legacy-int32", "int8"), ("legacy-int8", "legacy-int32")):
+        assert all(a > b for a, b in zip(errors[worse], errors[better], strict=True))
+    clipped = {name: max(r.clipped for r in results if r.kernel == name) for name in KERNELS}
+    assert clipped["int32"] == clipped["legacy-int32"] == 0
+    assert clipped["legacy-int8"] > 0.5 > clipped["int8"]
+
+
+def test_the_worst_head_is_the_one_with_the_largest_error(results: tuple[LayerResult, ...]) -> None:
+    for result in results:
+        errors = [head.accuracy.relative_error for head in result.heads]
+        assert result.worst.head == errors.index(max(errors))
+        assert result.to_dict()["worst_head"] == result.worst.head
+
+
+def test_progress_counts_heads(model: Any, mel: Tensor, others: list[Attention]) -> None:
+    told: list[tuple[int, int]] = []
+    measure_layers(model, mel, others[2:], lambda done, total: told.append((done, total)))
+    assert told == [(i, 12) for i in range(1, 13)]

@@ -1,0 +1,220 @@
+"""What is behind the stand-in for pyxrt: a machine with an NPU whose cores are the emulator or the host's build.
+
+It computes on exactly the bytes that are in the buffers' device side, so a wrong layout, a missing sync or a wrong
+argument shows in the result. Its programs are files of its own: an xclbin is the magic of a real one and a line of
+JSON, an instruction stream is `INSTRUCTIONS`, the number of heads, and a few bytes that tell programs apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from kernels import contract as c
+from kernels.contract import TILE_SIZES
+from kernels.emulator import Emulator
+from kernels.npu.build import builds
+from kernels.npu.build.builds import Manifest, Program
+from kernels.npu.build.host_kernel import HostKernel
+from kernels.npu.program import layout
+from kernels.npu.program.plan import (
+    SINGLE_TILE,
+    SINGLE_TILE_INPUT_BYTES,
+    SINGLE_TILE_LOGIT,
+    SINGLE_TILE_OUTPUT_BYTES,
+    STACK_BYTES,
+    Plan,
+)
+from kernels.validation.founding_tile import tile_operands
+
+MAGIC = b"xclbin2\x00"
+INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")
+KERNEL = "MLIR_AIE"
+
+Fault = Literal["timeout", "hang", "error", "abort", "slow", "lost while waiting"]
+"""`timeout`: the driver ends the run. `hang`: nobody does. `slow`: it is over only once it is waited for."""
+
+
+def write_program(
+    folder: Path, program: Program, counts: Sequence[int], *, kernel: str = KERNEL, arguments: int = 8
+) -> tuple[Path, dict[int, Path]]:
+    """Write an xclbin and its instructions for these numbers of heads (0 for a single tile's); returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    xclbin = folder / builds.XCLBIN
+    about = {"program": program.name, "kernel": kernel, "arguments": arguments}
+    xclbin.write_bytes(MAGIC + json.dumps(about).encode())
+    instructions = {heads: folder / f"instructions_{heads}.bin" for heads in counts}
+    for heads, path in instructions.items():
+        path.write_bytes(
+            np.concatenate([INSTRUCTIONS, np.array([heads, *_key(program.name)], "<u4")]).tobytes()
+        )
+    return xclbin, instructions
+
+
+def build_programs(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12), *, single: bool = True
+) -> None:
+    """Builds of the stand-in's programs as `builds` finds them: all with 4 columns, and the single tile's."""
+    monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
+    for scores in SINGLE_TILE_LOGIT:
+        for tile_size in TILE_SIZES if counts else ():
+            _build(folder, Program(scores, Plan(scores, tile_size)), counts)
+        if single:
+            _build(folder, Program(scores, None), (0,))
+
+
+def _build(folder: Path, program: Program, counts: Sequence[int]) -> None:
+    digest = builds.source_hash()
+    folder = folder / f"{program.name}-{digest[:16]}-standin"
+    xclbin, instructions = write_program(folder, program, counts)
+    manifest = Manifest(
+        program=program.name,
+        parameters=program.parameters,
+        source_sha256=digest,
+        files={path.name: builds.file_hash(path) for path in (xclbin, *instructions.values())},
+        instructions={heads: path.name for heads, path in instructions.items()},
+        tools={},
+        stack_bytes=STACK_BYTES,
+        memory_map=_memory_map(program),
+        measured=None,
+    )
+    (folder / builds.MANIFEST).write_text(manifest.to_json())
+
+
+@cache
+def _memory_map(program: Program) -> dict[str, Any]:
+    return program.memory_map().as_json()
+
+
+def _key(name: str) -> list[int]:
+    return list(hashlib.sha256(name.encode()).digest()[:4])
+
+
+def program_of(name: str) -> Program:
+    """The program that `Program.name` names."""
+    kind = name.split("_")
+    scores: c.ScoreType = "int8" if kind[0] == "int8" else "int32"
+    return Program(scores, None if kind[1] == "single" else Plan(scores, int(kind[1][1:]), int(kind[2][1:])))
+
+
+@dataclass
+class Machine:
+    """One NPU and its driver.
+
+    Attributes:
+        present: whether there is an NPU.
+        memory: bytes that buffers may take in all.
+        contexts: that the driver can hold; 6 was found by mlir-aie's authors (xrtruntime/hostruntime.py).
+        cores: what computes: the emulator, the host-compiled source, or nothing (the output stays as it is).
+        faults: what happens in the run with this number, counted from 1 over the machine's life.
+        lost_from: from the run with this number on the device is gone.
+        corrupt_from: from the run with this number on the first output byte is wrong.
+        runs: started until now.
+        waits: the timeout of each wait in milliseconds, None where there was none.
+        alive: objects of the binding that exist, by class.
+        made: objects of the binding that were ever made, by class.
+        taken: bytes of buffers that exist.
+        aborted: what would have ended the whole process (`std::abort`).
+        warnings: what XRT would have logged.
+    """
+
+    present: bool = True
+    memory: int = 1 << 30
+    contexts: int = 6
+    cores: Literal["emulator", "host", "nothing"] = "emulator"
+    faults: dict[int, Fault] = field(default_factory=dict)
+    lost_from: int | None = None
+    corrupt_from: int | None = None
+    runs: int = 0
+    waits: list[int | None] = field(default_factory=list)
+    alive: Counter[str] = field(default_factory=Counter)
+    made: Counter[str] = field(default_factory=Counter)
+    taken: int = 0
+    aborted: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
+
+    def track(self, thing: object) -> None:
+        """Count an object of the binding until it is gone."""
+        kind = type(thing).__name__
+        self.made[kind] += 1
+        self.alive[kind] += 1
+        weakref.finalize(thing, self._gone, kind)
+
+    def _gone(self, kind: str) -> None:
+        self.alive[kind] -= 1
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device is gone."""
+        return self.lost_from is not None and self.runs >= self.lost_from
+
+    def execute(self, about: dict[str, Any], opcode: Any, instructions: Any, buffers: list[Any]) -> str:
+        """Run a program on the device side of buffers; returns the state that the command ends in.
+
+        Assumptions, since firmware is not public: without instructions, or with another program's, a command ends as
+        ERROR; a data buffer that is not set or too small ends as TIMEOUT, since its DMA never completes.
+        """
+        if opcode != 3 or instructions is None:
+            return "ERROR"
+        words = np.frombuffer(bytes(instructions), "<u4")
+        known = len(words) == len(INSTRUCTIONS) + 5 and (words[:3] == INSTRUCTIONS).all()
+        if not known or list(words[4:]) != _key(about["program"]):
+            return "ERROR"
+        heads, program = int(words[3]), program_of(about["program"])
+        plan = program.plan
+        sizes = (
+            (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES)
+            if plan is None
+            else (plan.query_bytes(heads), plan.key_value_stream_bytes(heads), plan.output_bytes(heads))
+        )
+        given = buffers[: len(sizes)]
+        if len(given) < len(sizes) or any(b is None or len(b) < n for b, n in zip(given, sizes, strict=True)):
+            return "TIMEOUT"
+        arrays = [np.frombuffer(b, np.uint8)[:n] for b, n in zip(given, sizes, strict=True)]
+        if self.cores != "nothing":
+            if plan is None:
+                self._single(program.scores, *arrays)
+            else:
+                self._stream(plan, heads, *arrays)
+        if self.corrupt_from is not None and self.runs >= self.corrupt_from:
+            arrays[-1][0] ^= 1
+        return "COMPLETED"
+
+    def _stream(self, plan: Plan, heads: int, queries: Any, stream: Any, output: Any) -> None:
+        if self.cores == "host":
+            _host().run_buffers(plan, heads, queries, stream, output)
+            return
+        operands, bits = layout.unpack(queries, stream, plan, heads)
+        operands.check(plan.tile_size, plan.scores, bits)
+        result = _emulator().run(operands, scores=plan.scores, tile_size=plan.tile_size, output_bits=bits)
+        output[:] = result.astype("<i2").reshape(-1).view(np.uint8)
+
+    def _single(self, scores: c.ScoreType, data: Any, output: Any) -> None:
+        if self.cores == "host":
+            _host().run_single(scores, data, output)
+            return
+        q, k, v = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
+        operands = tile_operands(scores, q, k, v)
+        result = _emulator().run(operands, scores=scores, tile_size=SINGLE_TILE, output_bits=8)
+        output[:] = result.astype(np.int8).reshape(-1).view(np.uint8)
+
+
+@cache
+def _emulator() -> Emulator:
+    return Emulator()
+
+
+@cache
+def _host() -> HostKernel:
+    return HostKernel()

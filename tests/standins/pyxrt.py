@@ -1,0 +1,391 @@
+# ruff: noqa: N801
+"""A stand-in for pyxrt, as strict as the real one, for machines without an NPU: `install` puts it in its place.
+
+Read in Xilinx/XRT 963c58e (August 2026): src/python/pybind11/src/pyxrt.cpp (names, overloads, what `kernel(...)`
+ignores); src/runtime_src/core/common/api/xrt_kernel.cpp (runs, states, argument checks), xrt_bo.cpp, xrt_xclbin.cpp;
+core/common/device.h and error.h (texts: `message: system's text`); core/pcie/linux/system_linux.cpp. And in
+amd/xdna-driver 856409c: src/shim/shim_debug.h (`(err=%d)` before the system's text; negative for what the kernel
+returns, positive for what the shim itself refuses), buffer.cpp, hwq.cpp, host/platform_host.cpp;
+drivers/accel/amdxdna/aie2_ctx.c.
+
+Where it is stricter than the real binding, or assumes something:
+
+- A buffer has a host and a device side that differ until it is synced, and start as random bytes. (Real ones are
+  one memory behind caches, so a missing sync is wrong only sometimes.)
+- What a view reads once its buffer is gone is 0xDD. (Really a dangling pointer: `memoryview::from_memory`.)
+- A run that is dropped unfinished is noted in `Machine.aborted`. (Really `run_impl::~run_impl` calls `std::abort`.)
+- After a timeout every further run in the context times out as well. (Really the driver destroys the context in
+  firmware and makes it anew; nothing says that what it had loaded is good.)
+- No wait sleeps: a run that hangs lets `wait(ms)` return TIMEOUT at once, and `wait()` raise `AssertionError`, where
+  the real one would never return.
+- Group ids are made up (the driver's are opaque numbers). As in the real one a buffer of another group is replaced by
+  a copy, so that what the device writes is not seen.
+- Syncs do not fail once the device is gone: in the shim they are cache flushes of the process's own memory.
+- The text for a file that is no xclbin is made up.
+- A context cannot be used after its end, here as there: kernels, runs and buffers keep what they were made of.
+- Sizes need no alignment: the shim rounds them up to pages.
+- What the project does not use is not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import hashlib
+import json
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standins.machine import MAGIC, Machine
+
+machine = Machine()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **how: Any) -> Machine:
+    """Put the stand-in in the place of pyxrt, before a new machine with these attributes."""
+    global machine
+    machine = Machine(**how)
+    monkeypatch.setitem(sys.modules, "pyxrt", sys.modules[__name__])
+    return machine
+
+
+class ert_cmd_state(enum.Enum):
+    # The binding leaves RUNNING (3) out; pybind11 would show it as "???".
+    ERT_CMD_STATE_NEW = 1
+    ERT_CMD_STATE_QUEUED = 2
+    ERT_CMD_STATE_COMPLETED = 4
+    ERT_CMD_STATE_ERROR = 5
+    ERT_CMD_STATE_ABORT = 6
+    ERT_CMD_STATE_SUBMITTED = 7
+    ERT_CMD_STATE_TIMEOUT = 8
+    ERT_CMD_STATE_NORESPONSE = 9
+    ERT_CMD_STATE_SKERROR = 10
+    ERT_CMD_STATE_SKCRASHED = 11
+
+
+class xclBOSyncDirection(enum.Enum):
+    XCL_BO_SYNC_BO_TO_DEVICE = 0
+    XCL_BO_SYNC_BO_FROM_DEVICE = 1
+    XCL_BO_SYNC_BO_GMIO_TO_AIE = 2
+    XCL_BO_SYNC_BO_AIE_TO_GMIO = 3
+
+
+class xrt_info_device(enum.Enum):
+    bdf = 0
+    name_ = 5
+
+
+def _integer(low: int, high: int) -> Any:
+    """pybind11's caster of an integer type: ints and what has `__index__` within its range, but no floats."""
+
+    def cast(value: Any) -> int:
+        if isinstance(value, float) or not hasattr(value, "__index__"):
+            raise TypeError
+        number = value.__index__()
+        if not low <= number <= high:
+            raise TypeError
+        return int(number)
+
+    cast.__name__ = "int"
+    return cast
+
+
+_int32 = _integer(-(1 << 31), (1 << 31) - 1)
+_uint32 = _integer(0, (1 << 32) - 1)
+_size_t = _integer(0, (1 << 64) - 1)
+
+
+def _resolve(
+    name: str, overloads: list[list[tuple[str, Any]]], arguments: tuple[Any, ...], owner: str
+) -> Any:
+    """The first overload that takes the arguments, and what they become; else TypeError in pybind11's form."""
+    for number, overload in enumerate(overloads):
+        if len(overload) != len(arguments):
+            continue
+        try:
+            values = []
+            for (_, wanted), value in zip(overload, arguments, strict=True):
+                if not isinstance(wanted, type):
+                    values.append(wanted(value))
+                elif isinstance(value, wanted):
+                    values.append(value)
+                else:
+                    raise TypeError
+            return number, values
+        except TypeError:
+            continue
+    kind = "constructor" if name == "__init__" else "function"
+
+    def shown(wanted: Any) -> str:
+        plain = wanted.__name__ in ("str", "int") or wanted.__module__ == "builtins"
+        return wanted.__name__ if plain else f"pyxrt.{wanted.__qualname__}"
+
+    head = f"pyxrt.{owner}" if name == "__init__" else name
+    lines = [
+        f"    {i}. {head}({', '.join(f'{arg}: {shown(wanted)}' for arg, wanted in overload)})"
+        for i, overload in enumerate(overloads, 1)
+    ]
+    raise TypeError(
+        f"{name}(): incompatible {kind} arguments. The following argument types are supported:\n"
+        + "\n".join(lines)
+        + f"\n\nInvoked with: {', '.join(map(repr, arguments))}"
+    )
+
+
+def _driver(what: str, number: int, text: str) -> RuntimeError:
+    return RuntimeError(f"{what} (err={number}): {text}")
+
+
+def _ioctl(name: str) -> None:
+    if machine.lost:
+        raise _driver(f"DRM_IOCTL_{name} IOCTL failed", -19, "No such device")
+
+
+class uuid:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def to_string(self) -> str:
+        return self._text
+
+
+class xclbin:
+    class xclbinkernel:
+        def __init__(self, name: str, arguments: int) -> None:
+            self._name, self._arguments = name, arguments
+
+        def get_name(self) -> str:
+            return self._name
+
+        def get_num_args(self) -> int:
+            return self._arguments
+
+    def __init__(self, *arguments: Any) -> None:
+        _, (filename,) = _resolve("__init__", [[("arg0", str)]], arguments, "xclbin")
+        if not filename:
+            raise RuntimeError("No xclbin specified")
+        if not Path(filename).is_file():
+            raise RuntimeError(f"Failed to open file '{filename}' for reading")
+        data = Path(filename).read_bytes()
+        if not data.startswith(MAGIC):
+            raise RuntimeError("Invalid xclbin: Invalid argument")
+        self._program = json.loads(data[len(MAGIC) :])
+        self._uuid = hashlib.sha256(data).hexdigest()[:32]
+        machine.track(self)
+
+    def get_kernels(self) -> list[xclbinkernel]:
+        return [self.xclbinkernel(self._program["kernel"], self._program["arguments"])]
+
+    def get_uuid(self) -> uuid:
+        return uuid(self._uuid)
+
+
+class device:
+    def __init__(self, *arguments: Any) -> None:
+        _, (index,) = _resolve("__init__", [[("index", _uint32)]], arguments, "device")
+        if not machine.present or index != 0:
+            raise RuntimeError(f" No such device with index '{index}'")
+        if machine.lost:
+            raise _driver("Open /dev/accel/accel0 failed", -19, "No such device")
+        self._registered: dict[str, xclbin] = {}
+        machine.track(self)
+
+    def register_xclbin(self, *arguments: Any) -> uuid:
+        _, (loaded,) = _resolve("register_xclbin", [[("xclbin", xclbin)]], arguments, "device")
+        self._registered[loaded._uuid] = loaded
+        result: uuid = loaded.get_uuid()
+        return result
+
+
+class hw_context:
+    def __init__(self, *arguments: Any) -> None:
+        overloads: list[list[tuple[str, Any]]] = [
+            [("device", device), ("uuid", uuid)],
+            [("device", device), ("xclbin", xclbin)],
+            [("device", device), ("xclbin_path", str)],
+        ]
+        number, (self._device, what) = _resolve("__init__", overloads, arguments, "hw_context")
+        if number:
+            what = self._device.register_xclbin(what if number == 1 else xclbin(what))
+        loaded = self._device._registered.get(what.to_string())
+        if loaded is None:
+            raise RuntimeError(f"No xclbin with uuid '{what.to_string()}': Invalid argument")
+        _ioctl("AMDXDNA_CREATE_HWCTX")
+        if machine.alive["hw_context"] >= machine.contexts:
+            raise _driver("DRM_IOCTL_AMDXDNA_CREATE_HWCTX IOCTL failed", -2, "No such file or directory")
+        self._program = loaded._program
+        self._timed_out = False
+        machine.track(self)
+
+
+class kernel:
+    def __init__(self, *arguments: Any) -> None:
+        _, (self._context, name) = _resolve(
+            "__init__", [[("hw_context", hw_context), ("name", str)]], arguments, "kernel"
+        )
+        if name != self._context._program["kernel"]:
+            raise RuntimeError(f"No such kernel '{name}': Invalid argument")
+        self._arguments = self._context._program["arguments"]
+        machine.track(self)
+
+    def group_id(self, *arguments: Any) -> int:
+        _, (index,) = _resolve("group_id", [[("arg0", _int32)]], arguments, "kernel")
+        if index in (0, 2) or not 0 <= index < self._arguments:
+            return 65535  # no memory behind it
+        return 65537 if index == 1 else 131071 + index
+
+    def __call__(self, *arguments: Any) -> run:
+        made = run(self)
+        for index, item in enumerate(arguments):
+            # As it is written there: whatever goes wrong is dropped, and the run starts all the same.
+            if isinstance(item, bo):
+                with contextlib.suppress(Exception):
+                    made.set_arg(index, item)
+            with contextlib.suppress(Exception):
+                made.set_arg(index, _int32(item))
+        made.start()
+        return made
+
+
+class bo:
+    class flags(enum.Enum):
+        normal = 0
+        cacheable = 1 << 24
+        device_only = 1 << 28
+        host_only = 1 << 29
+        p2p = 1 << 30
+        svm = 1 << 27
+
+    normal, cacheable, device_only, host_only, p2p, svm = flags  # type: ignore[misc]
+
+    def __init__(self, *arguments: Any) -> None:
+        tail: list[tuple[str, Any]] = [("size", _size_t), ("flags", bo.flags), ("group", _uint32)]
+        overloads = [[("device", device), *tail], [("hwctx", hw_context), *tail]]
+        _, (self._owner, size, flags, self._group) = _resolve("__init__", overloads, arguments, "bo")
+        if flags not in (bo.flags.host_only, bo.flags.cacheable):
+            raise _driver("Bad BO type.", 22, "Invalid argument")
+        if size == 0:
+            raise _driver("mmap_range(len=0) failed", -22, "Invalid argument")
+        if flags is bo.flags.cacheable and size > 64 << 20:  # the device heap
+            raise _driver("DRM_IOCTL_AMDXDNA_CREATE_BO IOCTL failed", -22, "Invalid argument")
+        _ioctl("AMDXDNA_CREATE_BO")
+        if machine.taken + size > machine.memory:
+            raise _driver("DRM_IOCTL_AMDXDNA_CREATE_BO IOCTL failed", -12, "Cannot allocate memory")
+        self._size, self._flags = size, flags
+        self._host, self._memory = (bytearray(machine.random.bytes(size)) for _ in range(2))
+        machine.taken += size
+        machine.track(self)
+        weakref.finalize(self, _free, machine, self._host)
+
+    def size(self) -> int:
+        return self._size
+
+    def map(self) -> memoryview:
+        return memoryview(self._host)
+
+    def sync(self, *arguments: Any) -> None:
+        direction: tuple[str, Any] = ("arg0", xclBOSyncDirection)
+        overloads = [[direction, ("arg1", _size_t), ("arg2", _size_t)], [direction]]
+        number, (way, *extent) = _resolve("sync", overloads, arguments, "bo")
+        size, offset = extent if number == 0 else (self._size, 0)
+        if offset > self._size or size > self._size - offset:
+            raise _driver(
+                f"Invalid BO offset and size for sync'ing: {offset}, {size}", 22, "Invalid argument"
+            )
+        if way is xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE:
+            self._memory[offset : offset + size] = self._host[offset : offset + size]
+        elif way is xclBOSyncDirection.XCL_BO_SYNC_BO_FROM_DEVICE:
+            self._host[offset : offset + size] = self._memory[offset : offset + size]
+        else:
+            raise AssertionError("not for this device")
+
+
+def _free(owner: Machine, host: bytearray) -> None:
+    owner.taken -= len(host)
+    host[:] = b"\xdd" * len(host)
+
+
+class run:
+    def __init__(self, *arguments: Any) -> None:
+        _, (self._kernel,) = _resolve("__init__", [[("arg0", kernel)]], arguments, "run")
+        self._set: dict[int, Any] = {}
+        self._state = ert_cmd_state.ERT_CMD_STATE_NEW
+        self._in_flight = self._never_ends = self._slow = False
+        self._machine = machine
+        machine.track(self)
+
+    def set_arg(self, *arguments: Any) -> None:
+        index_: tuple[str, Any] = ("arg0", _int32)
+        overloads = [[index_, ("arg1", bo)], [index_, ("arg1", _int32)]]
+        number, (index, value) = _resolve("set_arg", overloads, arguments, "run")
+        count = self._kernel._arguments
+        if not 0 <= index < count:
+            raise IndexError(
+                f"vector::_M_range_check: __n (which is {index % (1 << 64)}) >= this->size() (which is {count})"
+            )
+        if number == 0:
+            group = self._kernel.group_id(index)
+            memory = value._memory
+            if value._group != group:
+                machine.warnings.append(
+                    f"The argument is allocated in bank {value._group}, the compute unit is connected to bank {group}. "
+                    "Allocating local copy of argument buffer in connected bank."
+                )
+                memory = bytearray(memory)
+            self._set[index] = memory
+        else:
+            self._set[index] = value  # also where a buffer belongs: the number becomes its address
+
+    def start(self) -> None:
+        if self._in_flight:
+            raise RuntimeError("bad command state, can't launch")
+        machine.runs += 1
+        self._state = ert_cmd_state.ERT_CMD_STATE_NEW
+        _ioctl("AMDXDNA_EXEC_CMD")
+        self._in_flight = True
+        context = self._kernel._context
+        fault = machine.faults.get(machine.runs)
+        if fault == "lost while waiting":
+            machine.lost_from, self._never_ends = machine.runs, True
+        elif fault == "hang":
+            self._never_ends = context._timed_out = True
+        elif fault == "timeout" or context._timed_out:
+            self._end("TIMEOUT")
+        elif fault in ("error", "abort"):
+            self._end(fault.upper())
+        else:
+            self._slow = fault == "slow"
+            memory = [
+                value if isinstance(value, bytearray) else None
+                for value in (self._set.get(i) for i in range(self._kernel._arguments))
+            ]
+            self._end(machine.execute(context._program, self._set.get(0), memory[1], memory[3:]))
+
+    def _end(self, state: str) -> None:
+        self._kernel._context._timed_out |= state == "TIMEOUT"
+        self._state = ert_cmd_state[f"ERT_CMD_STATE_{state}"]
+        # XRT learns of it in `wait` or `state` alone
+
+    def wait(self, *arguments: Any) -> ert_cmd_state:
+        number, values = _resolve("wait", [[], [("arg0", _uint32)]], arguments, "run")
+        machine.waits.append(values[0] if number else None)
+        self._slow = False
+        if not self._never_ends:
+            return self.state()
+        _ioctl("SYNCOBJ_TIMELINE_WAIT")
+        if not (number and values[0]):
+            raise AssertionError("this would never return")
+        return ert_cmd_state.ERT_CMD_STATE_TIMEOUT
+
+    def state(self) -> ert_cmd_state:
+        if self._slow:
+            return ert_cmd_state.ERT_CMD_STATE_NEW
+        self._in_flight &= self._never_ends
+        return self._state
+
+    def __del__(self) -> None:
+        if getattr(self, "_in_flight", False):
+            self._machine.aborted.append("xrt::run destructed while command is still in progress")

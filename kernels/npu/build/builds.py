@@ -12,15 +12,12 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kernels.contract import TILE_SIZES, ScoreType
+from kernels.contract import ScoreType
 from kernels.npu.program import memory_map
 from kernels.npu.program.memory_map import MemoryMap
 from kernels.npu.program.plan import SINGLE_TILE, STACK_BYTES, Plan
-
-if TYPE_CHECKING:
-    from kernels.npu.diagnosis.finding import Finding
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -183,7 +180,7 @@ def find_program(program: Program, heads: int) -> Build:
         BuildError: there is none, or it may not be used.
     """
     refusals = []
-    for path, manifest in _usable(program):
+    for path, manifest in usable(program):
         if heads in manifest.instructions:
             return Build(program.name, path / XCLBIN, path / manifest.instructions[heads], manifest)
         has = ", ".join(map(str, manifest.instructions))
@@ -194,7 +191,7 @@ def find_program(program: Program, heads: int) -> Build:
     raise BuildError(refusals[0])
 
 
-def _usable(program: Program) -> list[tuple[Path, Manifest]]:
+def usable(program: Program) -> list[tuple[Path, Manifest]]:
     """The builds of a program that may be used, newest first; at least one.
 
     Raises:
@@ -208,15 +205,15 @@ def _usable(program: Program) -> list[tuple[Path, Manifest]]:
                 f"{program.name} in {kept} was built from other sources than these: {program.remedy}"
             )
         raise BuildError(f"there is no build of {program.name} in {kept}: {program.remedy}")
-    usable, refusals = [], []
+    found, refusals = [], []
     for path in fitting:
         try:
-            usable.append((path, check(path, program)))
+            found.append((path, check(path, program)))
         except BuildError as error:
             refusals.append(error)
-    if not usable:
+    if not found:
         raise refusals[0]
-    return usable
+    return found
 
 
 def check(path: Path, program: Program) -> Manifest:
@@ -276,27 +273,6 @@ def read(path: Path) -> Manifest:
     if not plain:
         raise BuildError(f"{name} names files outside its folder: remove {path} and build again")
     return manifest
-
-
-def finding() -> Finding:
-    """Whether the default program is built and may be used, for the doctor."""
-    from kernels.npu.diagnosis.finding import Finding  # the diagnosis asks for this one
-
-    scores: tuple[ScoreType, ...] = ("int32", "int8")
-    programs = [Program(s, plan) for s in scores for plan in (*(Plan(s, t) for t in TILE_SIZES), None)]
-    usable: list[str] = []
-    refusal: BuildError | None = None
-    for program in programs:
-        try:
-            _usable(program)
-            usable.append(program.name)
-        except BuildError as error:
-            refusal = refusal or error
-    if programs[0].name in usable:
-        return Finding("xclbin", "ok", f"built from these sources in {folder()}: {', '.join(usable)}")
-    cause, _, remedy = str(refusal).rpartition(": ")
-    there = any(folder().glob(f"{programs[0].name}-*-*"))
-    return Finding("xclbin", "wrong" if there else "missing", cause, remedy)
 
 
 def _age(path: Path) -> float:

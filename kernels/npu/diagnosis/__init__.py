@@ -12,22 +12,11 @@ from dataclasses import replace
 from kernels.npu.diagnosis import bindings, npu, system, toolchain, xrt
 from kernels.npu.diagnosis.finding import STATES, Finding, State
 from kernels.npu.diagnosis.machine import Machine
+from kernels.npu.diagnosis.toolchain import built_kernel
 
 __all__ = ["STATES", "Finding", "Machine", "State", "diagnose", "first_obstacle", "npu_obstacle"]
 
 KernelCheck = Callable[[], Finding]
-
-
-def built_kernel() -> Finding:
-    """The finding about the kernel built for the NPU, from `kernels.npu.build.builds` where this version has it."""
-    try:
-        from kernels.npu import builds  # type: ignore[attr-defined,unused-ignore]  # imports `Finding` from here
-    except ImportError:
-        return Finding(
-            "xclbin", "missing", "no kernel is built for the NPU, and this version cannot build one"
-        )
-    finding: Finding = builds.finding()
-    return finding
 
 
 def diagnose(machine: Machine | None = None, kernel_check: KernelCheck = built_kernel) -> tuple[Finding, ...]:

@@ -1,4 +1,4 @@
-"""Checks of what builds a kernel and tests its source. Running a built kernel needs none of it."""
+"""Checks of the built kernel, and of what builds one and tests its source: running a built kernel needs no tools."""
 
 from __future__ import annotations
 
@@ -6,8 +6,33 @@ import os
 import shutil
 from importlib.machinery import PathFinder
 
+from kernels.contract import TILE_SIZES
+from kernels.npu.build import builds
+from kernels.npu.build.builds import BuildError, Program
 from kernels.npu.diagnosis.finding import Finding
 from kernels.npu.diagnosis.machine import Machine
+from kernels.npu.program.plan import SINGLE_TILE_LOGIT, Plan
+
+
+def built_kernel() -> Finding:
+    """Whether the default program is built and may be used, and which others are."""
+    name = "xclbin"
+    programs = [
+        Program(s, plan) for s in SINGLE_TILE_LOGIT for plan in (*(Plan(s, t) for t in TILE_SIZES), None)
+    ]
+    usable: list[str] = []
+    refusals: list[BuildError] = []
+    for program in programs:
+        try:
+            builds.usable(program)
+            usable.append(program.name)
+        except BuildError as error:
+            refusals.append(error)
+    if programs[0].name in usable:
+        return Finding(name, "ok", f"built from these sources in {builds.folder()}: {', '.join(usable)}")
+    cause, _, remedy = str(refusals[0]).rpartition(": ")
+    there = any(builds.folder().glob(f"{programs[0].name}-*-*"))
+    return Finding(name, "wrong" if there else "missing", cause, remedy)
 
 
 def host_compiler(machine: Machine) -> Finding:

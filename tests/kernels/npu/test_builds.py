@@ -12,6 +12,7 @@ import pytest
 
 from kernels.npu.build import building, builds
 from kernels.npu.build.builds import MANIFEST, XCLBIN, BuildError, Program
+from kernels.npu.diagnosis.toolchain import built_kernel
 from kernels.npu.program.plan import Plan
 
 PLAN = Plan("int32", 64, 4)
@@ -150,21 +151,21 @@ def test_a_build_that_disagrees_with_its_manifest_or_this_version_is_refused(
 
 
 def test_the_doctors_finding(kept: Path) -> None:
-    lacking = builds.finding()
+    lacking = built_kernel()
     assert (lacking.state, lacking.found) == ("missing", f"there is no build of int32_t64_c4 in {kept}")
     assert lacking.remedy == (
         "scripts/build_xclbin --scores int32 --tile-size 64 --columns 4 builds it, "
         "--install takes a release's archive"
     )
     put(kept, SINGLE, [0])
-    assert builds.finding().state == "missing"
+    assert built_kernel().state == "missing"
     path = put(kept, STREAMING, [8])
-    assert (builds.finding().state, builds.finding().found) == (
+    assert (built_kernel().state, built_kernel().found) == (
         "ok",
         f"built from these sources in {kept}: int32_t64_c4, int8_single",
     )
     (path / XCLBIN).write_bytes(b"damaged")
-    wrong = builds.finding()
+    wrong = built_kernel()
     assert (wrong.state, wrong.remedy is not None) == ("wrong", True)
     assert wrong.found == f"{path / XCLBIN} is damaged (not the manifest's SHA-256)"
 

@@ -536,6 +536,17 @@ def test_the_built_kernel_counts(phoenix: Tree, finding: Finding, obstacle: str 
     assert found is None if obstacle is None else (found or "").startswith(obstacle)
 
 
+def test_a_kernel_that_is_not_built_is_what_is_lacking_and_how_to_build_it_is_said(
+    phoenix: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = phoenix.root / "kernels"
+    monkeypatch.setenv("TILESCRIBE_KERNELS", str(kept))
+    assert npu_obstacle(diagnose(phoenix.machine())) == (
+        f"there is no build of int32_t64_c4 in {kept}: scripts/build_xclbin --scores int32 --tile-size 64 --columns 4 "
+        "builds it, --install takes a release's archive"
+    )
+
+
 @pytest.mark.parametrize(
     ("files", "found", "remedy"),
     [

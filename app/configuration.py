@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kernels.backends import DEFAULT, backend
+from kernels import backends
 from kernels.contract import DEFAULT_TILE_SIZE
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ class Configuration:
     """
 
     model: str = "base"
-    backend: str = DEFAULT
+    backend: str = backends.DEFAULT
     device: DeviceName = "auto"
     tile_size: int = DEFAULT_TILE_SIZE
     compute_type: ComputeType = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        backend(self.backend)
+        backends.find(self.backend)

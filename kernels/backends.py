@@ -70,7 +70,7 @@ TILE_BACKENDS = tuple(backend.name for backend in BACKENDS if backend.kernel == 
 INTEGER_BACKENDS = tuple(backend.name for backend in BACKENDS if backend.scores is not None)
 
 
-def backend(name: str) -> Backend:
+def find(name: str) -> Backend:
     """The backend of that name. Raises `UnknownBackendError`."""
     for one in BACKENDS:
         if one.name == name:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kernels import contract as c
 from kernels.device import Device, DeviceError, DeviceName
+from kernels.npu.diagnosis import Finding, npu_obstacle
 from kernels.workers import Workers
 
 
@@ -16,30 +17,6 @@ class Opened:
 
     device: Device
     reason: str
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """What keeps the NPU from being used on this machine.
-
-    Attributes:
-        found: in a few words.
-        remedy: what to do; None where nothing helps.
-    """
-
-    found: str
-    remedy: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.found}: {self.remedy}" if self.remedy else self.found
-
-
-def npu_obstacle() -> Obstacle | None:
-    """The first thing that is in the NPU's way, of those that `tilescribe doctor` lists; None where nothing is."""
-    from kernels.npu.diagnosis import diagnose, first_obstacle
-
-    finding = first_obstacle(diagnose())
-    return None if finding is None else Obstacle(finding.found, finding.remedy)
 
 
 def open_device(
@@ -67,12 +44,10 @@ def open_device(
             from kernels.npu.runtime.device import open_npu
 
             try:
-                return Opened(
-                    open_npu(scores, tile_size),
-                    "asked for" if name == "npu" else "it agrees with the reference",
-                )
+                npu = open_npu(scores, tile_size)
+                return Opened(npu, "asked for" if name == "npu" else "it agrees with the reference")
             except DeviceError as error:
-                obstacle = Obstacle(str(error))
+                obstacle = Finding("device", "wrong", str(error))
         if name == "npu":
             raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
         reason = obstacle.found

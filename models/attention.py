@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import legacy
-from kernels.backends import Backend, backend
+from kernels import backends, legacy
+from kernels.backends import Backend
 from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM
 from kernels.device import Device, DeviceError, DeviceName
 from kernels.opening import Opened, open_device
@@ -156,7 +156,7 @@ def open_attention(
         kernels.backends.UnknownBackendError: there is no such backend.
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
     """
-    chosen, workers = backend(name), Workers(threads)
+    chosen, workers = backends.find(name), Workers(threads)
     if chosen.kernel == "float":
         return CpuAttention(workers)
     if chosen.kernel == "legacy":

@@ -150,7 +150,7 @@ def measure_layers(
 
 def _score_ranges(backend: str, q: Array, k: Array, v: Array, layer: int) -> Callable[[int], ScoreRange]:
     """What finds a head's score range, one head at a time; q, k and v are (heads, tokens, 64)."""
-    chosen = backends.backend(backend)
+    chosen = backends.find(backend)
     scores = chosen.scores
     if chosen.kernel == "tile" and scores is not None:
         operands = quantise(q, k, v, scores, fine_values=layer in FINE_VALUE_LAYERS).operands

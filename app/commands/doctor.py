@@ -25,10 +25,10 @@ def doctor(
     Each line has a state: ok; note (changes nothing); warning (may be in the way); missing or wrong (keeps the
     NPU from being used); unknown (could not be read). The last line says what `--device auto` takes.
     """
-    from kernels.npu.diagnosis import diagnose, first_obstacle, npu_obstacle
+    from kernels.npu.diagnosis import diagnose, npu_obstacle
 
     findings = diagnose()
-    obstacle = first_obstacle(findings)
+    obstacle = npu_obstacle(findings)
     if as_json:
         report = {
             "schema": SCHEMA,
@@ -38,7 +38,7 @@ def doctor(
                 {"name": f.name, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings
             ],
             "npu_usable": obstacle is None,
-            "obstacle": npu_obstacle(findings),
+            "obstacle": None if obstacle is None else str(obstacle),
             "device_auto": "npu" if obstacle is None else "emulator",
         }
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -51,7 +51,7 @@ def doctor(
                 typer.echo(f"{'':{states + names + 4}}-> {f.remedy}")
         typer.echo(_verdict(obstacle.found if obstacle else None))
     if require_npu and obstacle is not None:
-        stop(f"the NPU cannot be used: {npu_obstacle(findings)}", LACKING)
+        stop(f"the NPU cannot be used: {obstacle}", LACKING)
 
 
 def _verdict(obstacle: str | None) -> str:

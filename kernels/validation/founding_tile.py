@@ -14,9 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from kernels import backends, legacy
 from kernels import contract as c
-from kernels import legacy
-from kernels.backends import DEFAULT, INTEGER_BACKENDS, backend
 from kernels.device import Device
 from kernels.npu.program.plan import SINGLE_TILE, SINGLE_TILE_KEY_MULTIPLIER, SINGLE_TILE_LOGIT
 from kernels.validation.accuracy import (
@@ -176,7 +175,7 @@ def validate_kernel(
     device: Device,
     reason: str = "",
     *,
-    kernels: Sequence[str] = INTEGER_BACKENDS,
+    kernels: Sequence[str] = backends.INTEGER_BACKENDS,
     tiles: int = TILES,
     tile_sizes: Sequence[int] = c.TILE_SIZES,
     random_seed: int = 0,
@@ -261,7 +260,7 @@ def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> Til
     expected = reference(q, k, v)
     output: npt.NDArray[Any]
     natural: Float
-    chosen = backend(kernel)
+    chosen = backends.find(kernel)
     scores = chosen.scores
     if scores is None:
         raise c.ContractError(f"{kernel} is no integer kernel")
@@ -289,7 +288,7 @@ def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> Til
         accuracy=measured,
         scores=score_range(natural, step),
         report_targets=_report_targets(measured),
-        targets=_targets(measured) if kernel == DEFAULT else (),
+        targets=_targets(measured) if kernel == backends.DEFAULT else (),
         output=output.astype(np.float64),
         reference=expected,
         natural_scores=natural,

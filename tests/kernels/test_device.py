@@ -11,8 +11,8 @@ from standins.pyxrt import install
 from kernels import opening
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.npu.diagnosis import Finding, diagnose, first_obstacle
-from kernels.opening import Obstacle, open_device
+from kernels.npu.diagnosis import Finding, npu_obstacle
+from kernels.opening import open_device
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_without_an_npu_auto_is_the_emulator_and_says_why() -> None:
     opened = open_device("auto")
     if opened.device.name == "npu":
         pytest.skip("this machine has an NPU that works")
-    finding = first_obstacle(diagnose())
+    finding = npu_obstacle()
     assert finding is not None
     assert (opened.device.name, opened.reason) == ("emulator", finding.found)
 
@@ -45,7 +45,7 @@ def test_what_the_diagnosis_finds_is_the_reason(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_npu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "npu_obstacle", lambda: Obstacle("something is lacking"))
+    monkeypatch.setattr(opening, "npu_obstacle", lambda: Finding("NPU", "missing", "something is lacking"))
     with pytest.raises(DeviceError, match="--device emulator computes the same bits on the CPU"):
         open_device("npu")
 

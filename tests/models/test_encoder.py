@@ -16,7 +16,7 @@ from app.audio.reading import load_audio
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import ContractError
 from kernels.device import DeviceError
-from kernels.opening import Obstacle
+from kernels.npu.diagnosis import Finding
 from models.attention import CpuAttention, open_attention
 from models.compute import ResolvedType
 from models.encoder import Encoder
@@ -339,7 +339,9 @@ def test_models_whose_heads_are_not_64_wide_are_refused() -> None:
 
 
 def test_backends_say_what_they_are_and_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.opening.npu_obstacle", lambda: Obstacle("there is no NPU here"))
+    monkeypatch.setattr(
+        "kernels.opening.npu_obstacle", lambda: Finding("NPU", "missing", "there is no NPU here")
+    )
     cpu = open_attention("cpu")
     assert (cpu.name, cpu.device, cpu.reason) == ("cpu", "cpu", "in floating point on the CPU")
     for backend in ("int32", "int8"):

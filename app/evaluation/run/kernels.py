@@ -78,14 +78,14 @@ def _validate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from tqdm import tqdm
 
-    from kernels.backends import backend
+    from kernels.backends import find
     from kernels.opening import open_device
     from kernels.validation import validate_kernel
 
     validations: dict[str, Any] = {}
     table: list[dict[str, Any]] = []
     for name in backends:
-        chosen = backend(name)
+        chosen = find(name)
         if chosen.scores is None:
             continue
         # On an NPU each kernel is a program of its own.

@@ -1,6 +1,6 @@
 """What this machine has and lacks for the NPU: checks that only read, and never fail on what they read.
 
-`diagnose` runs every check; `npu_obstacle` says in a few words what is in the way. `Machine` roots the checks at a
+`diagnose` runs every check; `npu_obstacle` picks what is in the way. `Machine` roots the checks at a
 path, so that a laid-out folder can stand for a machine.
 """
 
@@ -14,7 +14,7 @@ from kernels.npu.diagnosis.finding import STATES, Finding, State
 from kernels.npu.diagnosis.machine import Machine
 from kernels.npu.diagnosis.toolchain import built_kernel
 
-__all__ = ["STATES", "Finding", "Machine", "State", "diagnose", "first_obstacle", "npu_obstacle"]
+__all__ = ["STATES", "Finding", "Machine", "State", "diagnose", "npu_obstacle"]
 
 KernelCheck = Callable[[], Finding]
 
@@ -58,21 +58,14 @@ def diagnose(machine: Machine | None = None, kernel_check: KernelCheck = built_k
     )
 
 
-def first_obstacle(findings: Sequence[Finding]) -> Finding | None:
-    """The first finding that keeps the NPU from being used, or None."""
-    return next((finding for finding in findings if finding.obstructs), None)
-
-
-def npu_obstacle(findings: Sequence[Finding] | None = None) -> str | None:
-    """What keeps the NPU from being used, in one line with its remedy; None where nothing does.
+def npu_obstacle(findings: Sequence[Finding] | None = None) -> Finding | None:
+    """The first finding that keeps the NPU from being used, or None.
 
     Args:
         findings: of `diagnose`, which is called where they are left out.
     """
-    obstacle = first_obstacle(diagnose() if findings is None else findings)
-    if obstacle is None:
-        return None
-    return f"{obstacle.found}: {obstacle.remedy}" if obstacle.remedy else obstacle.found
+    found = diagnose() if findings is None else findings
+    return next((finding for finding in found if finding.obstructs), None)
 
 
 def _moot(finding: Finding) -> Finding:

@@ -26,6 +26,9 @@ class Finding:
     found: str
     remedy: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.found}: {self.remedy}" if self.remedy else self.found
+
     @property
     def obstructs(self) -> bool:
         """Whether it keeps the NPU from being used."""

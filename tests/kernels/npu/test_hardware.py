@@ -22,10 +22,10 @@ from kernels import reference
 from kernels.contract import TILE_SIZES, ScoreType
 from kernels.emulator import Emulator
 from kernels.npu.build import builds
+from kernels.npu.diagnosis import npu_obstacle
 from kernels.npu.program.plan import COLUMN_COUNTS, ROWS_PER_CORE, SINGLE_TILE_LOGIT, TOKENS, Plan
 from kernels.npu.program.transfers import HEAD_COUNTS
 from kernels.npu.runtime.device import NpuDevice
-from kernels.opening import npu_obstacle
 from kernels.validation.founding_tile import report_tile, tile_operands
 from models.features import LogMelFeatures
 

@@ -11,7 +11,7 @@ from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temp
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 
 if TYPE_CHECKING:
-    from app.evaluation.run.job import EvaluationJob
+    from app.evaluation.job import EvaluationJob
 
 
 # What judging takes, whether the records are new or old.
@@ -97,8 +97,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
-    from app.evaluation.evidence import EvidenceError, read_limits
-    from app.evaluation.run import job as jobs
+    from app.evaluation import job as jobs
+    from app.evaluation.errors import EvidenceError
+    from app.evaluation.limits import read_limits
     from datasets.dataset import open_dataset
     from datasets.utterance import DatasetError, UnknownDatasetError
     from models.decoding.options import DecodeOptions
@@ -157,8 +158,10 @@ def report(
     candidate: Annotated[str | None, typer.Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""
-    from app.evaluation.evidence import EvidenceError, gate_exit_code, read_limits
-    from app.evaluation.run import reporting
+    from app.evaluation import reporting
+    from app.evaluation.errors import EvidenceError
+    from app.evaluation.limits import read_limits
+    from app.evaluation.verdict import gate_exit_code
 
     try:
         if bench is not None:
@@ -177,8 +180,9 @@ def report(
 
 
 def _run(job: EvaluationJob, gate: bool) -> int:
-    from app.evaluation.evidence import EvidenceError, gate_exit_code
-    from app.evaluation.run.running import WorkerLostError
+    from app.evaluation.errors import EvidenceError
+    from app.evaluation.running import WorkerLostError
+    from app.evaluation.verdict import gate_exit_code
     from kernels.device import DeviceError
     from models.weights.loading import UnknownModelError, WeightsError
 

@@ -62,8 +62,8 @@ class Tilescribe:
 
     def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
         """See `Side`: what `evaluate` does with each batch, from the files to the records."""
-        from app.evaluation.run.batches import Batch
-        from app.evaluation.run.worker import BatchWorker, Setup
+        from app.evaluation.batches import Batch
+        from app.evaluation.worker import BatchWorker, Setup
         from datasets.utterance import Utterance
 
         model, threads, backend, compute_type = self._setup

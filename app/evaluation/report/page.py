@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.evaluation.evidence import Evaluation, EvidenceError
-from app.evaluation.evidence.evaluation import SCHEMA_VERSION
+from app.evaluation.errors import EvidenceError
+from app.evaluation.evaluation import SCHEMA_VERSION, Evaluation
 from app.evaluation.report import figures, layer_charts, rate_charts, share_charts, svg, utterances
 from app.evaluation.report.extras import Extras, read_extras
 

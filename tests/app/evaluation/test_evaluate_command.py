@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from app.audio.reading import load_audio
 from app.cli import _evaluate, app
-from app.evaluation.run import job as jobs
-from app.evaluation.run import worker
-from app.evaluation.run.batches import ShardError, batches, shard
+from app.evaluation import job as jobs
+from app.evaluation import worker
+from app.evaluation.batches import ShardError, batches, shard
 from datasets.sample import sample
 from datasets.utterance import Utterance
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.evaluation.evidence.bootstrap import BLOCK, Interval, replicate
+from app.evaluation.statistics.bootstrap import BLOCK, Interval, replicate
 
 
 def systems(count: int = 500, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:

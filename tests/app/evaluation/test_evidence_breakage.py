@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.evaluation.evidence.alignment import Alignment, align
-from app.evaluation.evidence.breakage import breakage, compression_ratio, repeated_words
+from app.evaluation.alignment import Alignment, align
+from app.evaluation.breakage import breakage, compression_ratio, repeated_words
 
 SAID = "the quiet harbour wakes before the sun and two boats leave for the open water"
 

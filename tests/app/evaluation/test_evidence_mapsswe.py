@@ -5,8 +5,8 @@ import math
 import pytest
 from material.evidence_records import aligned, references, spoil
 
-from app.evaluation.evidence.alignment import align
-from app.evaluation.evidence.mapsswe import MatchedPairs, Segment, mapsswe, segments
+from app.evaluation.alignment import align
+from app.evaluation.statistics.mapsswe import MatchedPairs, Segment, mapsswe, segments
 
 SCTK_TEST_1A = (
     ("Is.", ""),

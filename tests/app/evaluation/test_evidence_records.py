@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 from material.evidence_records import dataset, run
 
-from app.evaluation.evidence import (
-    EvidenceError,
-    RecordFile,
-    RecordWriter,
-    RunDescription,
-    UtteranceRecord,
-    load,
-)
+from app.evaluation.errors import EvidenceError
+from app.evaluation.merging import load
+from app.evaluation.record_files import RecordFile, RecordWriter
+from app.evaluation.records import RunDescription, UtteranceRecord
 
 ONE = UtteranceRecord("a-1", "TWO BOATS", " Two boats.", "s1", 2.5, 0.5, 0.2, 0.3, 4, -0.25, 1.1)
 TWO = UtteranceRecord("a-2", "ÜBER ALL", ' "Über" all\n', None)

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 from material.evidence_records import dataset, records, references, run, spoil, wrong
 
-from app.evaluation.evidence import (
-    BackendRecords,
-    Evaluation,
-    EvidenceError,
-    KernelValidation,
-    UtteranceRecord,
-    report_markdown,
-    summarise,
-)
+from app.evaluation.errors import EvidenceError
+from app.evaluation.evaluation import Evaluation
+from app.evaluation.records import BackendRecords, UtteranceRecord
+from app.evaluation.report.markdown import report_markdown
+from app.evaluation.summarise import summarise
+from app.evaluation.validation import KernelValidation
 
 SAID = references(120)
 CPU = spoil(SAID, wrong(0.05))

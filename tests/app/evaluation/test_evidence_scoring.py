@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from material.evidence_records import records, references, spoil, wrong
 
-from app.evaluation.evidence import BackendRecords, UtteranceRecord
-from app.evaluation.evidence.alignment import align, from_operations
-from app.evaluation.evidence.normalising import normaliser
-from app.evaluation.evidence.scoring import (
+from app.evaluation.alignment import align, from_operations
+from app.evaluation.normalising import normaliser
+from app.evaluation.records import BackendRecords, UtteranceRecord
+from app.evaluation.scoring import (
     ScoredBackend,
     by_length,
     by_speaker,

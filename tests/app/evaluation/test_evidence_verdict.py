@@ -7,18 +7,13 @@ from typing import Any
 import pytest
 from material.evidence_records import dataset, records, references, spoil, wrong
 
-from app.evaluation.evidence import (
-    BackendRecords,
-    EvidenceError,
-    KernelValidation,
-    Limits,
-    UtteranceRecord,
-    Verdict,
-    gate_exit_code,
-    read_limits,
-    summarise,
-)
-from app.evaluation.evidence.rules import Rule, _needed
+from app.evaluation.errors import EvidenceError
+from app.evaluation.limits import Limits, read_limits
+from app.evaluation.records import BackendRecords, UtteranceRecord
+from app.evaluation.rules import Rule, _needed
+from app.evaluation.summarise import summarise
+from app.evaluation.validation import KernelValidation
+from app.evaluation.verdict import Verdict, gate_exit_code
 
 SAID = references(400)
 CPU = spoil(SAID, wrong(0.05))

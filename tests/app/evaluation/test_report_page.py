@@ -14,20 +14,15 @@ from typing import Any
 
 import pytest
 
-from app.evaluation.evidence import (
-    BackendRecords,
-    DatasetDescription,
-    Evaluation,
-    EvidenceError,
-    KernelValidation,
-    Limits,
-    RunDescription,
-    UtteranceRecord,
-    summarise,
-)
+from app.evaluation.errors import EvidenceError
+from app.evaluation.evaluation import Evaluation
+from app.evaluation.limits import Limits
+from app.evaluation.records import BackendRecords, DatasetDescription, RunDescription, UtteranceRecord
 from app.evaluation.report import render_page
 from app.evaluation.report.columns import CONTEXT, LONGEST_INSERTION, lay_out
 from app.evaluation.report.utterances import WITHOUT_SCRIPT, as_json, audio_url, first_few, ordered
+from app.evaluation.summarise import summarise
+from app.evaluation.validation import KernelValidation
 
 HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
 VOID = {"meta", "input", "br", "link", "img", "hr", "path", "line", "rect", "circle", "use"}

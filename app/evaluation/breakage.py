@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from app.evaluation.evidence.alignment import Alignment
+from app.evaluation.alignment import Alignment
 
 Kind = Literal["failed", "empty", "lost", "loop", "excess"]
 

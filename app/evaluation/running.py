@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.evaluation.evidence.record_files import RecordWriter
-from app.evaluation.evidence.records import DatasetDescription, RunDescription
-from app.evaluation.run import worker
-from app.evaluation.run.batches import Batch
-from app.evaluation.run.worker import BatchWorker, Records, Setup, Wanted
+from app.evaluation import worker
+from app.evaluation.batches import Batch
+from app.evaluation.record_files import RecordWriter
+from app.evaluation.records import DatasetDescription, RunDescription
+from app.evaluation.worker import BatchWorker, Records, Setup, Wanted
 
 if TYPE_CHECKING:
     from models.attention import Attention
@@ -60,7 +60,7 @@ def run(
         progress: show a bar on standard error.
 
     Raises:
-        app.evaluation.evidence.EvidenceError: records are there and `resume` is not set, or they are another run's.
+        app.evaluation.errors.EvidenceError: records are there and `resume` is not set, or they are another run's.
         models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
         kernels.device.DeviceError: the NPU was asked for and cannot be used, or was lost.
         WorkerLostError: a worker process ended on its own.

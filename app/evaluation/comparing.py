@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.evaluation.evidence.bootstrap import Interval, Replications, replicate
-from app.evaluation.evidence.breakage import Broken, breakage
-from app.evaluation.evidence.mapsswe import MatchedPairs, mapsswe
-from app.evaluation.evidence.scoring import ScoredBackend, rates
+from app.evaluation.breakage import Broken, breakage
+from app.evaluation.scoring import ScoredBackend, rates
+from app.evaluation.statistics.bootstrap import Interval, Replications, replicate
+from app.evaluation.statistics.mapsswe import MatchedPairs, mapsswe
 
 
 @dataclass(frozen=True)

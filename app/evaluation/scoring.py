@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.evaluation.evidence.alignment import Alignment, align
-from app.evaluation.evidence.normalising import Normaliser
-from app.evaluation.evidence.records import BackendRecords, RunDescription, UtteranceRecord
+from app.evaluation.alignment import Alignment, align
+from app.evaluation.normalising import Normaliser
+from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
 
 LENGTH_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
 """Seconds of audio at which the length classes begin. Fixed, so that runs on different sets can be compared; 30 s is

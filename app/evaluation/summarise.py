@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from app.evaluation.evidence import comparing, scoring
-from app.evaluation.evidence.breakage import Broken
-from app.evaluation.evidence.comparing import Comparison, Resampler, compare
-from app.evaluation.evidence.errors import EvidenceError
-from app.evaluation.evidence.evaluation import (
+from app.evaluation import comparing, scoring
+from app.evaluation.breakage import Broken
+from app.evaluation.comparing import Comparison, Resampler, compare
+from app.evaluation.errors import EvidenceError
+from app.evaluation.evaluation import (
     BackendSummary,
     DatasetSummary,
     DifferingUtterance,
@@ -18,13 +18,13 @@ from app.evaluation.evidence.evaluation import (
     Statistics,
     Transcript,
 )
-from app.evaluation.evidence.limits import Limits
-from app.evaluation.evidence.normalising import normaliser
-from app.evaluation.evidence.records import BackendRecords, RunDescription, UtteranceRecord
-from app.evaluation.evidence.same_run import DECIDES_COMPARISON, same_run
-from app.evaluation.evidence.scoring import ScoredBackend
-from app.evaluation.evidence.validation import KernelValidation
-from app.evaluation.evidence.verdict import Verdict, judge
+from app.evaluation.limits import Limits
+from app.evaluation.normalising import normaliser
+from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
+from app.evaluation.same_run import DECIDES_COMPARISON, same_run
+from app.evaluation.scoring import ScoredBackend
+from app.evaluation.validation import KernelValidation
+from app.evaluation.verdict import Verdict, judge
 
 REFERENCE, RIVAL = "cpu", "int8"
 """What every backend is compared with: FP32 attention, and the fair INT8 kernel."""

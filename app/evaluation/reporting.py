@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.evaluation.evidence import (
-    Evaluation,
-    EvidenceError,
-    KernelValidation,
-    Limits,
-    load,
-    report_markdown,
-    summarise,
-)
+from app.evaluation.errors import EvidenceError
+from app.evaluation.evaluation import Evaluation
+from app.evaluation.limits import Limits
+from app.evaluation.merging import load
+from app.evaluation.report.markdown import report_markdown
+from app.evaluation.summarise import summarise
+from app.evaluation.validation import KernelValidation
 from app.output.files import write_whole
 
 KERNELS_FILE = "kernels.json"

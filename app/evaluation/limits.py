@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from app.evaluation.evidence.errors import EvidenceError
-from app.evaluation.evidence.typed import typed
+from app.evaluation.errors import EvidenceError
+from app.evaluation.typed import typed
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.evaluation.run.worker import Setup
+from app.evaluation.worker import Setup
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def measure(
         progress: show a bar on standard error.
 
     Returns:
-        Plain numbers: `validation` by backend, as `app.evaluation.evidence.KernelValidation` takes them, and
+        Plain numbers: `validation` by backend, as `app.evaluation.validation.KernelValidation` takes them, and
         `extras` for the page, as `app.evaluation.report.extras` takes them.
     """
     from models.attention import open_attention

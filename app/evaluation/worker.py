@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.evaluation.evidence.records import UtteranceRecord
-from app.evaluation.run.batches import Batch
+from app.evaluation.batches import Batch
+from app.evaluation.records import UtteranceRecord
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.evaluation.evidence.alignment import Operation
-from app.evaluation.evidence.bootstrap import CONFIDENCE, Interval
-from app.evaluation.evidence.breakage import Broken
-from app.evaluation.evidence.comparing import Comparison
-from app.evaluation.evidence.limits import Limits
-from app.evaluation.evidence.records import RunDescription
-from app.evaluation.evidence.scoring import Confusions, Rates, Speed
-from app.evaluation.evidence.validation import KernelValidation
-from app.evaluation.evidence.verdict import Verdict
+from app.evaluation.alignment import Operation
+from app.evaluation.breakage import Broken
+from app.evaluation.comparing import Comparison
+from app.evaluation.limits import Limits
+from app.evaluation.records import RunDescription
+from app.evaluation.scoring import Confusions, Rates, Speed
+from app.evaluation.statistics.bootstrap import CONFIDENCE, Interval
+from app.evaluation.validation import KernelValidation
+from app.evaluation.verdict import Verdict
 
 SCHEMA_VERSION = 1
 """Of report.json."""

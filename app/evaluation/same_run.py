@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from app.evaluation.evidence.errors import EvidenceError
-from app.evaluation.evidence.records import RunDescription
+from app.evaluation.errors import EvidenceError
+from app.evaluation.records import RunDescription
 
 DECIDES_TRANSCRIPTS = (
     "model", "model_sha256", "backend", "device", "kernel", "decoding", "compute", "versions", "dataset",

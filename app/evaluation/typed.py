@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal
 
-from app.evaluation.evidence.errors import EvidenceError
+from app.evaluation.errors import EvidenceError
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.evaluation.evidence.errors import EvidenceError
-from app.evaluation.evidence.typed import typed
+from app.evaluation.errors import EvidenceError
+from app.evaluation.typed import typed
 
 SCHEMA_VERSION = 1
 """Of the record files; a reader takes no other."""

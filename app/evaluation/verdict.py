@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.evaluation.evidence import rules
-from app.evaluation.evidence.comparing import Comparison
-from app.evaluation.evidence.limits import Limits
-from app.evaluation.evidence.records import RunDescription
-from app.evaluation.evidence.rules import Rule
-from app.evaluation.evidence.validation import KernelValidation
+from app.evaluation import rules
+from app.evaluation.comparing import Comparison
+from app.evaluation.limits import Limits
+from app.evaluation.records import RunDescription
+from app.evaluation.rules import Rule
+from app.evaluation.validation import KernelValidation
 
 Outcome = Literal["DEPLOY", "HOLD", "INCONCLUSIVE"]
 

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from app.evaluation.evidence.errors import EvidenceError
-from app.evaluation.evidence.record_files import RecordFile
-from app.evaluation.evidence.records import BackendRecords, RunDescription, UtteranceRecord
-from app.evaluation.evidence.same_run import same_run
+from app.evaluation.errors import EvidenceError
+from app.evaluation.record_files import RecordFile
+from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
+from app.evaluation.same_run import same_run
 
 
 def load(paths: Iterable[Path]) -> BackendRecords:

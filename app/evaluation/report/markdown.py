@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from app.evaluation.evidence.bootstrap import Interval
-from app.evaluation.evidence.evaluation import BackendSummary, Evaluation
-from app.evaluation.evidence.mapsswe import MatchedPairs
-from app.evaluation.evidence.verdict import Verdict
+from app.evaluation.evaluation import BackendSummary, Evaluation
+from app.evaluation.statistics.bootstrap import Interval
+from app.evaluation.statistics.mapsswe import MatchedPairs
+from app.evaluation.verdict import Verdict
 
 SHOWN_BROKEN = 5
 """Broken utterances that are named for each backend; report.json has all."""

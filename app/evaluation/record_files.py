@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from app.evaluation.evidence.errors import EvidenceError
-from app.evaluation.evidence.records import RunDescription, UtteranceRecord
-from app.evaluation.evidence.same_run import same_run
+from app.evaluation.errors import EvidenceError
+from app.evaluation.records import RunDescription, UtteranceRecord
+from app.evaluation.same_run import same_run
 
 
 class RecordFile:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.evaluation.evidence.typed import typed
+from app.evaluation.typed import typed
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,5 @@ class KernelValidation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> KernelValidation:
-        """From JSON. Raises `app.evaluation.evidence.EvidenceError` naming the field that is wrong."""
+        """From JSON. Raises `app.evaluation.errors.EvidenceError` naming the field that is wrong."""
         return cls(**typed(cls, data))

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.console import say
-from app.evaluation.evidence import Evaluation, EvidenceError, Limits
-from app.evaluation.evidence.records import DatasetDescription
-from app.evaluation.run import reporting, running
-from app.evaluation.run.batches import Batch, batches, shard
-from app.evaluation.run.worker import Setup
+from app.evaluation import reporting, running
+from app.evaluation.batches import Batch, batches, shard
+from app.evaluation.errors import EvidenceError
+from app.evaluation.evaluation import Evaluation
+from app.evaluation.limits import Limits
+from app.evaluation.records import DatasetDescription
+from app.evaluation.worker import Setup
 from app.output.files import write_whole
 from datasets.utterance import Utterance
 from kernels.backends import BACKEND_NAMES
@@ -84,11 +86,11 @@ class EvaluationJob:
         """Do all of it, and say on standard error and standard output what came out.
 
         Raises:
-            app.evaluation.evidence.EvidenceError: records that are there are another run's, or `resume` is not set.
+            app.evaluation.errors.EvidenceError: records that are there are another run's, or `resume` is not set.
             ValueError: the shard or the decoding options are wrong.
             models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
             kernels.device.DeviceError: the NPU was asked for and cannot be used, or was lost.
-            app.evaluation.run.running.WorkerLostError: a worker process ended on its own.
+            app.evaluation.running.WorkerLostError: a worker process ended on its own.
             OSError: files cannot be written.
         """
         utterances = self.dataset.utterances[: self.limit]
@@ -151,7 +153,7 @@ class EvaluationJob:
         path = self.folder / reporting.KERNELS_FILE
         if path.exists() and self.resume:
             return
-        from app.evaluation.run.kernels import measure
+        from app.evaluation.kernels import measure
 
         utterances = sorted((u for batch in chosen for u in batch.utterances), key=lambda u: u.id)
         step = max(1, len(utterances) // SAMPLED_UTTERANCES)

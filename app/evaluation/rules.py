@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from app.evaluation.evidence.bootstrap import Interval
-from app.evaluation.evidence.comparing import Comparison
-from app.evaluation.evidence.limits import Limits
-from app.evaluation.evidence.records import RunDescription
-from app.evaluation.evidence.validation import KernelValidation
+from app.evaluation.comparing import Comparison
+from app.evaluation.limits import Limits
+from app.evaluation.records import RunDescription
+from app.evaluation.statistics.bootstrap import Interval
+from app.evaluation.validation import KernelValidation
 
 ENOUGH_FOR_INTERVAL = 20
 """Utterances from which an interval may decide. Percentile intervals of few draws are too narrow, by a tenth at 20."""

@@ -39,10 +39,10 @@ from kernels.npu.cost_assumptions import (
 from kernels.npu.program.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
+    PADDED_TOKENS,
     ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
-    TOKENS,
     Plan,
 )
 
@@ -118,7 +118,7 @@ class Stack:
     @property
     def tiles(self) -> int:
         """Pairs of 64 rows and 64 keys over all layers, as the single-tile program takes them."""
-        return (TOKENS // SINGLE_TILE) ** 2 * self.heads * self.layers
+        return (PADDED_TOKENS // SINGLE_TILE) ** 2 * self.heads * self.layers
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None)
         plan=plan,
         host=host,
         dispatches=stack.layers,
-        macs=stack.head_runs * 2 * TOKENS**2 * HEAD_DIM,
+        macs=stack.head_runs * 2 * PADDED_TOKENS**2 * HEAD_DIM,
         vector_instructions=blocks * plan.cores * per_block,
         traffic=traffic,
         core_cycles=core_cycles,

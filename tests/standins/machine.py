@@ -23,16 +23,15 @@ import pytest
 from kernels import contract as c
 from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
-from kernels.npu.build import builds
-from kernels.npu.build.builds import Manifest, Program
+from kernels.npu.build import manifest
 from kernels.npu.build.host_kernel import HostKernel
+from kernels.npu.build.manifest import XCLBIN, Program, instructions_name
 from kernels.npu.program import layout
 from kernels.npu.program.plan import (
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_LOGIT,
     SINGLE_TILE_OUTPUT_BYTES,
-    STACK_BYTES,
     Plan,
 )
 from kernels.validation.founding_tile import tile_operands
@@ -50,10 +49,10 @@ def write_program(
 ) -> tuple[Path, dict[int, Path]]:
     """Write an xclbin and its instructions for these numbers of heads (0 for a single tile's); returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    xclbin = folder / builds.XCLBIN
+    xclbin = folder / XCLBIN
     about = {"program": program.name, "kernel": kernel, "arguments": arguments}
     xclbin.write_bytes(MAGIC + json.dumps(about).encode())
-    instructions = {heads: folder / f"instructions_{heads}.bin" for heads in counts}
+    instructions = {heads: folder / instructions_name(heads) for heads in counts}
     for heads, path in instructions.items():
         path.write_bytes(
             np.concatenate([INSTRUCTIONS, np.array([heads, *_key(program.name)], "<u4")]).tobytes()
@@ -64,7 +63,7 @@ def write_program(
 def build_programs(
     monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12), *, single: bool = True
 ) -> None:
-    """Builds of the stand-in's programs as `builds` finds them: all with 4 columns, and the single tile's."""
+    """Builds of the stand-in's programs as `store` finds them: all with 4 columns, and the single tile's."""
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
     for scores in SINGLE_TILE_LOGIT:
         for tile_size in TILE_SIZES if counts else ():
@@ -74,26 +73,9 @@ def build_programs(
 
 
 def _build(folder: Path, program: Program, counts: Sequence[int]) -> None:
-    digest = builds.source_hash()
-    folder = folder / f"{program.name}-{digest[:16]}-standin"
-    xclbin, instructions = write_program(folder, program, counts)
-    manifest = Manifest(
-        program=program.name,
-        parameters=program.parameters,
-        source_sha256=digest,
-        files={path.name: builds.file_hash(path) for path in (xclbin, *instructions.values())},
-        instructions={heads: path.name for heads, path in instructions.items()},
-        tools={},
-        stack_bytes=STACK_BYTES,
-        memory_map=_memory_map(program),
-        measured=None,
-    )
-    (folder / builds.MANIFEST).write_text(manifest.to_json())
-
-
-@cache
-def _memory_map(program: Program) -> dict[str, Any]:
-    return program.memory_map().as_json()
+    folder = folder / f"{program.name}-{manifest.source_hash()[:16]}-standin"
+    write_program(folder, program, counts)
+    manifest.write(folder, program, counts, {})
 
 
 def _key(name: str) -> list[int]:

@@ -33,12 +33,12 @@ from kernels.npu.program.layout import (
 )
 from kernels.npu.program.plan import (
     OUTPUT_BLOCK_BYTES,
+    PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
     ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_OUTPUT_BYTES,
-    TOKENS,
     Plan,
 )
 
@@ -84,13 +84,20 @@ class HostKernel:
         pack_queries(split, output_bits, queries)
         pack_keys_and_values(split, tile_size, stream)
         self.run_buffers(plan, heads, queries, stream, output, rows=rows)
-        out = output.view("<i2").reshape(heads, TOKENS, c.HEAD_DIM)[:, :rows]
+        out = output.view("<i2").reshape(heads, PADDED_TOKENS, c.HEAD_DIM)[:, :rows]
         if width == c.HEAD_DIM:
             return out.copy()
         return np.concatenate([out[: heads // 2], out[heads // 2 :]], axis=2)
 
     def run_buffers(
-        self, plan: Plan, heads: int, queries: Bytes, stream: Bytes, output: Bytes, *, rows: int = TOKENS
+        self,
+        plan: Plan,
+        heads: int,
+        queries: Bytes,
+        stream: Bytes,
+        output: Bytes,
+        *,
+        rows: int = PADDED_TOKENS,
     ) -> None:
         """A streaming run on the device's own buffers.
 
@@ -118,7 +125,7 @@ class HostKernel:
             plan.tile_size,
             heads,
             -(-rows // ROWS_PER_CORE),
-            TOKENS // ROWS_PER_CORE,
+            PADDED_TOKENS // ROWS_PER_CORE,
             plan.tiles,
             QUERY_BLOCK_BYTES,
             plan.key_value_bytes,

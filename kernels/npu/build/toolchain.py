@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.npu.build.builds import BuildError, Program
+from kernels.npu.build.manifest import BuildError, Program
 
 MLIR_AIE_VERSION = "1.4.2"
 """The release that the design is written for."""

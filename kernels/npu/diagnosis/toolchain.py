@@ -7,31 +7,29 @@ import shutil
 from importlib.machinery import PathFinder
 
 from kernels.contract import TILE_SIZES
-from kernels.npu.build import builds
-from kernels.npu.build.builds import BuildError, Program
+from kernels.npu.build import store
+from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.diagnosis.finding import Finding
 from kernels.npu.diagnosis.machine import Machine
-from kernels.npu.program.plan import SINGLE_TILE_LOGIT, Plan
+from kernels.npu.program.plan import SCORE_TYPES, Plan
 
 
 def built_kernel() -> Finding:
     """Whether the default program is built and may be used, and which others are."""
     name = "xclbin"
-    programs = [
-        Program(s, plan) for s in SINGLE_TILE_LOGIT for plan in (*(Plan(s, t) for t in TILE_SIZES), None)
-    ]
+    programs = [Program(s, plan) for s in SCORE_TYPES for plan in (*(Plan(s, t) for t in TILE_SIZES), None)]
     usable: list[str] = []
     refusals: list[BuildError] = []
     for program in programs:
         try:
-            builds.usable(program)
+            store.usable(program)
             usable.append(program.name)
         except BuildError as error:
             refusals.append(error)
     if programs[0].name in usable:
-        return Finding(name, "ok", f"built from these sources in {builds.folder()}: {', '.join(usable)}")
+        return Finding(name, "ok", f"built from these sources in {store.folder()}: {', '.join(usable)}")
     cause, _, remedy = str(refusals[0]).rpartition(": ")
-    there = any(builds.folder().glob(f"{programs[0].name}-*-*"))
+    there = any(store.folder().glob(f"{programs[0].name}-*-*"))
     return Finding(name, "wrong" if there else "missing", cause, remedy)
 
 

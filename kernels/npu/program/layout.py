@@ -20,9 +20,9 @@ from kernels.npu.program.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     HEADER_WORDS,
+    PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
     ROWS_PER_CORE,
-    TOKENS,
     Plan,
 )
 
@@ -56,9 +56,9 @@ def check_fits(operands: c.Operands) -> None:
     Raises:
         ContractError: more rows or keys than a run takes.
     """
-    if operands.q.shape[1] > TOKENS or operands.k.shape[1] > TOKENS:
+    if operands.q.shape[1] > PADDED_TOKENS or operands.k.shape[1] > PADDED_TOKENS:
         raise c.ContractError(
-            f"{operands.q.shape[1]} rows and {operands.k.shape[1]} keys: a run on the NPU takes {TOKENS} of each"
+            f"{operands.q.shape[1]} rows and {operands.k.shape[1]} keys: a run on the NPU takes {PADDED_TOKENS} of each"
         )
 
 
@@ -93,9 +93,9 @@ def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
     heads, rows, _ = operands.q.shape
     blocks = into.reshape(heads, GROUPS_PER_HEAD * CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
     size = ROWS_PER_CORE * c.HEAD_DIM
-    q = _padded(operands.q, TOKENS).reshape(heads, -1, ROWS_PER_CORE, c.HEAD_DIM)
+    q = _padded(operands.q, PADDED_TOKENS).reshape(heads, -1, ROWS_PER_CORE, c.HEAD_DIM)
     blocks[..., :size] = blocked(q, 4, 8).reshape(heads, -1, size).view(np.uint8)
-    multiplier = np.ones((heads, TOKENS), "<i2")
+    multiplier = np.ones((heads, PADDED_TOKENS), "<i2")
     multiplier[:, :rows] = operands.multiplier
     ends = size + 2 * ROWS_PER_CORE
     blocks[..., size:ends] = multiplier.reshape(heads, -1, ROWS_PER_CORE).view(np.uint8)
@@ -115,14 +115,14 @@ def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> N
         into: uint8, `Plan.key_value_stream_bytes(n)` long.
     """
     heads = len(operands.k)
-    tiles = into.reshape(heads, TOKENS // tile_size, -1)
+    tiles = into.reshape(heads, PADDED_TOKENS // tile_size, -1)
     size = tile_size * c.HEAD_DIM
     shape = (heads, -1, tile_size, c.HEAD_DIM)
-    k = blocked(_padded(operands.k, TOKENS).reshape(shape), 8, 8)
-    v = blocked(_padded(operands.v, TOKENS).reshape(shape), 4, 8)
+    k = blocked(_padded(operands.k, PADDED_TOKENS).reshape(shape), 8, 8)
+    v = blocked(_padded(operands.v, PADDED_TOKENS).reshape(shape), 4, 8)
     tiles[..., :size] = k.reshape(heads, -1, size).view(np.uint8)
     tiles[..., size : 2 * size] = v.reshape(heads, -1, size).view(np.uint8)
-    multiplier = np.ones((heads, TOKENS), "<i2")
+    multiplier = np.ones((heads, PADDED_TOKENS), "<i2")
     multiplier[:, : operands.k.shape[1]] = operands.key_multiplier
     tiles[..., 2 * size :] = multiplier.reshape(heads, -1, tile_size).view(np.uint8)
 
@@ -139,11 +139,15 @@ def unpack(queries: Bytes, stream: Bytes, plan: Plan, heads: int) -> tuple[c.Ope
     k = tiles[..., :tile].copy().view(np.int8).reshape(heads, plan.tiles, -1, 8, 8, 8)
     v = tiles[..., tile : 2 * tile].copy().view(np.int8).reshape(heads, plan.tiles, -1, 8, 4, 8)
     operands = c.Operands(
-        q=unblocked(q).reshape(heads, TOKENS, c.HEAD_DIM),
-        k=unblocked(k).reshape(heads, TOKENS, c.HEAD_DIM),
-        v=unblocked(v).reshape(heads, TOKENS, c.HEAD_DIM),
-        key_multiplier=tiles[..., 2 * tile :].copy().view("<i2").reshape(heads, TOKENS).astype(np.uint8),
-        multiplier=blocks[..., size:ends].copy().view("<i2").reshape(heads, TOKENS).astype(np.uint16),
+        q=unblocked(q).reshape(heads, PADDED_TOKENS, c.HEAD_DIM),
+        k=unblocked(k).reshape(heads, PADDED_TOKENS, c.HEAD_DIM),
+        v=unblocked(v).reshape(heads, PADDED_TOKENS, c.HEAD_DIM),
+        key_multiplier=tiles[..., 2 * tile :]
+        .copy()
+        .view("<i2")
+        .reshape(heads, PADDED_TOKENS)
+        .astype(np.uint8),
+        multiplier=blocks[..., size:ends].copy().view("<i2").reshape(heads, PADDED_TOKENS).astype(np.uint16),
         shift=header[:, 0, 0].astype(np.int32),
         valid_keys=int(header[0, 0, 1]),
     )

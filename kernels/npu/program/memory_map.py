@@ -6,7 +6,7 @@ tests hold what it allocates against these maps.
 
 Addresses follow the tool chain's sequential scheme: the stack first, then larger buffers before smaller. They are what
 a build is expected to show; the checks rest on sizes and alignment alone. Two figures can only be known from a build,
-and are assumptions until then: the constants of a core's program, and that the program fits. `building.py`
+and are assumptions until then: the constants of a core's program, and that the program fits. `build/xclbin.py`
 reads both back from every core that it builds and refuses what does not fit.
 """
 

@@ -13,16 +13,19 @@ are independent in the contract, so how they are cut changes no bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from kernels.contract import HEAD_DIM, TILE_SIZES, ContractError, ScoreType
 
-TOKENS = 1536
+SCORE_TYPES: tuple[ScoreType, ...] = get_args(ScoreType)
+
+PADDED_TOKENS = 1536
 """Rows and keys of a head in a streaming run: a multiple of every tile size and group. Fewer are padded."""
 
 ROWS_PER_CORE = 32
 CORES_PER_COLUMN = 4
 GROUP_ROWS = ROWS_PER_CORE * CORES_PER_COLUMN
-GROUPS_PER_HEAD = TOKENS // GROUP_ROWS
+GROUPS_PER_HEAD = PADDED_TOKENS // GROUP_ROWS
 COLUMN_COUNTS = (1, 2, 3, 4)
 
 HEADER_WORDS = 16
@@ -64,7 +67,7 @@ class Plan:
     columns: int = 4
 
     def __post_init__(self) -> None:
-        if self.scores not in SINGLE_TILE_LOGIT:
+        if self.scores not in SCORE_TYPES:
             raise ContractError(f"scores {self.scores!r}: they are int32 or int8")
         if self.tile_size not in TILE_SIZES:
             raise ContractError(f"tile size {self.tile_size}: it has to be one of {TILE_SIZES}")
@@ -79,7 +82,7 @@ class Plan:
     @property
     def tiles(self) -> int:
         """Key tiles of a head."""
-        return TOKENS // self.tile_size
+        return PADDED_TOKENS // self.tile_size
 
     @property
     def groups_per_column(self) -> int:
@@ -136,4 +139,4 @@ class Plan:
 
     def output_bytes(self, heads: int) -> int:
         """The run's output buffer: INT16, (heads, rows, 64)."""
-        return heads * TOKENS * HEAD_DIM * 2
+        return heads * PADDED_TOKENS * HEAD_DIM * 2

@@ -17,15 +17,16 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels.device import DeviceError, DeviceLost
-from kernels.npu.build import builds
+from kernels.npu.build import store
+from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.program import layout
 from kernels.npu.program.plan import (
+    PADDED_TOKENS,
     ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_LOGIT,
     SINGLE_TILE_OUTPUT_BYTES,
-    TOKENS,
     Plan,
 )
 from kernels.npu.program.transfers import HEAD_COUNTS
@@ -77,7 +78,7 @@ class NpuDevice:
         self._columns = columns
         self._timeout_ms = timeout_ms
         self._lock = threading.RLock()
-        self._programs: dict[Plan, dict[int, builds.Build]] = {}
+        self._programs: dict[Plan, dict[int, store.Build]] = {}
         self._checked: set[str] = set()
         self._closed: str | None = None
         try:
@@ -215,7 +216,7 @@ class NpuDevice:
             layout.pack_queries(part, output_bits, launch.inputs[0])
             layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
             self._run(launch, count)
-            output = launch.output.view("<i2").reshape(count, TOKENS, c.HEAD_DIM)
+            output = launch.output.view("<i2").reshape(count, PADDED_TOKENS, c.HEAD_DIM)
             for i in range(used):
                 parts[divmod(start + i, heads)] = output[i, :rows]
             start += used
@@ -223,8 +224,8 @@ class NpuDevice:
 
     def _single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
         try:
-            build = builds.find_single(scores)
-        except builds.BuildError as error:
+            build = store.find(Program(scores, None))
+        except BuildError as error:
             raise DeviceError(str(error)) from error
         launch = self._session.launch(
             build.xclbin, build.instructions, 1, (SINGLE_TILE_INPUT_BYTES,), SINGLE_TILE_OUTPUT_BYTES
@@ -236,18 +237,19 @@ class NpuDevice:
     def _run(self, launch: Launch, heads: int) -> None:
         launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads)
 
-    def _built(self, plan: Plan) -> dict[int, builds.Build]:
+    def _built(self, plan: Plan) -> dict[int, store.Build]:
         """The program's builds by their number of heads, held against the sources at the first use."""
         if plan not in self._programs:
-            found: dict[int, builds.Build] = {}
-            refusals: list[builds.BuildError] = []
+            found: dict[int, store.Build] = {}
+            refusals: list[BuildError] = []
+            program = Program(plan.scores, plan)
             counts = set(HEAD_COUNTS)
             while counts:
                 heads = min(counts)
                 try:
-                    found[heads] = builds.find(plan, heads)
+                    found[heads] = store.find(program, heads)
                     counts |= found[heads].manifest.instructions.keys() - found.keys()
-                except builds.BuildError as error:
+                except BuildError as error:
                     refusals.append(error)
                 counts.remove(heads)
             if not found:
@@ -261,8 +263,11 @@ class NpuDevice:
             return
         compare(
             lambda operands: self._stream(plan, operands, 16),
-            random_operands(TOKENS, plan.tile_size + 8),
-            [block * ROWS_PER_CORE + block % ROWS_PER_CORE for block in range(TOKENS // ROWS_PER_CORE)],
+            random_operands(PADDED_TOKENS, plan.tile_size + 8),
+            [
+                block * ROWS_PER_CORE + block % ROWS_PER_CORE
+                for block in range(PADDED_TOKENS // ROWS_PER_CORE)
+            ],
             scores=plan.scores,
             tile_size=plan.tile_size,
             name=f"NPU's program {plan.name}",

@@ -21,9 +21,10 @@ from datasets.utterance import Utterance
 from kernels import reference
 from kernels.contract import TILE_SIZES, ScoreType
 from kernels.emulator import Emulator
-from kernels.npu.build import builds
+from kernels.npu.build import store
+from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.diagnosis import npu_obstacle
-from kernels.npu.program.plan import COLUMN_COUNTS, ROWS_PER_CORE, SINGLE_TILE_LOGIT, TOKENS, Plan
+from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, SCORE_TYPES, Plan
 from kernels.npu.program.transfers import HEAD_COUNTS
 from kernels.npu.runtime.device import NpuDevice
 from kernels.validation.founding_tile import report_tile, tile_operands
@@ -31,7 +32,7 @@ from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.hardware
 
-PLANS = [Plan(scores, size, n) for scores in SINGLE_TILE_LOGIT for size in TILE_SIZES for n in COLUMN_COUNTS]
+PLANS = [Plan(scores, size, n) for scores in SCORE_TYPES for size in TILE_SIZES for n in COLUMN_COUNTS]
 
 passed: list[str] = []
 """What agreed bit for bit, for the verdict."""
@@ -62,20 +63,20 @@ def built(plan: Plan) -> list[int]:
     refusal = ""
     for heads in HEAD_COUNTS:
         try:
-            builds.find(plan, heads)
+            store.find(Program(plan.scores, plan), heads)
             found.append(heads)
-        except builds.BuildError as error:
+        except BuildError as error:
             refusal = refusal or str(error)
     if not found:
         pytest.skip(refusal)
     return found
 
 
-@pytest.mark.parametrize("scores", SINGLE_TILE_LOGIT)
+@pytest.mark.parametrize("scores", SCORE_TYPES)
 def test_single_tile(npu: NpuDevice, scores: ScoreType) -> None:
     try:
-        builds.find_single(scores)
-    except builds.BuildError as error:
+        store.find(Program(scores, None))
+    except BuildError as error:
         pytest.skip(str(error))
     q, k, v = report_tile()
     expected = reference.attention(tile_operands(scores, q, k, v), scores=scores, output_bits=8)[0]
@@ -92,8 +93,8 @@ def test_streaming(plan: Plan) -> None:
     random = np.random.default_rng(7)
     for npu in opened(plan.columns):
         for heads in counts:
-            for valid, bits in ((TOKENS, 16), (1500, 16), (plan.tile_size + 1, 8)):
-                chosen = random_operands(random, heads, TOKENS, TOKENS, valid_keys=valid)
+            for valid, bits in ((PADDED_TOKENS, 16), (1500, 16), (plan.tile_size + 1, 8)):
+                chosen = random_operands(random, heads, PADDED_TOKENS, PADDED_TOKENS, valid_keys=valid)
                 found = npu.run(chosen, output_bits=bits, **how)
                 assert np.array_equal(found, emulator.run(chosen, output_bits=bits, **how)), (
                     heads,

@@ -35,11 +35,11 @@ def test_five_thousand_random_tiles_equal_the_reference(host: HostKernel, scores
     tiles = 0
     while tiles < 5000:
         operands = random_operands(
-            random, 1, 1, plan.TOKENS, valid_keys=plan.TOKENS - int(random.integers(0, 40))
+            random, 1, 1, plan.PADDED_TOKENS, valid_keys=plan.PADDED_TOKENS - int(random.integers(0, 40))
         )
         expected = reference.attention(operands, scores=scores)
         np.testing.assert_array_equal(host.run(operands, scores=scores), expected)
-        tiles += plan.TOKENS // 64
+        tiles += plan.PADDED_TOKENS // 64
     assert tiles >= 5000
 
 
@@ -63,7 +63,7 @@ def test_whole_runs_equal_the_emulator(host: HostKernel, scores: c.ScoreType, ti
     random = np.random.default_rng(tile_size)
     emulator = Emulator()
     for _ in range(3):
-        operands = random_operands(random, 3, 200, plan.TOKENS)
+        operands = random_operands(random, 3, 200, plan.PADDED_TOKENS)
         how: Any = {"scores": scores, "tile_size": tile_size}
         np.testing.assert_array_equal(host.run(operands, **how), emulator.run(operands, **how))
 

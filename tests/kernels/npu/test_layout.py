@@ -104,4 +104,4 @@ def test_plans_outside_the_contract_are_refused(wrong: dict[str, Any], message: 
 @pytest.mark.parametrize("columns", plan.COLUMN_COUNTS)
 def test_every_row_of_a_head_has_one_core(columns: int) -> None:
     program = Plan(columns=columns)
-    assert program.groups_per_column * columns * plan.GROUP_ROWS == plan.TOKENS
+    assert program.groups_per_column * columns * plan.GROUP_ROWS == plan.PADDED_TOKENS

@@ -17,12 +17,12 @@ from kernels.npu.program.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     OUTPUT_BLOCK_BYTES,
+    PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
     ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_OUTPUT_BYTES,
-    TOKENS,
     Plan,
 )
 
@@ -31,7 +31,9 @@ Bytes = npt.NDArray[np.uint8]
 BUFFERS = {"queries": "query_bytes", "keys and values": "key_value_stream_bytes", "output": "output_bytes"}
 
 
-def operands(heads: int, rows: int = TOKENS, keys: int = TOKENS, valid: int = 1500) -> c.Operands:
+def operands(
+    heads: int, rows: int = PADDED_TOKENS, keys: int = PADDED_TOKENS, valid: int = 1500
+) -> c.Operands:
     random = np.random.default_rng(heads)
     return c.Operands(
         q=random.integers(-127, 128, (heads, rows, 64)).astype(np.int8),
@@ -64,9 +66,13 @@ def as_a_core_reads(blocks: Bytes, tiles: Bytes, tile_size: int) -> c.Operands:
     v = tiles[..., keys : 2 * keys].copy().view(np.int8).reshape(work, -1, tile_size // 4, 8, 4, 8)
     return c.Operands(
         q=layout.unblocked(q),
-        k=layout.unblocked(k).reshape(work, TOKENS, 64),
-        v=layout.unblocked(v).reshape(work, TOKENS, 64),
-        key_multiplier=tiles[..., 2 * keys :].copy().view("<i2").reshape(work, TOKENS).astype(np.uint8),
+        k=layout.unblocked(k).reshape(work, PADDED_TOKENS, 64),
+        v=layout.unblocked(v).reshape(work, PADDED_TOKENS, 64),
+        key_multiplier=tiles[..., 2 * keys :]
+        .copy()
+        .view("<i2")
+        .reshape(work, PADDED_TOKENS)
+        .astype(np.uint8),
         multiplier=blocks[:, rows : rows + 2 * ROWS_PER_CORE].copy().view("<i2").astype(np.uint16),
         shift=header[:, 0].astype(np.int32),
         valid_keys=int(header[0, 1]),
@@ -104,7 +110,7 @@ def test_cores_that_are_fed_by_the_transfers_compute_the_run(tile_size: int, col
     layout.pack_keys_and_values(given, tile_size, stream)
     output = run_on_the_array(plan, heads, queries, stream)
     expected = Emulator().run(given, scores=plan.scores, tile_size=tile_size)
-    np.testing.assert_array_equal(output.view("<i2").reshape(heads, TOKENS, 64), expected)
+    np.testing.assert_array_equal(output.view("<i2").reshape(heads, PADDED_TOKENS, 64), expected)
 
 
 @pytest.mark.parametrize("heads", [1, *transfers.HEAD_COUNTS])

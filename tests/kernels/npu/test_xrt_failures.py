@@ -23,7 +23,7 @@ from datasets.utterance import Utterance
 from kernels import opening
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.npu.build.builds import Program
+from kernels.npu.build.manifest import Program
 from kernels.npu.program.plan import Plan
 from kernels.npu.runtime.device import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevice
 from kernels.npu.runtime.launch import Launch, XrtError

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kernels.npu.build import building, builds
-from kernels.npu.build.builds import MANIFEST, XCLBIN, BuildError, Program
+from kernels.npu.build import manifest, store
+from kernels.npu.build.manifest import MANIFEST, XCLBIN, BuildError, Program
 from kernels.npu.diagnosis.toolchain import built_kernel
 from kernels.npu.program.plan import Plan
 
@@ -27,30 +27,30 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put(kept: Path, program: Program, heads: list[int], tools: str = "0") -> Path:
     """A build of made-up files with an honest manifest."""
-    path = kept / f"{program.name}-{builds.source_hash()[:16]}-{tools}"
+    path = kept / f"{program.name}-{manifest.source_hash()[:16]}-{tools}"
     path.mkdir(parents=True)
     (path / XCLBIN).write_bytes(b"xclbin")
     for count in heads:
-        (path / building.instructions_name(count)).write_bytes(b"instructions" + bytes([count]))
-    building.write_manifest(path, program, heads, {"mlir_aie": "1.4.2"}, None)
+        (path / manifest.instructions_name(count)).write_bytes(b"instructions" + bytes([count]))
+    manifest.write(path, program, heads, {"mlir_aie": "1.4.2"})
     return path
 
 
 def test_a_build_is_found_by_its_program_and_heads(kept: Path) -> None:
     path = put(kept, STREAMING, [6, 8])
-    found = builds.find(PLAN, 8)
-    assert (found.plan_name, found.xclbin) == ("int32_t64_c4", path / XCLBIN)
+    found = store.find(STREAMING, 8)
+    assert (found.manifest.program, found.xclbin) == ("int32_t64_c4", path / XCLBIN)
     assert found.instructions.read_bytes() == b"instructions\x08"
     assert found.manifest.tools == {"mlir_aie": "1.4.2"}
     path = put(kept, SINGLE, [0])
-    assert builds.find_single("int8").instructions == path / "instructions_0.bin"
+    assert store.find(SINGLE).instructions == path / "instructions_0.bin"
 
 
 @pytest.mark.parametrize("plan", [Plan("int8", 64, 4), Plan("int32", 128, 4), Plan("int32", 64, 2)])
 def test_another_programs_build_is_none(kept: Path, plan: Plan) -> None:
     put(kept, STREAMING, [8])
     with pytest.raises(BuildError) as refused:
-        builds.find(plan, 8)
+        store.find(Program(plan.scores, plan), 8)
     assert str(refused.value) == (
         f"there is no build of {plan.name} in {kept}: scripts/build_xclbin --scores {plan.scores} "
         f"--tile-size {plan.tile_size} --columns {plan.columns} builds it, --install takes a release's archive"
@@ -59,51 +59,51 @@ def test_another_programs_build_is_none(kept: Path, plan: Plan) -> None:
 
 def test_the_single_tiles_remedy_is_its_own() -> None:
     with pytest.raises(BuildError, match=r"scripts/build_xclbin --scores int8 --single-tile builds it"):
-        builds.find_single("int8")
+        store.find(SINGLE)
 
 
 def test_heads_without_instructions_are_named(kept: Path) -> None:
     put(kept, STREAMING, [6, 8])
     with pytest.raises(BuildError, match=r"for 6, 8 heads, not for 12: scripts/build_xclbin .* --heads 12"):
-        builds.find(PLAN, 12)
+        store.find(STREAMING, 12)
 
 
 def test_of_several_builds_the_newest_that_may_be_used_is_taken(kept: Path) -> None:
     old, new = put(kept, STREAMING, [8], "old"), put(kept, STREAMING, [8], "new")
     os.utime(old / MANIFEST, (1, 1))
-    assert builds.find(PLAN, 8).xclbin.parent == new
+    assert store.find(STREAMING, 8).xclbin.parent == new
     (new / XCLBIN).write_bytes(b"damaged")
-    assert builds.find(PLAN, 8).xclbin.parent == old
+    assert store.find(STREAMING, 8).xclbin.parent == old
     (old / MANIFEST).unlink()
     with pytest.raises(BuildError, match=r"program\.xclbin is damaged"):
-        builds.find(PLAN, 8)
+        store.find(STREAMING, 8)
 
 
 def test_a_build_of_other_sources_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(kept, STREAMING, [8])
-    monkeypatch.setattr(builds, "source_hash", lambda: "f" * 64)
+    monkeypatch.setattr(manifest, "source_hash", lambda: "f" * 64)
     with pytest.raises(
         BuildError, match=r"int32_t64_c4 in .* was built from other sources than these: scripts"
     ):
-        builds.find(PLAN, 8)
+        store.find(STREAMING, 8)
     path.rename(path.with_name(f"int32_t64_c4-{'f' * 16}-0"))  # a name does not make it fit
     with pytest.raises(BuildError, match="was built from other sources than these"):
-        builds.find(PLAN, 8)
+        store.find(STREAMING, 8)
 
 
 def test_every_source_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {path.name for path in builds.source_files()}
+    names = {path.name for path in manifest.source_files()}
     assert {"kernel.cc", "attention.hpp", "design.py", "plan.py", "contract.py", "transfers.py"} <= names
     package = tmp_path / "kernels"
-    shutil.copytree(Path(builds.__file__).parents[2], package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(builds, "__file__", str(package / "npu" / "build" / "builds.py"))
-    before = builds.source_hash()
-    for path in builds.source_files():
+    shutil.copytree(Path(manifest.__file__).parents[2], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(manifest, "__file__", str(package / "npu" / "build" / "manifest.py"))
+    before = manifest.source_hash()
+    for path in manifest.source_files():
         content = path.read_bytes()
         path.write_bytes(content + b"\n")
-        assert builds.source_hash() != before, path
+        assert manifest.source_hash() != before, path
         path.write_bytes(content)
-    assert builds.source_hash() == before
+    assert manifest.source_hash() == before
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -145,7 +145,7 @@ def test_a_build_that_disagrees_with_its_manifest_or_this_version_is_refused(
     path = put(kept, STREAMING, [8])
     damage(path)
     with pytest.raises(BuildError, match=text) as refused:
-        builds.find(PLAN, 8)
+        store.find(STREAMING, 8)
     assert re.search("remove|build again|builds it", str(refused.value))
     assert "\n" not in str(refused.value)
 
@@ -172,7 +172,7 @@ def test_the_doctors_finding(kept: Path) -> None:
 
 def test_the_folder_is_the_users_cache_unless_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILESCRIBE_KERNELS", "~/built")
-    assert builds.folder() == Path.home() / "built"
+    assert store.folder() == Path.home() / "built"
     monkeypatch.delenv("TILESCRIBE_KERNELS")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert builds.folder() == Path("/somewhere/tilescribe/kernels")
+    assert store.folder() == Path("/somewhere/tilescribe/kernels")

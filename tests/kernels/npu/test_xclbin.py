@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,12 +11,12 @@ import pytest
 from places import ROOT
 from standins import tools as tool_standins
 
-from kernels.npu.build import building, builds, toolchain
-from kernels.npu.build.builds import BuildError, Program
+from kernels.npu.build import manifest, store, toolchain, xclbin
+from kernels.npu.build.manifest import XCLBIN, BuildError, Program
 from kernels.npu.build.toolchain import ToolLackingError
 from kernels.npu.program.plan import Plan
 
-PLAN = Plan("int8", 128, 2)
+STREAMING, SINGLE = Program("int8", Plan("int8", 128, 2)), Program("int8", None)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ ONE = ("--scores", "int8", "--tile-size", "128", "--columns", "2")
 def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
     done = script(*ONE, "--heads", "6,8")
     assert done.returncode == 0, done.stderr
-    found = {heads: builds.find(PLAN, heads) for heads in (6, 8)}
+    found = {heads: store.find(STREAMING, heads) for heads in (6, 8)}
     assert done.stdout.splitlines() == [str(found[6].xclbin.parent)]
     assert found[6].xclbin.read_text().startswith("-DSCORES_INT8=1 -DTILE_SIZE=128")
     assert found[6].instructions.read_bytes() != found[8].instructions.read_bytes()
@@ -61,32 +62,32 @@ def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
 
     more = script(*ONE, "--heads", "12")  # keeps those that were there
     assert more.returncode == 0, more.stderr
-    assert set(builds.find(PLAN, 12).manifest.instructions) == {6, 8, 12}
+    assert set(store.find(STREAMING, 12).manifest.instructions) == {6, 8, 12}
 
 
 def test_the_single_tile_programs_are_built(kept: Path) -> None:
     done = script("--single-tile")
     assert done.returncode == 0, done.stderr
     for scores, text in (("int32", "-DSCORES_INT8=0"), ("int8", "-DSCORES_INT8=1")):
-        found = builds.find_single(scores)  # type: ignore[arg-type]
+        found = store.find(Program(scores, None))  # type: ignore[arg-type]
         assert found.xclbin.read_text().startswith(f"{text} -DSINGLE_TILE")
         assert found.instructions.name == "instructions_0.bin"
 
 
 def test_a_build_by_other_tools_stands_beside_the_first(kept: Path) -> None:
-    program, tools = Program("int8", None), toolchain.find()
-    first = building.build(program, [0], tools, kept, str)
+    program, tools = SINGLE, toolchain.find()
+    first = xclbin.build(program, [0], tools, kept, str)
     other = toolchain.Toolchain(**{**vars(tools), "versions": {"mlir_aie": "1.5"}})
-    assert building.build(program, [0], other, kept, str) != first
-    assert builds.find_single("int8").manifest.tools == {"mlir_aie": "1.5"}
+    assert xclbin.build(program, [0], other, kept, str) != first
+    assert store.find(SINGLE).manifest.tools == {"mlir_aie": "1.5"}
 
 
 def test_a_damaged_build_is_built_again(kept: Path) -> None:
-    program, tools = Program("int8", None), toolchain.find()
-    path = building.build(program, [0], tools, kept, str)
-    (path / builds.XCLBIN).write_text("damaged")
-    assert building.build(program, [0], tools, kept, str) == path
-    assert builds.find_single("int8").xclbin.read_text() != "damaged"
+    program, tools = SINGLE, toolchain.find()
+    path = xclbin.build(program, [0], tools, kept, str)
+    (path / XCLBIN).write_text("damaged")
+    assert xclbin.build(program, [0], tools, kept, str) == path
+    assert store.find(SINGLE).xclbin.read_text() != "damaged"
     assert leftovers(kept) == []
 
 
@@ -129,7 +130,7 @@ def test_a_core_that_outgrows_its_memory_is_refused(
 ) -> None:
     monkeypatch.setenv("STANDIN_SIZES", sizes)
     with pytest.raises(BuildError, match=text):
-        building.build(Program("int8", PLAN), [6], toolchain.find(), kept, str)
+        xclbin.build(STREAMING, [6], toolchain.find(), kept, str)
     assert list(kept.iterdir()) == []
 
 
@@ -176,11 +177,41 @@ def test_a_dry_run_prints_commands_and_runs_none(kept: Path) -> None:
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("prepared", [True, False])
+def test_as_a_command_it_finds_the_projects_environment(tmp_path: Path, prepared: bool) -> None:
+    """In a Python without packages (-S), as the first one on PATH may be."""
+    command = tmp_path / "checkout" / "scripts" / "build_xclbin"
+    command.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "build_xclbin", command)
+    (tmp_path / "checkout" / "kernels").symlink_to(ROOT / "kernels")
+    if prepared:
+        python = tmp_path / "checkout" / ".venv" / "bin" / "python"
+        tool_standins.executable(
+            python, f"import os, sys; os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])"
+        )
+    done = subprocess.run(
+        [sys.executable, "-S", str(command), "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    if prepared:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("# int32_t64_c4\n")
+    else:
+        assert (done.returncode, done.stdout) == (5, "")
+        assert (
+            done.stderr
+            == f"error: {sys.executable} has no numpy; `make demo` makes an environment that has\n"
+        )
+
+
 def test_the_list_says_what_is_there(kept: Path) -> None:
     assert script(*ONE, "--heads", "6").returncode == 0
     done = script(*ONE, "--heads", "6,8", "--list")
     six, eight = done.stdout.splitlines()
-    assert six == f"int8_t128_c2 for 6 heads: {builds.find(PLAN, 6).xclbin.parent}"
+    assert six == f"int8_t128_c2 for 6 heads: {store.find(STREAMING, 6).xclbin.parent}"
     assert "not for 8: scripts/build_xclbin" in eight
 
 
@@ -210,9 +241,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(kept: Path) -> None:
 def test_designs_that_differ_beyond_the_run_are_not_one_program(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "without_sequence", lambda text: text)
+    monkeypatch.setattr(xclbin, "without_sequence", lambda text: text)
     with pytest.raises(BuildError, match="designs for 6 and 8 heads differ beyond the run"):
-        building.build(Program("int8", PLAN), [6, 8], toolchain.find(), kept, str)
+        xclbin.build(STREAMING, [6, 8], toolchain.find(), kept, str)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +254,7 @@ def test_designs_that_differ_beyond_the_run_are_not_one_program(
     ],
 )
 def test_the_runs_part_of_a_design_is_left_out(text: str, rest: str) -> None:
-    assert building.without_sequence(text) == rest
+    assert xclbin.without_sequence(text) == rest
 
 
 def archive(tmp_path: Path, kept: Path) -> Path:
@@ -240,7 +271,7 @@ def test_a_releases_archive_is_installed(tmp_path: Path, kept: Path, monkeypatch
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(tmp_path / "other"))
     done = script("--install", str(packed))
     assert done.returncode == 0, done.stderr
-    assert builds.find_single("int32").xclbin.is_relative_to(tmp_path / "other")
+    assert store.find(Program("int32", None)).xclbin.is_relative_to(tmp_path / "other")
     assert script("--install", str(packed)).returncode == 0  # over itself
     assert leftovers(tmp_path / "other") == []
 
@@ -249,14 +280,14 @@ def test_an_archive_of_other_sources_or_damaged_builds_is_refused(tmp_path: Path
     packed = archive(tmp_path, kept)
     target = tmp_path / "other"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builds, "source_hash", lambda: "0" * 64)
+        patch.setattr(manifest, "source_hash", lambda: "0" * 64)
         with pytest.raises(BuildError, match="was built from other sources"):
-            building.install(packed, target, str)
-    (builds.find_single("int8").xclbin).write_text("x")
+            store.install(packed, target, str)
+    (store.find(SINGLE).xclbin).write_text("x")
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(kept, arcname=".")
     with pytest.raises(BuildError, match="is damaged"):
-        building.install(packed, target, str)
+        store.install(packed, target, str)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +309,7 @@ def test_an_archive_of_anything_else_is_refused(tmp_path: Path, name: str | None
                 member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
             tar.addfile(member)
     with pytest.raises(BuildError, match=text):
-        building.install(packed, tmp_path / "other", str)
+        store.install(packed, tmp_path / "other", str)
     assert os.listdir(tmp_path / "other") == []
 
 

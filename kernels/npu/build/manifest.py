@@ -1,0 +1,228 @@
+"""What a build is: the program that it is for, the sources that it is made from, and the manifest that says so.
+
+A build is a folder with an xclbin, an instruction file for each number of heads, and `manifest.json`, which is written
+last. One whose manifest disagrees with the installed sources, with the program asked for, with the memory map, or with
+the files beside it, is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kernels.contract import ContractError, ScoreType
+from kernels.npu.program import memory_map
+from kernels.npu.program.memory_map import MemoryMap
+from kernels.npu.program.plan import SINGLE_TILE, STACK_BYTES, Plan
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+XCLBIN = "program.xclbin"
+
+SOURCES = ("contract.py", "plan.py", "array_limits.py", "transfers.py", "memory_map.py")
+"""Beside the files in `program/aie/`, what a program is made from; the contract, and the rest of `program/`."""
+
+
+class BuildError(Exception):
+    """A device program that is lacking, unusable or cannot be built; the text is one line with the remedy."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A device program: the streaming one of a plan, or the single-tile one.
+
+    Attributes:
+        scores: `int32` or `int8`.
+        plan: of the streaming program; None for the single-tile one.
+    """
+
+    scores: ScoreType
+    plan: Plan | None
+
+    @property
+    def name(self) -> str:
+        """Names the program and the folders of its builds."""
+        return self.plan.name if self.plan else f"{self.scores}_single"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the program is built for, as a manifest holds it."""
+        if self.plan:
+            return {"kind": "streaming", **asdict(self.plan)}
+        return {"kind": "single_tile", "scores": self.scores, "tile_size": SINGLE_TILE, "columns": 1}
+
+    @property
+    def options(self) -> str:
+        """Options of `scripts/build_xclbin` that build it."""
+        plan = self.plan
+        rest = f"--tile-size {plan.tile_size} --columns {plan.columns}" if plan else "--single-tile"
+        return f"--scores {self.scores} {rest}"
+
+    @property
+    def remedy(self) -> str:
+        """How to get a build."""
+        return f"scripts/build_xclbin {self.options} builds it, --install takes a release's archive"
+
+    def memory_map(self) -> MemoryMap:
+        """Its memory map."""
+        return memory_map.streaming(self.plan) if self.plan else memory_map.single_tile()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a build says of itself.
+
+    Attributes:
+        program: its name.
+        parameters: what it was built for.
+        source_sha256: of the sources, see `source_hash`.
+        files: SHA-256 of every other file of the build, by name.
+        instructions: names of the instruction files by number of heads; 0 for the single-tile program.
+        tools: versions of what built it.
+        stack_bytes: a core's stack.
+        memory_map: `MemoryMap.as_json` of the program.
+        measured: `program_bytes` and `constant_bytes` of the largest core, where the tool chain left its ELF.
+    """
+
+    program: str
+    parameters: dict[str, Any]
+    source_sha256: str
+    files: dict[str, str]
+    instructions: dict[int, str]
+    tools: dict[str, str]
+    stack_bytes: int
+    memory_map: dict[str, Any]
+    measured: dict[str, int] | None
+
+    def to_json(self) -> str:
+        """The manifest file's text."""
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
+
+    def of_program(self) -> Program:
+        """The program that it is for.
+
+        Raises:
+            BuildError: this version has none like it.
+        """
+        parameters = dict(self.parameters)
+        try:
+            if parameters.pop("kind") == "single_tile":
+                return Program(parameters["scores"], None)
+            plan = Plan(**parameters)
+        except (KeyError, TypeError, ContractError) as error:
+            raise BuildError(f"a manifest is for no program of this version: {self.parameters}") from error
+        return Program(plan.scores, plan)
+
+
+def source_files() -> list[Path]:
+    """The files that device programs are made from, in a fixed order."""
+    program = Path(__file__).parents[1] / "program"
+    kernels = program.parents[1]
+    device = (path for path in (program / "aie").iterdir() if path.suffix in (".cc", ".hpp", ".h", ".py"))
+    found = ((kernels if name == "contract.py" else program) / name for name in SOURCES)
+    return [*found, *sorted(device)]
+
+
+def source_hash() -> str:
+    """SHA-256 of the sources' names and contents."""
+    digest = hashlib.sha256()
+    for path in source_files():
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def instructions_name(heads: int) -> str:
+    """The file of a run's instructions."""
+    return f"instructions_{heads}.bin"
+
+
+def write(
+    folder: Path,
+    program: Program,
+    heads: Sequence[int],
+    tools: dict[str, str],
+    measured: dict[str, int] | None = None,
+) -> None:
+    """Write the manifest of the files in a build's folder, which has instructions for these numbers of heads."""
+    manifest = Manifest(
+        program=program.name,
+        parameters=program.parameters,
+        source_sha256=source_hash(),
+        files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
+        instructions={count: instructions_name(count) for count in heads},
+        tools=tools,
+        stack_bytes=STACK_BYTES,
+        memory_map=program.memory_map().as_json(),
+        measured=measured,
+    )
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def read(folder: Path) -> Manifest:
+    """Read a build's manifest.
+
+    Raises:
+        BuildError: it is lacking, of another schema, or malformed.
+    """
+    name = folder / MANIFEST
+    again = f"remove {folder} and build again"
+    try:
+        text = name.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(f"{name} cannot be read: {again}") from error
+    try:
+        fields = json.loads(text)
+        version = fields.pop("schema_version")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise BuildError(f"{name} is no manifest: {again}") from error
+    if version != SCHEMA_VERSION:
+        raise BuildError(
+            f"{name} has schema version {version}, this version reads {SCHEMA_VERSION}: build again"
+        )
+    try:
+        fields["instructions"] = {int(heads): file for heads, file in fields["instructions"].items()}
+        manifest = Manifest(**fields)
+        plain = all(Path(file).name == file for file in [*manifest.files, *manifest.instructions.values()])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BuildError(f"{name} is malformed: {again}") from error
+    if not plain:
+        raise BuildError(f"{name} names files outside its folder: {again}")
+    return manifest
+
+
+def check(folder: Path, program: Program) -> Manifest:
+    """Hold a build against the installed sources, a program and its own manifest.
+
+    Raises:
+        BuildError: it may not be used; the text says why.
+    """
+    manifest = read(folder)
+    again = f"remove {folder}, then {program.remedy}"
+    if manifest.source_sha256 != source_hash():
+        raise BuildError(f"{folder} was built from other sources than these: {program.remedy}")
+    if manifest.program != program.name or manifest.parameters != program.parameters:
+        raise BuildError(f"{folder} was built for {manifest.parameters}, not {program.parameters}: {again}")
+    expected = json.loads(json.dumps(program.memory_map().as_json()))
+    if manifest.stack_bytes != STACK_BYTES or manifest.memory_map != expected:
+        raise BuildError(f"{folder} was built with another memory map than this version's: {again}")
+    if {XCLBIN, *manifest.instructions.values()} != set(manifest.files):
+        raise BuildError(f"{folder}: the manifest lists other files than the program has: {again}")
+    for name, digest in manifest.files.items():
+        try:
+            actual = file_hash(folder / name)
+        except OSError as error:
+            raise BuildError(f"{folder / name} cannot be read ({error.strerror}): {again}") from error
+        if actual != digest:
+            raise BuildError(f"{folder / name} is damaged (not the manifest's SHA-256): {again}")
+    return manifest

@@ -1,0 +1,156 @@
+"""Where builds are kept: finding those that may be used, putting new ones in place, unpacking a release's archive.
+
+A build appears in its folder whole, by one rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.npu.build import manifest
+from kernels.npu.build.manifest import MANIFEST, XCLBIN, BuildError, Manifest, Program
+
+INSTALL_BYTES_MAX = 1 << 30
+"""Most bytes that an archive may unpack to."""
+
+Say = Callable[[str], None]
+"""Takes lines of progress."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build that fits the installed sources.
+
+    Attributes:
+        xclbin: the program.
+        instructions: of a run with the number of heads asked for.
+        manifest: what it says of itself.
+    """
+
+    xclbin: Path
+    instructions: Path
+    manifest: Manifest
+
+
+def folder() -> Path:
+    """Where builds are kept: TILESCRIBE_KERNELS, else `kernels` in the user's cache folder."""
+    chosen = os.environ.get("TILESCRIBE_KERNELS")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs  # not needed, and perhaps not there, where the tool chain's own Python builds
+
+    return platformdirs.user_cache_path("tilescribe") / "kernels"
+
+
+def find(program: Program, heads: int = 0) -> Build:
+    """The newest build of a program that may be used, with instructions for `heads` heads (0: the single tile's).
+
+    Raises:
+        BuildError: there is none, or it may not be used.
+    """
+    refusals = []
+    for path, about in usable(program):
+        if heads in about.instructions:
+            return Build(path / XCLBIN, path / about.instructions[heads], about)
+        has = ", ".join(map(str, about.instructions))
+        refusals.append(
+            f"{path} has instructions for {has} heads, not for {heads}: "
+            f"scripts/build_xclbin {program.options} --heads {heads} builds them"
+        )
+    raise BuildError(refusals[0])
+
+
+def usable(program: Program) -> list[tuple[Path, Manifest]]:
+    """The builds of a program that may be used, newest first; at least one.
+
+    Raises:
+        BuildError: there is none; the text says why the newest may not be used.
+    """
+    kept = folder()
+    fitting = sorted(kept.glob(f"{program.name}-{manifest.source_hash()[:16]}-*"), key=_age)
+    if not fitting:
+        if any(kept.glob(f"{program.name}-*-*")):
+            raise BuildError(
+                f"{program.name} in {kept} was built from other sources than these: {program.remedy}"
+            )
+        raise BuildError(f"there is no build of {program.name} in {kept}: {program.remedy}")
+    found, refusals = [], []
+    for path in fitting:
+        try:
+            found.append((path, manifest.check(path, program)))
+        except BuildError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return found
+
+
+def install(archive: Path, into: Path, say: Say) -> list[Path]:
+    """Unpack a release's archive of builds; those that do not fit the installed sources are refused.
+
+    Raises:
+        BuildError: it cannot be read, holds anything else than builds, or a build may not be used.
+    """
+    installed = []
+    with scratch(into) as unpacked:
+        try:
+            with tarfile.open(archive) as packed:
+                members = [member for member in packed.getmembers() if not member.isdir()]
+                if sum(member.size for member in members) > INSTALL_BYTES_MAX:
+                    raise BuildError(f"{archive} unpacks to more than {INSTALL_BYTES_MAX >> 20} MiB")
+                for member in members:
+                    if not member.isfile() or len(Path(member.name).parts) != 2:
+                        raise BuildError(f"{archive} holds {member.name}, which is no file of a build")
+                packed.extractall(unpacked, members, filter="data")
+        except (OSError, tarfile.TarError, EOFError) as error:
+            reason = str(error).partition("\n")[0].rstrip(": ")
+            raise BuildError(f"{archive} cannot be unpacked: {reason}") from error
+        for path in sorted(unpacked.iterdir()):
+            program = manifest.read(path).of_program()
+            manifest.check(path, program)
+            target = into / path.name
+            put(path, target)
+            say(f"{program.name}: installed {target}")
+            installed.append(target)
+    if not installed:
+        raise BuildError(f"{archive} holds no builds")
+    return installed
+
+
+@contextlib.contextmanager
+def scratch(into: Path) -> Iterator[Path]:
+    """A folder beside the builds that goes away, whatever happens.
+
+    Raises:
+        BuildError: `into` cannot be written.
+    """
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=into) as made:
+            yield Path(made)
+    except OSError as error:
+        raise BuildError(f"{into} cannot be written: {error.strerror or error}") from error
+
+
+def put(stage: Path, target: Path) -> None:
+    """Move a finished build from `scratch` into place, over an older one if there is one."""
+    if target.exists():
+        old = stage.with_name(f"{stage.name}.old")
+        os.rename(target, old)
+        shutil.rmtree(old)
+    os.rename(stage, target)
+
+
+def _age(path: Path) -> float:
+    """Newest first; a folder whose manifest is lacking comes last."""
+    try:
+        return -(path / MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -25,6 +26,8 @@ def doctor(
     Each line has a state: ok; note (changes nothing); warning (may be in the way); missing or wrong (keeps the
     NPU from being used); unknown (could not be read). The last line says what `--device auto` takes.
     """
+    from importlib.metadata import version
+
     from kernels.npu.diagnosis import diagnose, npu_obstacle
 
     findings = diagnose()
@@ -32,11 +35,9 @@ def doctor(
     if as_json:
         report = {
             "schema": SCHEMA,
-            "tilescribe": _version(),
+            "tilescribe": version("tilescribe"),
             "python": platform.python_version(),
-            "findings": [
-                {"name": f.name, "state": f.state, "found": f.found, "remedy": f.remedy} for f in findings
-            ],
+            "findings": [asdict(finding) for finding in findings],
             "npu_usable": obstacle is None,
             "obstacle": None if obstacle is None else str(obstacle),
             "device_auto": "npu" if obstacle is None else "emulator",
@@ -49,21 +50,11 @@ def doctor(
             typer.echo(f"{f.state:{states}}  {f.name:{names}}  {f.found}")
             if f.remedy:
                 typer.echo(f"{'':{states + names + 4}}-> {f.remedy}")
-        typer.echo(_verdict(obstacle.found if obstacle else None))
-    if require_npu and obstacle is not None:
-        stop(f"the NPU cannot be used: {obstacle}", LACKING)
-
-
-def _verdict(obstacle: str | None) -> str:
-    if obstacle is None:
-        return (
-            "Nothing found is in the NPU's way: --device auto opens it, compares it with the reference, "
+        typer.echo(
+            f"The NPU cannot be used: {obstacle.found}. --device auto takes the emulator on the CPU."
+            if obstacle
+            else "Nothing found is in the NPU's way: --device auto opens it, compares it with the reference, "
             "and takes it if both succeed."
         )
-    return f"The NPU cannot be used: {obstacle}. --device auto takes the emulator on the CPU."
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("tilescribe")
+    if require_npu and obstacle is not None:
+        stop(f"the NPU cannot be used: {obstacle}", LACKING)

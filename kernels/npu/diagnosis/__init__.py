@@ -1,61 +1,72 @@
 """What this machine has and lacks for the NPU: checks that only read, and never fail on what they read.
 
-`diagnose` runs every check; `npu_obstacle` picks what is in the way. `Machine` roots the checks at a
-path, so that a laid-out folder can stand for a machine.
+`diagnose` runs every check; `npu_obstacle` picks what is in the way. `Host` roots the checks at a path, so that a
+laid-out folder can stand for a machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kernels.npu.diagnosis import bindings, npu, system, toolchain, xrt
-from kernels.npu.diagnosis.finding import STATES, Finding, State
-from kernels.npu.diagnosis.machine import Machine
-from kernels.npu.diagnosis.toolchain import built_kernel
+from kernels.npu.diagnosis import build, npu, pyxrt, system, xrt
+from kernels.npu.diagnosis.finding import STATES, Answer, Finding, State
+from kernels.npu.diagnosis.host import Host
 
-__all__ = ["STATES", "Finding", "Machine", "State", "diagnose", "npu_obstacle"]
+__all__ = ["STATES", "Answer", "Finding", "Host", "State", "diagnose", "npu_obstacle"]
 
-KernelCheck = Callable[[], Finding]
+Check = Callable[[Host], Answer]
+
+NEEDED: dict[str, Check] = {
+    "IOMMU": npu.iommu,
+    "firmware": npu.firmware,
+    "driver": npu.driver,
+    "device node": npu.node,
+    "locked memory": system.locked_memory,
+    "XRT": xrt.xrt,
+    "XRT plugin": xrt.xrt_plugin,
+    "pyxrt": pyxrt.pyxrt,
+}
+"""What an NPU needs, in this order, before a built kernel."""
+
+TOOLS: dict[str, Check] = {
+    "host compiler": build.host_compiler,
+    "mlir-aie": build.mlir_aie,
+    "Peano": build.peano,
+}
+"""What building a kernel needs."""
 
 
-def diagnose(machine: Machine | None = None, kernel_check: KernelCheck = built_kernel) -> tuple[Finding, ...]:
+def diagnose(
+    host: Host | None = None, kernel_check: Callable[[], Answer] = build.built_kernel
+) -> tuple[Finding, ...]:
     """Check everything that the NPU needs, in the order in which it is needed, then what building a kernel needs.
 
     Where there is no NPU that the kernel runs on, what is missing for one is reported as a note, without a
     remedy: there is nothing to remedy.
 
     Args:
-        machine: where to look; this machine by default.
+        host: where to look; this machine by default.
         kernel_check: finds the built kernel (xclbin) and compares it with the source.
     """
-    machine = machine or Machine.here()
-    device = npu.npu(machine)
-    kernel = system.system(machine)
-    needed: Iterable[Finding] = (
-        npu.iommu(machine),
-        npu.firmware(machine),
-        npu.driver(machine),
-        npu.node(machine),
-        system.locked_memory(machine),
-        xrt.xrt(machine),
-        xrt.xrt_plugin(machine),
-        bindings.pyxrt(machine),
-        kernel_check(),
+    host = host or Host.here()
+
+    def found(checks: dict[str, Check]) -> list[Finding]:
+        return [Finding(name, *check(host)) for name, check in checks.items()]
+
+    kernel, processor, around, device = found(
+        {
+            "system": system.system,
+            "processor": system.processor,
+            "host": system.virtualisation,
+            "NPU": npu.npu,
+        }
     )
+    needed = [*found(NEEDED), Finding("xclbin", *kernel_check())]
     if device.obstructs:
-        needed = map(_moot, needed)
-        kernel = _moot(kernel) if machine.platform.startswith("linux") else kernel
-    return (
-        kernel,
-        system.processor(machine),
-        system.host(machine),
-        device,
-        *needed,
-        toolchain.host_compiler(machine),
-        toolchain.mlir_aie(machine),
-        toolchain.peano(machine),
-    )
+        needed = [_moot(finding) for finding in needed]
+        kernel = _moot(kernel) if host.platform.startswith("linux") else kernel
+    return (kernel, processor, around, device, *needed, *found(TOOLS))
 
 
 def npu_obstacle(findings: Sequence[Finding] | None = None) -> Finding | None:

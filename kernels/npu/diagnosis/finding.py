@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal, NamedTuple, get_args
 
 State = Literal["ok", "note", "warning", "missing", "wrong", "unknown"]
 STATES: tuple[State, ...] = get_args(State)
+
+
+class Answer(NamedTuple):
+    """What a check says.
+
+    Attributes:
+        state: `ok`; `note` (worth knowing, changes nothing); `warning` (may be in the NPU's way); `missing` and
+            `wrong` (the NPU cannot be used); `unknown` (could not be read).
+        found: what is there, in words that can stand alone.
+        remedy: what to do, where something is amiss.
+    """
+
+    state: State
+    found: str
+    remedy: str | None = None
+
+
+ok, note, warning, missing, wrong, unknown = (partial(Answer, state) for state in STATES)
 
 
 @dataclass(frozen=True)
@@ -15,10 +34,9 @@ class Finding:
 
     Attributes:
         name: of the check, one or two words.
-        state: `ok`; `note` (worth knowing, changes nothing); `warning` (may be in the NPU's way); `missing` and
-            `wrong` (the NPU cannot be used); `unknown` (could not be read).
-        found: what is there, in words that can stand alone.
-        remedy: what to do, where something is amiss.
+        state: see `Answer`, as the others.
+        found: what is there.
+        remedy: what to do.
     """
 
     name: str

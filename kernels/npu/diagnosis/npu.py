@@ -10,8 +10,8 @@ import os
 import re
 import stat
 
-from kernels.npu.diagnosis.finding import Finding
-from kernels.npu.diagnosis.machine import Machine
+from kernels.npu.diagnosis.finding import Answer, missing, ok, unknown, warning, wrong
+from kernels.npu.diagnosis.host import Host
 from kernels.npu.diagnosis.system import DRIVER_SOURCE, in_container, in_virtual_machine, is_phoenix
 
 PCI = "sys/bus/pci/devices"
@@ -26,222 +26,185 @@ MODULES = ("kernel/drivers/accel/amdxdna/amdxdna.ko*", "*/amdxdna.ko*", "*/*/amd
 """Where a driver module is, beneath the folder of its kernel: the kernel's own, updates/ or extra/, updates/dkms/."""
 
 
-def npu(machine: Machine) -> Finding:
+def npu(host: Host) -> Answer:
     """The NPU among the PCI devices: XDNA1 (Phoenix, Hawk Point) is what the kernel is for."""
-    name = "NPU"
     try:
-        os.listdir(machine.path(PCI))
+        os.listdir(host.path(PCI))
     except FileNotFoundError:
-        return Finding(name, "missing", f"there is no NPU here (/{PCI} is absent)", _why_no_npu(machine))
+        return missing(f"there is no NPU here (/{PCI} is absent)", _why_no_npu(host))
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()
-        return Finding(
-            name,
-            "missing",
-            f"there is no NPU here that this user can see (/{PCI}: {reason})",
-            "make /sys readable",
+        return missing(
+            f"there is no NPU here that this user can see (/{PCI}: {reason})", "make /sys readable"
         )
-    for address in _devices(machine, {PHOENIX}):
-        revision = machine.number(f"{PCI}/{address}/revision")
-        found = f"Phoenix or Hawk Point (XDNA1), {_identity(machine, address)}"
-        if revision == 0:
-            return Finding(name, "ok", found)
-        return Finding(
-            name,
-            "warning",
-            f"{found}: a revision that amdxdna does not know",
-            "compare `sudo dmesg | grep amdxdna`",
+    for address in _devices(host, {PHOENIX}):
+        found = f"Phoenix or Hawk Point (XDNA1), {_identity(host, address)}"
+        if host.number(f"{PCI}/{address}/revision") == 0:
+            return ok(found)
+        return warning(
+            f"{found}: a revision that amdxdna does not know", "compare `sudo dmesg | grep amdxdna`"
         )
-    for address in _devices(machine, {XDNA2} | LATER):
-        revision = machine.number(f"{PCI}/{address}/revision")
-        later = machine.number(f"{PCI}/{address}/device") in LATER
+    for address in _devices(host, {XDNA2} | LATER):
+        revision = host.number(f"{PCI}/{address}/revision")
+        later = host.number(f"{PCI}/{address}/device") in LATER
         model = "later than XDNA2" if later else f"XDNA2 ({XDNA2_MODELS.get(revision or 0, 'unknown model')})"
-        return Finding(
-            name,
-            "wrong",
-            f"the NPU here is {model}, {_identity(machine, address)}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
+        return wrong(
+            f"the NPU here is {model}, {_identity(host, address)}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
             "none on this machine; the emulator computes the same bits",
         )
-    return Finding(name, "missing", "there is no NPU here (none among the PCI devices)", _why_no_npu(machine))
+    return missing("there is no NPU here (none among the PCI devices)", _why_no_npu(host))
 
 
-def iommu(machine: Machine) -> Finding:
+def iommu(host: Host) -> Answer:
     """The NPU's IOMMU group. The driver shares the process's address space with the device through it (SVA)."""
-    name = "IOMMU"
-    address = _address(machine)
-    group = machine.link(f"{PCI}/{address}/iommu_group") if address else None
+    device = _npu(host)
+    group = host.link(f"{device}/iommu_group")
     if group is None:
-        option = re.search(r"\b(?:amd_)?iommu=off\b", machine.text("proc/cmdline") or "")
+        option = host.search("proc/cmdline", r"\b(?:amd_)?iommu=off\b")
         if option:
-            return Finding(
-                name,
-                "wrong",
+            return wrong(
                 f"the IOMMU is off ({option[0]} on the kernel's command line)",
                 f"take {option[0]} off the kernel's command line and restart",
             )
-        if address is None and machine.matches("sys/class/iommu/*"):
-            return Finding(name, "ok", "on")
-        return Finding(
-            name,
-            "missing",
-            "the IOMMU is off, or leaves the NPU out" if address else "no IOMMU",
+        there = host.exists(device)
+        if not there and host.matches("sys/class/iommu/*"):
+            return ok("on")
+        return missing(
+            "the IOMMU is off, or leaves the NPU out" if there else "no IOMMU",
             "switch the IOMMU on in the firmware set-up (BIOS) and restart",
         )
-    kind = machine.text(f"sys/kernel/iommu_groups/{group}/type")
+    kind = host.text(f"sys/kernel/iommu_groups/{group}/type")
     if kind == "identity":
-        return Finding(
-            name,
-            "warning",
+        return warning(
             f"group {group} passes addresses through (identity), which amdxdna before mid-2026 cannot use",
             "where the device cannot be opened, restart with iommu.passthrough=0 on the kernel's command line",
         )
-    return Finding(name, "ok", f"group {group}" + (f" ({kind})" if kind else ""))
+    return ok(f"group {group}" + (f" ({kind})" if kind else ""))
 
 
-def firmware(machine: Machine) -> Finding:
+def firmware(host: Host) -> Answer:
     """The NPU's firmware: the version that runs, else the files that the driver would load."""
-    name = "firmware"
-    address = _address(machine)
-    version = machine.text(f"{PCI}/{address}/fw_version") if address else None
+    version = host.text(f"{_npu(host)}/fw_version")
     if version:
-        return Finding(name, "ok", f"version {version}")
-    files = [path for pattern in FIRMWARE for path in machine.matches(pattern)]
+        return ok(f"version {version}")
+    files = [path for pattern in FIRMWARE for path in host.matches(pattern)]
     if files:
         names = ", ".join(path.rpartition("/")[2] for path in files)
-        return Finding(name, "ok", f"/{files[0].rpartition('/')[0]}: {names}; not loaded")
-    if _bound_to_amdxdna(machine, address):
-        return Finding(name, "unknown", "in use, but neither its version nor its files can be seen here")
-    return Finding(
-        name,
-        "missing",
+        return ok(f"/{files[0].rpartition('/')[0]}: {names}; not loaded")
+    if _bound_to_amdxdna(host):
+        return unknown("in use, but neither its version nor its files can be seen here")
+    return missing(
         "the NPU's firmware is missing (/lib/firmware/amdnpu/1502_00/npu.sbin)",
         "install or update your distribution's linux-firmware, then restart",
     )
 
 
-def driver(machine: Machine) -> Finding:
+def driver(host: Host) -> Answer:
     """The amdxdna driver: loaded, and bound to the device."""
-    name = "driver"
-    address = _address(machine)
-    bound = machine.link(f"{PCI}/{address}/driver") if address else None
-    loaded = machine.exists("sys/module/amdxdna")
-    version = machine.text("sys/module/amdxdna/version")
-    if _bound_to_amdxdna(machine, address):
-        board = machine.text(f"{PCI}/{address}/vbnv")
-        return Finding(
-            name, "ok", " ".join(part for part in (bound, version, board and f"({board})") if part)
-        )
+    bound = host.link(f"{_npu(host)}/driver")
+    loaded = host.exists("sys/module/amdxdna")
+    version = host.text("sys/module/amdxdna/version")
+    if _bound_to_amdxdna(host):
+        board = host.text(f"{_npu(host)}/vbnv")
+        return ok(" ".join(part for part in (bound, version, board and f"({board})") if part))
     if bound:
-        return Finding(
-            name,
-            "wrong",
+        return wrong(
             f"the NPU belongs to the driver {bound}, not to amdxdna",
             f"release it from {bound} and run `sudo modprobe amdxdna`",
         )
     if loaded:
-        return Finding(
-            name,
-            "wrong",
+        return wrong(
             "amdxdna is loaded, but has not taken the NPU",
             "`sudo dmesg | grep amdxdna` says why; often the firmware is missing or does not fit the driver",
         )
-    release = machine.text("proc/sys/kernel/osrelease")
-    if release and any(machine.matches(f"lib/modules/{release}/{pattern}") for pattern in MODULES):
-        return Finding(name, "missing", "the driver amdxdna is not loaded", "run `sudo modprobe amdxdna`")
-    return Finding(
-        name,
-        "missing",
+    release = host.text("proc/sys/kernel/osrelease")
+    if release and any(host.matches(f"lib/modules/{release}/{pattern}") for pattern in MODULES):
+        return missing("the driver amdxdna is not loaded", "run `sudo modprobe amdxdna`")
+    return missing(
         "the driver amdxdna is not installed for this kernel",
         f"boot a kernel that has it (DRM_ACCEL_AMDXDNA, Linux 6.14 or later), or install {DRIVER_SOURCE}",
     )
 
 
-def node(machine: Machine) -> Finding:
+def node(host: Host) -> Answer:
     """The device node, and whether this user can open it for reading and writing."""
-    name = "device node"
-    address = _address(machine)
-    known = machine.matches(f"{PCI}/{address}/accel/accel*") if address else ()
-    nodes = [f"dev/accel/{path.rpartition('/')[2]}" for path in known] or list(
-        machine.matches("dev/accel/accel*")
-    )
-    present = [path for path in nodes if machine.exists(path)]
+    known = [path.rpartition("/")[2] for path in host.matches(f"{_npu(host)}/accel/accel*")]
+    nodes = [f"dev/accel/{name}" for name in known] or host.matches("dev/accel/accel*")
+    present = [path for path in nodes if host.exists(path)]
     if not present:
         shown = f"/{nodes[0]}" if nodes else "/dev/accel/accel*"
         remedy = "it appears once the driver has taken the NPU"
-        if in_container(machine):
+        if in_container(host):
             remedy += "; into a container, pass it on (--device /dev/accel/accel0)"
-        return Finding(name, "missing", f"{shown} is absent", remedy)
+        return missing(f"{shown} is absent", remedy)
     path = present[0]
     try:
-        status = os.stat(machine.path(path))
+        status = os.stat(host.path(path))
     except OSError as error:
-        return Finding(name, "unknown", f"/{path}: {(error.strerror or 'unreadable').lower()}")
-    group = _name(machine, "etc/group", status.st_gid)
-    owner = _name(machine, "etc/passwd", status.st_uid)
+        return unknown(f"/{path}: {(error.strerror or 'unreadable').lower()}")
+    group = _name(host, "etc/group", status.st_gid)
+    owner = _name(host, "etc/passwd", status.st_uid)
     found = f"/{path} ({owner}:{group}, mode {stat.S_IMODE(status.st_mode):04o})"
-    if _can_open(machine, path):
-        return Finding(name, "ok", found)
-    return Finding(name, "wrong", f"this user may not open {found}", _how_to_open(machine, status, group))
+    if _can_open(host, path):
+        return ok(found)
+    return wrong(f"this user may not open {found}", _how_to_open(host, status, group))
 
 
-def _devices(machine: Machine, devices: set[int]) -> list[str]:
+def _devices(host: Host, devices: set[int]) -> list[str]:
     """PCI addresses of AMD's devices with these ids."""
-    addresses = [path.rpartition("/")[2] for path in machine.matches(f"{PCI}/*")]
+    addresses = [path.rpartition("/")[2] for path in host.matches(f"{PCI}/*")]
     return [
         address
         for address in addresses
-        if machine.number(f"{PCI}/{address}/vendor") == AMD
-        and machine.number(f"{PCI}/{address}/device") in devices
+        if host.number(f"{PCI}/{address}/vendor") == AMD and host.number(f"{PCI}/{address}/device") in devices
     ]
 
 
-def _address(machine: Machine) -> str | None:
-    """The PCI address of the NPU that the kernel is for."""
-    return next(iter(_devices(machine, {PHOENIX})), None)
+def _npu(host: Host) -> str:
+    """The PCI folder of the NPU that the kernel is for; where there is none, a path at which nothing is."""
+    return f"{PCI}/{next(iter(_devices(host, {PHOENIX})), 'none')}"
 
 
-def _identity(machine: Machine, address: str) -> str:
-    device = machine.number(f"{PCI}/{address}/device") or 0
-    revision = machine.number(f"{PCI}/{address}/revision")
+def _identity(host: Host, address: str) -> str:
+    device = host.number(f"{PCI}/{address}/device") or 0
+    revision = host.number(f"{PCI}/{address}/revision")
     shown = "unknown" if revision is None else f"{revision:02x}"
     return f"{AMD:04x}:{device:04x} revision {shown} at {address}"
 
 
-def _bound_to_amdxdna(machine: Machine, address: str | None) -> bool:
-    bound = machine.link(f"{PCI}/{address}/driver") if address else None
-    return bound is not None and bound.startswith("amdxdna")  # its repository also ships amdxdna_legacy
+def _bound_to_amdxdna(host: Host) -> bool:
+    # its repository also ships amdxdna_legacy
+    return (host.link(f"{_npu(host)}/driver") or "").startswith("amdxdna")
 
 
-def _why_no_npu(machine: Machine) -> str:
-    if in_virtual_machine(machine):
+def _why_no_npu(host: Host) -> str:
+    if in_virtual_machine(host):
         return "a virtual machine sees an NPU only where its host passes it on; run this on the host"
-    if is_phoenix(machine):
+    if is_phoenix(host):
         return "this processor's family can have one: switch the NPU (IPU) on in the firmware set-up (BIOS)"
     return "the kernel is for processors with an XDNA1 NPU: most Ryzen 7040 and 8040 (Phoenix, Hawk Point)"
 
 
-def _can_open(machine: Machine, path: str) -> bool:
+def _can_open(host: Host, path: str) -> bool:
     # The kernel's own answer counts access lists and capabilities; nothing is opened.
     effective = os.access in os.supports_effective_ids
-    return os.access(machine.path(path), os.R_OK | os.W_OK, effective_ids=effective)
+    return os.access(host.path(path), os.R_OK | os.W_OK, effective_ids=effective)
 
 
-def _how_to_open(machine: Machine, status: os.stat_result, group: str) -> str:
+def _how_to_open(host: Host, status: os.stat_result, group: str) -> str:
     if status.st_gid == 0 or status.st_mode & 0o060 != 0o060:
         return (
             'write `KERNEL=="accel*", DRIVERS=="amdxdna", GROUP="render", MODE="0660"` into '
             "/etc/udev/rules.d/99-amdxdna.rules, run `sudo usermod -aG render $USER` and restart"
         )
-    members = re.search(
-        rf"^{re.escape(group)}:[^:]*:\d+:(.*)$", machine.text("etc/group") or "", re.MULTILINE
-    )
-    user = _name(machine, "etc/passwd", machine.user)
-    if members and user in members[1].split(",") and status.st_gid not in machine.groups:
+    members = host.search("etc/group", rf"^{re.escape(group)}:[^:]*:\d+:(.*)$")
+    user = _name(host, "etc/passwd", host.user)
+    if members and user in members[1].split(",") and status.st_gid not in host.groups:
         return f"{user} is in the group {group}, but this session began before: log in again"
     return f"run `sudo usermod -aG {group} $USER` and log in again"
 
 
-def _name(machine: Machine, table: str, number: int | None) -> str:
+def _name(host: Host, table: str, number: int | None) -> str:
     """The name of a user or group; its number where it has none."""
-    entry = re.search(rf"^([^:]+):[^:]*:{number}:", machine.text(table) or "", re.MULTILINE)
+    entry = host.search(table, rf"^([^:]+):[^:]*:{number}:")
     return entry[1] if entry else str(number)

@@ -7,11 +7,11 @@ github.com/Xilinx/XRT) and of distributions' packages (/usr).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from kernels.npu.diagnosis.finding import Finding
-from kernels.npu.diagnosis.machine import Machine, files
+from kernels.npu.diagnosis.finding import Answer, missing, ok, warning
+from kernels.npu.diagnosis.host import Host, files
 from kernels.npu.diagnosis.system import DRIVER_SOURCE
 
 OWN_PREFIX = "opt/xilinx/xrt"
@@ -24,8 +24,7 @@ LIBRARY_FOLDERS = (
 )
 
 
-@dataclass(frozen=True)
-class _Xrt:
+class _Xrt(NamedTuple):
     """An installation of XRT. `libraries` is the folder of its shared libraries."""
 
     where: Path
@@ -33,64 +32,49 @@ class _Xrt:
     version: str | None
 
 
-def xrt(machine: Machine) -> Finding:
+def xrt(host: Host) -> Answer:
     """XRT itself: its own package, or the distribution's."""
-    name = "XRT"
-    found = _find_xrt(machine)
-    if found is None:
-        return Finding(
-            name,
-            "missing",
+    installed = _find_xrt(host)
+    if installed is None:
+        return missing(
             "XRT is not installed",
             f"install XRT and its amdxdna plugin: {DRIVER_SOURCE} says how; Ubuntu 26.04 and later have both as "
             "libxrt-npu2, with python3-xrt",
         )
-    return Finding(name, "ok", f"version {found.version or 'unknown'} in {machine.shown(found.where)}")
+    return ok(f"version {installed.version or 'unknown'} in {host.shown(installed.where)}")
 
 
-def xrt_plugin(machine: Machine) -> Finding:
+def xrt_plugin(host: Host) -> Answer:
     """XRT's plugin for amdxdna (libxrt_driver_xdna), without which XRT finds no NPU."""
-    name = "XRT plugin"
-    installed = _find_xrt(machine)
+    installed = _find_xrt(host)
     if installed is None:
-        return Finding(
-            name, "missing", "XRT's amdxdna plugin is not installed", "it comes with XRT, see above"
-        )
+        return missing("XRT's amdxdna plugin is not installed", "it comes with XRT, see above")
     plugins = files(installed.libraries, "libxrt_driver_xdna.so.*")
     if not plugins:
-        return Finding(
-            name,
-            "missing",
-            f"XRT has no amdxdna plugin (libxrt_driver_xdna.so in {machine.shown(installed.libraries)})",
+        return missing(
+            f"XRT has no amdxdna plugin (libxrt_driver_xdna.so in {host.shown(installed.libraries)})",
             f"install the plugin of XRT's version: {DRIVER_SOURCE} builds xrt_plugin-amdxdna; "
             "Ubuntu 26.04 and later have libxrt-npu2",
         )
     version = _library_version(plugins)
     if version and installed.version and _differ(version, installed.version):
-        return Finding(
-            name,
-            "warning",
+        return warning(
             f"version {version}, where XRT is {installed.version}",
             "install XRT and the plugin from one source and of one version",
         )
-    return Finding(name, "ok", f"version {version or 'unknown'}")
+    return ok(f"version {version or 'unknown'}")
 
 
-def _find_xrt(machine: Machine) -> _Xrt | None:
+def _find_xrt(host: Host) -> _Xrt | None:
     """XRT where XILINX_XRT says, in its own prefix, or among the system's libraries."""
-    chosen = machine.environment.get("XILINX_XRT")
-    for where in (*([Path(chosen)] if chosen else []), machine.path(OWN_PREFIX)):
-        for libraries in (where / "lib", where / "lib64"):
-            found = files(libraries, "libxrt_coreutil.so.*")
-            if found:
-                return _Xrt(
-                    where, libraries, _json_version(where / "version.json") or _library_version(found)
-                )
-    for pattern in LIBRARY_FOLDERS:
-        for folder in machine.matches(pattern):
-            found = files(machine.path(folder), "libxrt_coreutil.so.*")
-            if found:
-                return _Xrt(machine.path(folder), machine.path(folder), _library_version(found))
+    chosen = host.environment.get("XILINX_XRT")
+    prefixes = (*([Path(chosen)] if chosen else []), host.path(OWN_PREFIX))
+    system = (host.path(folder) for pattern in LIBRARY_FOLDERS for folder in host.matches(pattern))
+    places = [(where, where / name) for where in prefixes for name in ("lib", "lib64")]
+    for where, libraries in (*places, *((folder, folder) for folder in system)):
+        found = files(libraries, "libxrt_coreutil.so.*")
+        if found:
+            return _Xrt(where, libraries, _json_version(where / "version.json") or _library_version(found))
     return None
 
 

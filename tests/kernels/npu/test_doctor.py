@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from app.commands.doctor import doctor
-from kernels.npu.diagnosis import STATES, Finding, Machine, diagnose, npu_obstacle
+from kernels.npu.diagnosis import STATES, Answer, Finding, Host, diagnose, npu_obstacle
 
 ADDRESS = "0000:c4:00.1"
 NPU = f"sys/bus/pci/devices/{ADDRESS}"
@@ -52,9 +52,18 @@ class Tree:
         where = self.root / path
         shutil.rmtree(where) if where.is_dir() and not where.is_symlink() else where.unlink()
 
-    def machine(self) -> Machine:
+    def change(self, *changes: str) -> None:
+        """`-path` removes, `path=text` writes, `path->target` links."""
+        for change in changes:
+            if change.startswith("-"):
+                self.remove(change[1:])
+            else:
+                path, sign, rest = re.split(r"(->|=)", change, maxsplit=1)
+                (self.link if sign == "->" else self.write)(path, rest)
+
+    def host(self) -> Host:
         python = self.root / XRT / "python"
-        return Machine(
+        return Host(
             root=self.root,
             platform="linux",
             environment={"PATH": ""},
@@ -67,8 +76,8 @@ class Tree:
         )
 
 
-def built() -> Finding:
-    return Finding("xclbin", "ok", "built from this source")
+def built() -> Answer:
+    return Answer("ok", "built from this source")
 
 
 @pytest.fixture
@@ -112,8 +121,8 @@ def phoenix(empty: Tree) -> Tree:
     return tree
 
 
-def check(machine: Machine, name: str) -> Finding:
-    return next(finding for finding in diagnose(machine, built) if finding.name == name)
+def check(host: Host, name: str) -> Finding:
+    return next(finding for finding in diagnose(host, built) if finding.name == name)
 
 
 @contextmanager
@@ -130,8 +139,8 @@ def ordinary_user() -> Iterator[None]:
 
 
 def test_on_a_machine_without_a_file_the_npu_is_what_is_lacking(empty: Tree) -> None:
-    machine = empty.machine()
-    findings = diagnose(machine, built)
+    host = empty.host()
+    findings = diagnose(host, built)
     assert [f.name for f in findings if f.obstructs] == ["NPU"]
     assert str(npu_obstacle(findings)) == (
         "there is no NPU here (/sys/bus/pci/devices is absent): the kernel is for processors with an XDNA1 NPU: "
@@ -141,7 +150,7 @@ def test_on_a_machine_without_a_file_the_npu_is_what_is_lacking(empty: Tree) -> 
 
 
 def test_a_complete_machine_has_nothing_in_the_way(phoenix: Tree) -> None:
-    findings = diagnose(phoenix.machine(), built)
+    findings = diagnose(phoenix.host(), built)
     assert npu_obstacle(findings) is None
     found = {f.name: f.found for f in findings}
     assert {f.name: f.state for f in findings if f.state != "ok"} == {
@@ -162,188 +171,83 @@ def test_a_complete_machine_has_nothing_in_the_way(phoenix: Tree) -> None:
     assert found["pyxrt"] == "/opt/xilinx/xrt/python/pyxrt.py; XRT finds 1 device"
 
 
-def unbind(tree: Tree) -> None:
-    tree.remove(f"{NPU}/driver")
-    tree.remove(f"{NPU}/fw_version")
-    tree.remove(f"{NPU}/accel")
+UNBOUND = (f"-{NPU}/driver", f"-{NPU}/fw_version", f"-{NPU}/accel")
+UNLOADED = (*UNBOUND, "-sys/module/amdxdna")
+PYXRT = f"{XRT}/python/pyxrt.py"
+RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
-
-def unload(tree: Tree) -> None:
-    unbind(tree)
-    tree.remove("sys/module/amdxdna")
-
-
-def old_kernel(tree: Tree, release: str) -> None:
-    unload(tree)
-    tree.write("proc/sys/kernel/osrelease", release)
-
-
-def rebind(tree: Tree, driver: str) -> None:
-    tree.remove(f"{NPU}/driver")
-    tree.link(f"{NPU}/driver", f"../../bus/pci/drivers/{driver}")
-
-
-def no_firmware(tree: Tree) -> None:
-    unbind(tree)
-    tree.remove("lib/firmware/amdnpu")
-
-
-def module_on_disk(tree: Tree) -> None:
-    unload(tree)
-    tree.write("lib/modules/6.14.0-36-generic/kernel/drivers/accel/amdxdna/amdxdna.ko.zst")
-
-
-def no_iommu(tree: Tree, options: str) -> None:
-    tree.remove(f"{NPU}/iommu_group")
-    tree.write("proc/cmdline", options)
-
-
-def other_pyxrt(tree: Tree, source: str) -> None:
-    tree.write(f"{XRT}/python/pyxrt.py", source)
-
-
-def pyxrt_for(tree: Tree, name: str) -> None:
-    tree.remove(f"{XRT}/python/pyxrt.py")
-    tree.write(f"{XRT}/python/{name}")
-
-
-def without_python_bindings(tree: Tree) -> None:
-    tree.remove(f"{XRT}/python")
-
-
-def x_ray_tracer(tree: Tree) -> None:
-    without_python_bindings(tree)
-    tree.write("usr/lib/python3/dist-packages/xrt/backends/raycing/__init__.py")
-
-
-FAULTS: list[tuple[Callable[[Tree], None], str, str, str, str]] = [
+# Changes to a complete machine (`Tree.change`), and what is then found, as the doctor shows it: state, name, a pattern
+# of what is there, and one of the remedy.
+FAULTS = [
     (
-        lambda t: old_kernel(t, "6.8.0-40-generic"),
-        "system",
-        "wrong",
-        "6.8.0-40-generic, which is too old",
-        "Linux 6.14",
+        (*UNLOADED, "proc/sys/kernel/osrelease=6.8.0-40-generic"),
+        "wrong  system  6.8.0-40-generic, which is too old -> Linux 6.14",
     ),
     (
-        lambda t: old_kernel(t, "6.11.0"),
-        "system",
-        "warning",
-        "no amdxdna driver of its own",
-        "amd/xdna-driver",
+        (*UNLOADED, "proc/sys/kernel/osrelease=6.11.0"),
+        "warning  system  no amdxdna driver of its own -> amd/xdna-driver",
     ),
     (
-        lambda t: old_kernel(t, "6.11.0"),
-        "driver",
-        "missing",
-        "not installed for this kernel",
-        "DRM_ACCEL_AMDXDNA",
+        (*UNLOADED, "proc/sys/kernel/osrelease=6.11.0"),
+        "missing  driver  not installed for this kernel -> DRM_ACCEL_AMDXDNA",
     ),
-    (unload, "driver", "missing", "not installed for this kernel", "DRM_ACCEL_AMDXDNA"),
-    (module_on_disk, "driver", "missing", "not loaded", "sudo modprobe amdxdna"),
-    (unbind, "driver", "wrong", "loaded, but has not taken the NPU", "dmesg"),
-    (lambda t: rebind(t, "vfio-pci"), "driver", "wrong", "belongs to the driver vfio-pci", "release it"),
-    (no_firmware, "firmware", "missing", "amdnpu/1502_00/npu.sbin", "linux-firmware"),
+    (UNLOADED, "missing  driver  not installed for this kernel -> DRM_ACCEL_AMDXDNA"),
     (
-        lambda t: t.remove("dev/accel"),
-        "device node",
-        "missing",
-        "/dev/accel/accel0 is absent",
-        "it appears once",
+        (*UNLOADED, "lib/modules/6.14.0-36-generic/kernel/drivers/accel/amdxdna/amdxdna.ko.zst="),
+        "missing  driver  not loaded -> sudo modprobe amdxdna",
     ),
+    (UNBOUND, "wrong  driver  loaded, but has not taken the NPU -> dmesg"),
     (
-        lambda t: no_iommu(t, "quiet amd_iommu=off"),
-        "IOMMU",
-        "wrong",
-        "amd_iommu=off",
-        "take amd_iommu=off off",
+        (f"-{NPU}/driver", f"{NPU}/driver->../../bus/pci/drivers/vfio-pci"),
+        "wrong  driver  belongs to the driver vfio-pci -> release it",
     ),
-    (lambda t: no_iommu(t, "quiet"), "IOMMU", "missing", "the IOMMU is off", "BIOS"),
+    ((*UNBOUND, "-lib/firmware/amdnpu"), "missing  firmware  amdnpu/1502_00/npu.sbin -> linux-firmware"),
+    (("-dev/accel",), "missing  device node  /dev/accel/accel0 is absent -> it appears once"),
     (
-        lambda t: t.write("sys/kernel/iommu_groups/21/type", "identity"),
-        "IOMMU",
-        "warning",
-        "identity",
-        "passthrough=0",
+        (f"-{NPU}/iommu_group", "proc/cmdline=quiet amd_iommu=off"),
+        "wrong  IOMMU  amd_iommu=off -> take amd_iommu=off off",
     ),
-    (lambda t: t.write(f"{NPU}/revision", "0x07"), "NPU", "warning", "revision 07.*does not know", "dmesg"),
-    (lambda t: t.remove(XRT), "XRT", "missing", "XRT is not installed", "amd/xdna-driver"),
+    ((f"-{NPU}/iommu_group", "proc/cmdline=quiet"), "missing  IOMMU  the IOMMU is off -> BIOS"),
+    (("sys/kernel/iommu_groups/21/type=identity",), "warning  IOMMU  identity -> passthrough=0"),
+    ((f"{NPU}/revision=0x07",), "warning  NPU  revision 07.*does not know -> dmesg"),
+    ((f"-{XRT}",), "missing  XRT  XRT is not installed -> amd/xdna-driver"),
+    ((f"-{XRT}/lib/libxrt_driver_xdna.so.2.21.0",), "missing  XRT plugin  no amdxdna -> libxrt-npu2"),
+    ((f'{XRT}/version.json={{"BUILD_VERSION": "2.18.0"}}',), "warning  XRT plugin  2.18 -> one"),
+    ((f"-{XRT}/python",), "missing  pyxrt  not installed -> come with XRT"),
     (
-        lambda t: t.remove(f"{XRT}/lib/libxrt_driver_xdna.so.2.21.0"),
-        "XRT plugin",
-        "missing",
-        "no amdxdna",
-        "libxrt-npu2",
+        (f"-{XRT}/python", "usr/lib/python3/dist-packages/xrt/backends/raycing/__init__.py="),
+        "missing  pyxrt  dist-packages/xrt is an X-ray tracer -> Debian up to 13",
     ),
     (
-        lambda t: t.write(f"{XRT}/version.json", '{"BUILD_VERSION": "2.18.0"}'),
-        "XRT plugin",
-        "warning",
-        "2.18",
-        "one",
-    ),
-    (without_python_bindings, "pyxrt", "missing", "not installed", "come with XRT"),
-    (x_ray_tracer, "pyxrt", "missing", "dist-packages/xrt is an X-ray tracer", "Debian up to 13"),
-    (
-        lambda t: pyxrt_for(t, "pyxrt.cpython-310-x86_64-linux-gnu.so"),
-        "pyxrt",
-        "wrong",
-        "for Python 3.10",
-        "build XRT",
+        (f"-{PYXRT}", f"{XRT}/python/pyxrt.cpython-310-x86_64-linux-gnu.so="),
+        "wrong  pyxrt  for Python 3.10 -> build XRT",
     ),
     (
-        lambda t: pyxrt_for(t, "pyxrt.cpython-399-x86_64-linux-gnu.so"),
-        "pyxrt",
-        "wrong",
-        f"for Python 3.99, and this is {sys.version_info[0]}.{sys.version_info[1]}",
-        "environment with Python 3.99",
+        (f"-{PYXRT}", f"{XRT}/python/pyxrt.cpython-399-x86_64-linux-gnu.so="),
+        f"wrong  pyxrt  for Python 3.99, and this is {RUNNING} -> environment with Python 3.99",
     ),
     (
-        lambda t: pyxrt_for(t, f"pyxrt.{TAG}.so"),
-        "pyxrt",
-        "wrong",
-        "cannot be imported .*ImportError",
-        "one source",
+        (f"-{PYXRT}", f"{XRT}/python/pyxrt.{TAG}.so="),
+        "wrong  pyxrt  cannot be imported .*ImportError -> one source",
     ),
+    ((f"{PYXRT}=device = 1",), "wrong  pyxrt  no xclbin, hw_context, kernel, bo, run, ert -> PYTHONPATH"),
+    ((f"{PYXRT}={REAL_PYXRT.replace('return 1', 'return 0')}",), "wrong  pyxrt  no device -> xrt-smi"),
+    ((f"{PYXRT}=import os; print('XRT'); os._exit(134)",), "wrong  pyxrt  exit status 134 -> version"),
     (
-        lambda t: other_pyxrt(t, "device = 1"),
-        "pyxrt",
-        "wrong",
-        "no xclbin, hw_context, kernel, bo, run, ert",
-        "PYTHONPATH",
-    ),
-    (
-        lambda t: other_pyxrt(t, REAL_PYXRT.replace("return 1", "return 0")),
-        "pyxrt",
-        "wrong",
-        "no device",
-        "xrt-smi",
-    ),
-    (
-        lambda t: other_pyxrt(t, "import os; print('XRT'); os._exit(134)"),
-        "pyxrt",
-        "wrong",
-        "exit status 134",
-        "version",
-    ),
-    (
-        lambda t: other_pyxrt(
-            t,
-            "raise ImportError('libxrt_coreutil.so.2: cannot open shared object file: No such file or directory')",
-        ),
-        "pyxrt",
-        "wrong",
-        "libxrt_coreutil.so.2: cannot open",
-        "source /opt/xilinx/xrt/setup.sh",
+        (f"{PYXRT}=raise ImportError('libxrt_coreutil.so.2: cannot open shared object file: No such file')",),
+        "wrong  pyxrt  libxrt_coreutil.so.2: cannot open -> source /opt/xilinx/xrt/setup.sh",
     ),
 ]
 
 
-@pytest.mark.parametrize(("fault", "name", "state", "found", "remedy"), FAULTS)
+@pytest.mark.parametrize(("changes", "expected"), FAULTS, ids=[expected for _, expected in FAULTS])
 def test_a_single_fault_is_found_with_its_remedy(
-    phoenix: Tree, fault: Callable[[Tree], None], name: str, state: str, found: str, remedy: str
+    phoenix: Tree, changes: tuple[str, ...], expected: str
 ) -> None:
-    fault(phoenix)
-    findings = diagnose(phoenix.machine(), built)
+    phoenix.change(*changes)
+    findings = diagnose(phoenix.host(), built)
+    state, name, words = expected.split("  ")
+    found, _, remedy = words.partition(" -> ")
     finding = next(f for f in findings if f.name == name)
     assert finding.state == state
     assert re.search(found, finding.found)
@@ -366,7 +270,7 @@ def test_a_single_fault_is_found_with_its_remedy(
 def test_later_npus_are_recognised_and_refused(phoenix: Tree, device: str, revision: str, model: str) -> None:
     phoenix.write(f"{NPU}/device", device)
     phoenix.write(f"{NPU}/revision", revision)
-    findings = diagnose(phoenix.machine(), built)
+    findings = diagnose(phoenix.host(), built)
     obstacle = str(npu_obstacle(findings))
     assert re.match(
         rf"the NPU here is {model}.*the kernel is for XDNA1 \(Phoenix, Hawk Point\): none", obstacle
@@ -397,7 +301,7 @@ def test_later_npus_are_recognised_and_refused(phoenix: Tree, device: str, revis
 def test_locked_memory_has_to_hold_the_heap_of_the_device(
     phoenix: Tree, limits: tuple[int, int | None], state: str, found: str, remedy: str | None
 ) -> None:
-    finding = check(replace(phoenix.machine(), memlock=limits), "locked memory")
+    finding = check(replace(phoenix.host(), memlock=limits), "locked memory")
     assert (finding.state, finding.obstructs) == (state, state == "wrong")
     assert finding.found.startswith(found)
     assert (finding.remedy is None) if remedy is None else re.search(remedy, finding.remedy or "")
@@ -408,7 +312,7 @@ def test_locked_memory_has_to_hold_the_heap_of_the_device(
 )
 def test_who_may_lock_any_memory_needs_no_limit(phoenix: Tree, capabilities: str, state: str) -> None:
     phoenix.write("proc/self/status", f"CapInh:\t000001ffffffffff\nCapEff:\t{capabilities}\n")
-    finding = check(replace(phoenix.machine(), memlock=(8 << 20, 8 << 20)), "locked memory")
+    finding = check(replace(phoenix.host(), memlock=(8 << 20, 8 << 20)), "locked memory")
     assert finding.state == state
     assert ("exempt" in finding.found) == (state == "ok")
 
@@ -433,9 +337,9 @@ def test_a_node_that_this_user_may_not_open(phoenix: Tree, mode: int, member: st
     node.chmod(mode)
     phoenix.write("etc/group", f"root:x:0:\nrender:x:{group}:{member}\n")
     phoenix.remove(f"{XRT}/python")
-    machine = replace(phoenix.machine(), user=NOBODY, groups=frozenset())
+    host = replace(phoenix.host(), user=NOBODY, groups=frozenset())
     with ordinary_user():
-        finding = check(machine, "device node")
+        finding = check(host, "device node")
     assert finding.state == "wrong"
     assert re.fullmatch(
         rf"this user may not open /dev/accel/accel0 \(.*:render, mode {mode:04o}\)", finding.found
@@ -450,14 +354,14 @@ def test_nothing_that_cannot_be_read_ends_the_report(phoenix: Tree) -> None:
             path.chmod(0)
     phoenix.remove(f"{XRT}/python")
     with ordinary_user():
-        findings = diagnose(phoenix.machine(), built)
+        findings = diagnose(phoenix.host(), built)
     assert npu_obstacle(findings) is not None
 
     phoenix.write("run/.containerenv")
     for folder in ("sys/bus/pci/devices", "sys/module", "proc", "run", "dev", "opt"):
         (phoenix.root / folder).chmod(0)
     with ordinary_user():
-        findings = diagnose(phoenix.machine(), built)
+        findings = diagnose(phoenix.host(), built)
     states = {f.name: f.state for f in findings}
     assert (states["system"], states["processor"]) == ("note", "unknown")
     obstacle = str(npu_obstacle(findings))
@@ -471,7 +375,7 @@ def test_rubbish_in_files_ends_no_report(phoenix: Tree, rubbish: str) -> None:
     for path in phoenix.root.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.suffix != ".py":
             path.write_text(rubbish)
-    findings = diagnose(phoenix.machine(), built)
+    findings = diagnose(phoenix.host(), built)
     assert {f.state for f in findings} <= set(STATES)
     assert npu_obstacle(findings) is not None
 
@@ -479,8 +383,8 @@ def test_rubbish_in_files_ends_no_report(phoenix: Tree, rubbish: str) -> None:
 def test_bindings_of_the_system_are_out_of_an_environments_sight(phoenix: Tree) -> None:
     phoenix.remove(f"{XRT}/python")
     phoenix.write(f"usr/lib/python3/dist-packages/pyxrt.{TAG}.so")
-    machine = replace(phoenix.machine(), import_path=("/venv/lib/python3/site-packages",))
-    finding = check(machine, "pyxrt")
+    host = replace(phoenix.host(), import_path=("/venv/lib/python3/site-packages",))
+    finding = check(host, "pyxrt")
     assert (
         finding.found
         == f"pyxrt is in /usr/lib/python3/dist-packages/pyxrt.{TAG}.so, which Python does not search"
@@ -492,7 +396,7 @@ def test_bindings_of_the_system_are_out_of_an_environments_sight(phoenix: Tree) 
 
 
 def test_bindings_in_xrts_own_prefix_need_its_setup(phoenix: Tree) -> None:
-    finding = check(replace(phoenix.machine(), import_path=()), "pyxrt")
+    finding = check(replace(phoenix.host(), import_path=()), "pyxrt")
     assert (finding.state, finding.found) == (
         "missing",
         "pyxrt is in /opt/xilinx/xrt/python/pyxrt.py, which Python does not search",
@@ -505,33 +409,28 @@ def test_xrt_of_the_distribution_and_of_the_environment(phoenix: Tree) -> None:
     phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2")
     phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2.21.75")
     phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_driver_xdna.so.2")
-    assert check(phoenix.machine(), "XRT").found == "version 2.21.75 in /usr/lib/x86_64-linux-gnu"
-    assert check(phoenix.machine(), "XRT plugin").state == "ok"
+    assert check(phoenix.host(), "XRT").found == "version 2.21.75 in /usr/lib/x86_64-linux-gnu"
+    assert check(phoenix.host(), "XRT plugin").state == "ok"
     phoenix.write("home/ann/xrt/lib/libxrt_coreutil.so.2.25.0")
-    chosen = replace(phoenix.machine(), environment={"XILINX_XRT": str(phoenix.root / "home/ann/xrt")})
+    chosen = replace(phoenix.host(), environment={"XILINX_XRT": str(phoenix.root / "home/ann/xrt")})
     assert check(chosen, "XRT").found == "version 2.25.0 in /home/ann/xrt"
 
 
 def test_an_installed_firmware_that_is_not_loaded_is_named(phoenix: Tree) -> None:
-    unbind(phoenix)
-    assert (
-        check(phoenix.machine(), "firmware").found == "/lib/firmware/amdnpu/1502_00: npu.sbin.zst; not loaded"
-    )
+    phoenix.change(*UNBOUND)
+    assert check(phoenix.host(), "firmware").found == "/lib/firmware/amdnpu/1502_00: npu.sbin.zst; not loaded"
 
 
 @pytest.mark.parametrize(
-    ("finding", "obstacle"),
+    ("answer", "obstacle"),
     [
-        (Finding("xclbin", "missing", "there is no xclbin", "build it"), "there is no xclbin: build it"),
-        (
-            Finding("xclbin", "wrong", "the xclbin is another source's", "build it"),
-            "the xclbin is another source's: b",
-        ),
-        (Finding("xclbin", "warning", "the xclbin is unsigned"), None),
+        (Answer("missing", "there is no xclbin", "build it"), "there is no xclbin: build it"),
+        (Answer("wrong", "the xclbin is another source's", "build it"), "the xclbin is another source's: b"),
+        (Answer("warning", "the xclbin is unsigned"), None),
     ],
 )
-def test_the_built_kernel_counts(phoenix: Tree, finding: Finding, obstacle: str | None) -> None:
-    found = npu_obstacle(diagnose(phoenix.machine(), lambda: finding))
+def test_the_built_kernel_counts(phoenix: Tree, answer: Answer, obstacle: str | None) -> None:
+    found = npu_obstacle(diagnose(phoenix.host(), lambda: answer))
     assert found is None if obstacle is None else str(found).startswith(obstacle)
 
 
@@ -540,7 +439,7 @@ def test_a_kernel_that_is_not_built_is_what_is_lacking_and_how_to_build_it_is_sa
 ) -> None:
     kept = phoenix.root / "kernels"
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(kept))
-    assert str(npu_obstacle(diagnose(phoenix.machine()))) == (
+    assert str(npu_obstacle(diagnose(phoenix.host()))) == (
         f"there is no build of int32_t64_c4 in {kept}: scripts/build_xclbin --scores int32 --tile-size 64 --columns 4 "
         "builds it, --install takes a release's archive"
     )
@@ -567,22 +466,22 @@ def test_a_kernel_that_is_not_built_is_what_is_lacking_and_how_to_build_it_is_sa
 def test_why_there_may_be_no_npu(empty: Tree, files: dict[str, str], found: str, remedy: str) -> None:
     for path, text in files.items():
         empty.write(path, text)
-    assert check(empty.machine(), "host").found == found
-    assert re.search(remedy, check(empty.machine(), "NPU").remedy or "")
+    assert check(empty.host(), "host").found == found
+    assert re.search(remedy, check(empty.host(), "NPU").remedy or "")
 
 
 def test_in_a_container_the_node_has_to_be_passed_on(phoenix: Tree) -> None:
     phoenix.write(".dockerenv")
     phoenix.remove("dev/accel")
-    assert "--device /dev/accel/accel0" in (check(phoenix.machine(), "device node").remedy or "")
-    limited = replace(phoenix.machine(), memlock=(1, 1))
+    assert "--device /dev/accel/accel0" in (check(phoenix.host(), "device node").remedy or "")
+    limited = replace(phoenix.host(), memlock=(1, 1))
     assert "--ulimit memlock=-1" in (check(limited, "locked memory").remedy or "")
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_other_systems_are_told_about_linux(empty: Tree, platform: str) -> None:
-    machine = replace(empty.machine(), platform=platform, memlock=None, user=None, groups=frozenset())
-    assert str(npu_obstacle(diagnose(machine, built))) == (
+    host = replace(empty.host(), platform=platform, memlock=None, user=None, groups=frozenset())
+    assert str(npu_obstacle(diagnose(host, built))) == (
         f"the NPU is used through Linux; this is {platform}: use Linux 6.14 or later"
     )
 
@@ -594,14 +493,14 @@ def test_what_builds_a_kernel(phoenix: Tree) -> None:
     phoenix.write("packages/llvm-aie/bin/clang++")
     phoenix.write("bin/clang++")
     (phoenix.root / "bin/clang++").chmod(0o755)
-    machine = replace(
-        phoenix.machine(), import_path=(str(packages),), environment={"PATH": str(phoenix.root / "bin")}
+    host = replace(
+        phoenix.host(), import_path=(str(packages),), environment={"PATH": str(phoenix.root / "bin")}
     )
-    assert check(machine, "mlir-aie").found == str(packages / "aie")
-    assert check(machine, "Peano").found == str(packages / "llvm-aie")
-    assert check(machine, "host compiler").found == str(phoenix.root / "bin/clang++")
+    assert check(host, "mlir-aie").found == str(packages / "aie")
+    assert check(host, "Peano").found == str(packages / "llvm-aie")
+    assert check(host, "host compiler").found == str(phoenix.root / "bin/clang++")
     for folder, state in ((packages / "llvm-aie", "ok"), (packages, "warning")):
-        chosen = replace(machine, environment={"PEANO_INSTALL_DIR": str(folder)})
+        chosen = replace(host, environment={"PEANO_INSTALL_DIR": str(folder)})
         assert check(chosen, "Peano").state == state
 
 

@@ -8,8 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from kernels.npu.diagnosis.finding import Finding
-from kernels.npu.diagnosis.machine import Machine, files
+from kernels.npu.diagnosis.finding import Answer, missing, ok, unknown, wrong
+from kernels.npu.diagnosis.host import Host, files
 from kernels.npu.diagnosis.system import DRIVER_SOURCE
 from kernels.npu.diagnosis.xrt import OWN_PREFIX
 
@@ -43,28 +43,27 @@ print(sys.argv[3] + json.dumps(answer), flush=True)
 """
 
 
-def pyxrt(machine: Machine) -> Finding:
+def pyxrt(host: Host) -> Answer:
     """XRT's Python bindings: built for this Python, on its path, importable, and really XRT's."""
-    name = "pyxrt"
-    modules = [module for folder in machine.import_path for module in files(Path(folder or "."), "pyxrt*")]
-    reachable = [module for module in modules if _fits(module, machine.python)]
+    modules = [module for folder in host.import_path for module in files(Path(folder or "."), "pyxrt*")]
+    reachable = [module for module in modules if _fits(module, host.python)]
     if reachable:
-        return _probe(machine, reachable[0])
+        return _probe(host, reachable[0])
     elsewhere = [
         module
         for pattern in SYSTEM_PYTHON
-        for folder in machine.matches(pattern)
-        for module in files(machine.path(folder), "pyxrt*")
+        for folder in host.matches(pattern)
+        for module in files(host.path(folder), "pyxrt*")
     ]
-    running = ".".join(map(str, machine.python))
-    fitting = [module for module in elsewhere if _fits(module, machine.python)]
+    running = ".".join(map(str, host.python))
+    fitting = [module for module in elsewhere if _fits(module, host.python)]
     if fitting:
         module = fitting[0]
-        shown = machine.shown(module)
-        remedy = f"link it into this environment: ln -s {shown} {_site_packages(machine)}/"
-        if module.is_relative_to(machine.path(OWN_PREFIX)):
+        shown = host.shown(module)
+        remedy = f"link it into this environment: ln -s {shown} {_site_packages(host)}/"
+        if module.is_relative_to(host.path(OWN_PREFIX)):
             remedy = f"run `source /{OWN_PREFIX}/setup.sh` in this shell"
-        return Finding(name, "missing", f"pyxrt is in {shown}, which Python does not search", remedy)
+        return missing(f"pyxrt is in {shown}, which Python does not search", remedy)
     others = sorted({version for module in (*modules, *elsewhere) if (version := _built_for(module))})
     if others:
         built = ", ".join(f"{major}.{minor}" for major, minor in others)
@@ -73,74 +72,61 @@ def pyxrt(machine: Machine) -> Finding:
         if usable:
             major, minor = usable[-1]
             remedy = f"make Tilescribe's environment with Python {major}.{minor}, or {remedy}"
-        return Finding(name, "wrong", f"pyxrt is built for Python {built}, and this is {running}", remedy)
-    tracer = _x_ray_tracer(machine)
+        return wrong(f"pyxrt is built for Python {built}, and this is {running}", remedy)
+    tracer = _x_ray_tracer(host)
     if tracer is not None:
-        return Finding(
-            name,
-            "missing",
-            f"there is no pyxrt; the package xrt in {machine.shown(tracer)} is an X-ray tracer, not XRT",
+        return missing(
+            f"there is no pyxrt; the package xrt in {host.shown(tracer)} is an X-ray tracer, not XRT",
             "python3-xrt is that tracer on Debian up to 13 and Ubuntu up to 24.04: "
             f"take XRT from {DRIVER_SOURCE} instead",
         )
-    return Finding(
-        name,
-        "missing",
+    return missing(
         "XRT's Python bindings (pyxrt) are not installed",
         "they come with XRT; the Python package index does not have them",
     )
 
 
-def _probe(machine: Machine, module: Path) -> Finding:
+def _probe(host: Host, module: Path) -> Answer:
     """Import pyxrt in a process of its own, and ask it for what the runtime uses."""
-    name = "pyxrt"
-    shown = machine.shown(module)
-    arguments = (json.dumps(machine.import_path), json.dumps(NEEDED_NAMES), _MARK)
-    command = [machine.interpreter, "-c", _PROBE, *arguments]
+    shown = host.shown(module)
+    arguments = (json.dumps(host.import_path), json.dumps(NEEDED_NAMES), _MARK)
+    command = [host.interpreter, "-c", _PROBE, *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, env=dict(machine.environment), timeout=PROBE_SECONDS, check=False
+            command, capture_output=True, env=dict(host.environment), timeout=PROBE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return Finding(
-            name, "wrong", f"importing {shown} takes over {PROBE_SECONDS} s", "restart; the driver may hang"
-        )
+        return wrong(f"importing {shown} takes over {PROBE_SECONDS} s", "restart; the driver may hang")
     except OSError as error:
-        return Finding(name, "unknown", f"{shown} could not be tried ({error})")
+        return unknown(f"{shown} could not be tried ({error})")
     # XRT may print as well, and may fail on its way out, after the answer.
-    reply = done.stdout.decode("utf-8", "replace").rpartition(_MARK)[2].partition("\n")[0]
-    if _MARK.encode() not in done.stdout:
-        return Finding(
-            name,
-            "wrong",
+    _, mark, reply = done.stdout.decode("utf-8", "replace").rpartition(_MARK)
+    if not mark:
+        return wrong(
             f"importing {shown} ends Python (exit status {done.returncode})",
             "install XRT, its plugin and its Python bindings from one source and of one version",
         )
-    answer = json.loads(reply)
+    answer = json.loads(reply.partition("\n")[0])
     if "error" in answer:
         error_text = " ".join(str(answer["error"]).split())
         remedy = "install XRT and its Python bindings from one source and of one version"
         if "libxrt" in error_text and "cannot open shared object file" in error_text:
             remedy = f"run `source /{OWN_PREFIX}/setup.sh` in this shell, so that XRT's libraries are found"
-        return Finding(name, "wrong", f"{shown} cannot be imported ({error_text})", remedy)
+        return wrong(f"{shown} cannot be imported ({error_text})", remedy)
     if answer["lacking"]:
-        return Finding(
-            name,
-            "wrong",
+        return wrong(
             f"{answer['file'] or shown} is not XRT's pyxrt, or too old: it has no {', '.join(answer['lacking'])}",
             "remove it, or put XRT's before it on PYTHONPATH",
         )
     if answer["devices"] == 0:
-        return Finding(
-            name,
-            "wrong",
+        return wrong(
             "pyxrt works, but XRT finds no device",
             "`xrt-smi examine` says more; driver, XRT and its plugin have to be of fitting versions",
         )
     devices = {None: "", 1: "; XRT finds 1 device"}.get(
         answer["devices"], f"; XRT finds {answer['devices']} devices"
     )
-    return Finding(name, "ok", shown + devices)
+    return ok(shown + devices)
 
 
 def _built_for(module: Path) -> tuple[int, int] | None:
@@ -156,16 +142,14 @@ def _fits(module: Path, python: tuple[int, int]) -> bool:
     return _built_for(module) == python or (module.name == "pyxrt" and os.path.exists(module / "__init__.py"))
 
 
-def _x_ray_tracer(machine: Machine) -> Path | None:
+def _x_ray_tracer(host: Host) -> Path | None:
     """The package xrt of the X-ray tracer of that name, known by its ray-tracing backend."""
-    system = [machine.path(folder) for pattern in SYSTEM_PYTHON for folder in machine.matches(pattern)]
-    for folder in (*map(Path, machine.import_path), *system):
+    system = [host.path(folder) for pattern in SYSTEM_PYTHON for folder in host.matches(pattern)]
+    for folder in (*map(Path, host.import_path), *system):
         if os.path.isdir(folder / "xrt" / "backends" / "raycing"):
             return folder / "xrt"
     return None
 
 
-def _site_packages(machine: Machine) -> str:
-    return next(
-        (folder for folder in machine.import_path if folder.endswith("site-packages")), "site-packages"
-    )
+def _site_packages(host: Host) -> str:
+    return next((folder for folder in host.import_path if folder.endswith("site-packages")), "site-packages")

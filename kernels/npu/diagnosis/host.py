@@ -1,9 +1,10 @@
-"""A machine as its files show it."""
+"""The machine that an NPU is or would be in, as its files show it."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ _LARGEST_READ = 1 << 18  # bytes; /proc/cpuinfo of many cores is longer, its fir
 
 
 @dataclass(frozen=True)
-class Machine:
+class Host:
     """The files of a machine, and what of the running process matters to the NPU.
 
     Paths are relative to `root`; whatever cannot be read counts as absent or unknown, and raises nothing.
@@ -41,7 +42,7 @@ class Machine:
     groups: frozenset[int]
 
     @classmethod
-    def here(cls, root: Path = Path("/")) -> Machine:
+    def here(cls, root: Path = Path("/")) -> Host:
         """This machine and this process."""
         unix = hasattr(os, "geteuid")
         return cls(
@@ -72,6 +73,10 @@ class Machine:
                 return file.read(_LARGEST_READ).decode("utf-8", "replace").replace("\0", " ").strip()
         except OSError:
             return None
+
+    def search(self, relative: str, pattern: str) -> re.Match[str] | None:
+        """Where a small text file has a pattern, whose ^ and $ are the ends of a line."""
+        return re.search(pattern, self.text(relative) or "", re.MULTILINE)
 
     def number(self, relative: str) -> int | None:
         """The number in a file, with its prefix (0x1022); None where there is none."""

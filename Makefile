@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/transcribe datasets/sample/harbour.flac --model tiny.en --backend int32
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not network and not hardware"
+	$(BIN)/python -m pytest -m "not slow and not network and not hardware and not browser"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"

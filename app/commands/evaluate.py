@@ -161,6 +161,7 @@ def report(
     from app.evaluation import reporting
     from app.evaluation.errors import EvidenceError
     from app.evaluation.limits import read_limits
+    from app.evaluation.report.text import print_summary
     from app.evaluation.verdict import gate_exit_code
 
     try:
@@ -169,7 +170,7 @@ def report(
         evaluation = reporting.write_report(
             folders, output_dir or folders[0], read_limits(limits, margin=margin), replications, seed
         )
-        reporting.print_summary(evaluation, output_dir or folders[0])
+        print_summary(evaluation, output_dir or folders[0])
         if gate:
             name = reporting.candidate_in(evaluation, candidate)
             raise typer.Exit(gate_exit_code([evaluation.verdict(name)]))

@@ -15,6 +15,7 @@ from app.evaluation.errors import EvidenceError
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.limits import Limits
 from app.evaluation.records import DatasetDescription
+from app.evaluation.report.text import print_summary
 from app.evaluation.worker import Setup
 from app.output.files import write_whole
 from datasets.utterance import Utterance
@@ -120,7 +121,7 @@ class EvaluationJob:
             self.seed,
             audio={u.id: u.audio for batch in chosen for u in batch.utterances},
         )
-        reporting.print_summary(evaluation, self.folder)
+        print_summary(evaluation, self.folder)
         return evaluation
 
     def _check_records(self) -> None:

@@ -12,7 +12,7 @@ from app.evaluation.errors import EvidenceError
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.limits import Limits
 from app.evaluation.merging import load
-from app.evaluation.report.markdown import report_markdown
+from app.evaluation.report.text import report_markdown
 from app.evaluation.summarise import summarise
 from app.evaluation.validation import KernelValidation
 from app.output.files import write_whole
@@ -49,7 +49,7 @@ def write_report(
         EvidenceError: there are no records, or they do not belong together.
         OSError: the report cannot be written.
     """
-    from app.evaluation.report import render_page
+    from app.evaluation.report.page import render_page
 
     paths: dict[str, list[Path]] = {}
     for folder in folders:
@@ -79,21 +79,6 @@ def write_report(
     write_whole(output / "report.md", report_markdown(evaluation))
     write_whole(output / "report.html", page)
     return evaluation
-
-
-def print_summary(evaluation: Evaluation, folder: Path) -> None:
-    """What came out, on standard output."""
-    print(evaluation.dataset.title)
-    for backend in evaluation.backends:
-        interval = backend.utterance_interval
-        spread = f"  95 % {100 * interval.low:.2f} to {100 * interval.high:.2f}" if interval else ""
-        where = "" if backend.run.device == "cpu" else f"  ({backend.run.device})"
-        rate = "     -" if backend.rates.wer is None else f"{100 * backend.rates.wer:6.2f}"
-        print(f"{backend.backend:12} WER {rate} %{spread}{where}")
-    for verdict in evaluation.verdicts:
-        reasons = "; ".join(verdict.reasons)
-        print(f"{verdict.backend:12} {verdict.outcome}{': ' + reasons if reasons else ''}")
-    print(f"report: {folder / 'report.html'}")
 
 
 def candidate_in(evaluation: Evaluation, name: str | None) -> str:

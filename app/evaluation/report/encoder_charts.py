@@ -9,21 +9,23 @@ from typing import Any
 
 from markupsafe import Markup
 
-from app.evaluation.report.figures import number, percent, short
-from app.evaluation.report.svg import Chart, Scale
+from app.evaluation.report.charts import style
+from app.output import tables as t
+from app.output.svg import Chart, Scale
 
 Layer = Mapping[str, Any]
 
 LEFT = 13.0
 """Percent of the width that the labels of the layers and of the vertical axis take."""
+LEAST_CLIPPED = 0.0001
+"""Shares under it are only said to be under it."""
 
 
-def encoder_error(errors: Mapping[str, Sequence[float]], style: Mapping[str, int]) -> Markup | None:
+def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
     """Relative error of what each layer yields, on a logarithmic scale.
 
     Args:
         errors: by backend, fractions: one for each layer, and last that of the encoder's states.
-        style: numbers of the backends' marks.
     """
     known = {b: list(values) for b, values in errors.items() if any(v and v > 0 for v in values)}
     if not known:
@@ -38,7 +40,7 @@ def encoder_error(errors: Mapping[str, Sequence[float]], style: Mapping[str, int
     def y(value: float) -> float:
         return bottom - (math.log10(value) - low) / (high - low) * (bottom - top)
 
-    said = (f"{b}: {', '.join(percent(v) for v in values)}" for b, values in known.items())
+    said = (f"{b}: {', '.join(map(t.percent, values))}" for b, values in known.items())
     chart = Chart("layers-chart", "Relative error of the encoder after each layer", "; ".join(said) + ".")
     for power in range(low, math.floor(high) + 1):
         height = y(10.0**power)
@@ -53,9 +55,9 @@ def encoder_error(errors: Mapping[str, Sequence[float]], style: Mapping[str, int
     for backend, values in known.items():
         points = [(xs.at(k), y(v)) for k, v in enumerate(values) if v and v > 0]
         for (x1, y1), (x2, y2) in pairwise(points):
-            chart.line(x1, y1, x2, y2, f"thin s{style[backend]}")
+            chart.line(x1, y1, x2, y2, f"thin s{style(backend)}")
         for place, (x, height) in enumerate(points):
-            chart.mark(x, height, style[backend], f"{backend}, layer {place + 1}: {percent(values[place])}")
+            chart.mark(x, height, style(backend), f"{backend}, layer {place + 1}: {t.percent(values[place])}")
     chart.height = bottom + 28
     return chart.render()
 
@@ -77,48 +79,47 @@ def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
 
 
 def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
-    held = [head["scores"]["held"] for layer in rows for head in layer["heads"] if head["scores"].get("held")]
+    scores = {layer["layer"] + 1: [head["scores"] for head in layer["heads"]] for layer in rows}
+    clipped = {layer["layer"] + 1: layer["clipped"] for layer in rows}
     said = (
-        f"layer {layer['layer'] + 1}: {number(min(h['scores']['least'] for h in layer['heads']), 1)} to "
-        f"{number(max(h['scores']['largest'] for h in layer['heads']), 1)}, clipped {percent(layer['clipped'], 3)}"
-        for layer in rows
+        f"layer {layer}: {t.number(min(s['least'] for s in heads), 1)} to "
+        f"{t.number(max(s['largest'] for s in heads), 1)}, clipped {t.percent(clipped[layer], 3)}"
+        for layer, heads in scores.items()
     )
     title = f"Range of the attention scores by layer and head, and what {kernel} holds"
-    chart = Chart(f"scores-chart-{_name(kernel)}", title, "; ".join(said) + ".")
-    heights = [max(3.0 * len(layer["heads"]) + 9, 20) for layer in rows]
+    chart = Chart(f"scores-chart-{kernel}", title, "; ".join(said) + ".")
+    heights = [max(3.0 * len(heads) + 9, 20) for heads in scores.values()]
     top = 22.0
     bottom = top + sum(heights)
-    narrow = [min(pair) for pair in zip(*((-h[0], h[1]) for h in held), strict=True)] if held else []
-    if narrow:
+    held = [one["held"] for heads in scores.values() for one in heads if one.get("held")]
+    if held:
         # What the worst head holds, which may be narrower than a pixel.
-        x1, x2 = scale.at(-narrow[0]), scale.at(narrow[1])
+        least, largest = max(low for low, _ in held), min(high for _, high in held)
+        x1, x2 = scale.at(least), scale.at(largest)
         chart.bar(x1, max(x2, x1 + 0.5), top, bottom - top, "held")
-        chart.text((x1 + x2) / 2, 14, f"holds {short(-narrow[0])} to {short(narrow[1])}", "tick", "middle")
+        words = t.typeset(f"holds {t.short(least)} to {t.short(largest)}")
+        chart.text((x1 + x2) / 2, 14, words, "tick", "middle")
     chart.text(0, 14, "layer", "tick")
     chart.text(100, 14, "clipped", "tick", "end")
-    labels = [short(tick) for tick in scale.ticks(5)]
-    chart.axis(scale, [(top, bottom)], bottom, labels, 5)
+    chart.axis(scale, [(top, bottom)], bottom, [t.typeset(t.short(x)) for x in scale.ticks(5)], 5)
     y = top
-    for layer, height in zip(rows, heights, strict=True):
+    for (layer, heads), height in zip(scores.items(), heights, strict=True):
         middle = y + height / 2
-        chart.text(0, middle + 4, str(layer["layer"] + 1), "tick")
-        chart.text(100, middle + 4, _clipped(layer["clipped"]), "value", "end")
-        start = middle - 3 * (len(layer["heads"]) - 1) / 2
-        for place, head in enumerate(layer["heads"]):
-            one = head["scores"]
-            x1, x2, line = scale.at(one["least"]), scale.at(one["largest"]), start + 3 * place
-            clips = one.get("clipped") or 0
-            chart.line(x1, line, x2, line, "score clips" if clips else "score")
+        chart.text(0, middle + 4, str(layer), "tick")
+        chart.text(100, middle + 4, _clipped(clipped[layer]), "value", "end")
+        start = middle - 3 * (len(heads) - 1) / 2
+        for place, one in enumerate(heads):
+            line = start + 3 * place
+            classes = "score clips" if one.get("clipped") else "score"
+            chart.line(scale.at(one["least"]), line, scale.at(one["largest"]), line, classes)
         y += height
     chart.height = bottom + 24
     return chart.render()
 
 
 def _clipped(fraction: float | None) -> str:
-    if not fraction:
-        return "none" if fraction == 0 else "–"
-    return percent(fraction) if fraction >= 0.0001 else f"< {percent(0.0001)}"
-
-
-def _name(text: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    if fraction == 0:
+        return "none"
+    if fraction and fraction < LEAST_CLIPPED:
+        return f"< {t.percent(LEAST_CLIPPED)}"
+    return t.typeset(t.percent(fraction))

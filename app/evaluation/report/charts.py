@@ -1,0 +1,313 @@
+"""Charts of error rates, differences from the cpu, kinds of error, groups, unchanged transcripts and times.
+
+A kernel that fails is a hundred times further from the others than they are from each other. Scales are made for the
+nearer ones; what lies beyond is an arrow at the edge with its figure in words, never a dot at a false place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup
+
+from app.evaluation.comparing import Comparison
+from app.evaluation.evaluation import BackendSummary, Evaluation
+from app.evaluation.statistics.bootstrap import Interval
+from app.output import tables as t
+from app.output.svg import MARKS, Band, Chart, Scale
+from kernels.backends import REFERENCE, find
+
+ROW = 46
+"""Pixels of a row with a line of text above its mark."""
+BAR_ROW = 42
+"""Pixels of a row with a line of text above a bar."""
+SHOWN_GROUPS = 40
+"""Rows of a chart by speaker; the table has all."""
+KINDS = (("substitutions", "Substituted"), ("deletions", "Deleted"), ("insertions", "Inserted"))
+
+
+def style(name: str) -> int:
+    """The number of a backend's mark and colour: the same on every page. Raises `UnknownBackendError`."""
+    return find(name).position % len(MARKS)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A backend's figure with its intervals."""
+
+    backend: str
+    value: float
+    text: str
+    by_utterance: Interval | None
+    by_speaker: Interval | None
+
+    @property
+    def ends(self) -> list[float]:
+        intervals = [i for i in (self.by_utterance, self.by_speaker) if i]
+        return [self.value, *(end for i in intervals for end in (i.low, i.high))]
+
+
+def draw(evaluation: Evaluation) -> dict[str, Markup | GroupChart | None]:
+    """Every chart of this module by name; None where there is nothing to show."""
+    backends = evaluation.backends
+    against_cpu = [c for c in evaluation.comparisons if c.baseline == REFERENCE]
+    return {
+        "wer": word_error_rates(backends),
+        "difference": differences(against_cpu, evaluation.limits.margin),
+        "kinds": kinds_of_error(backends),
+        "by_length": by_group(backends, "by_length"),
+        "by_speaker": by_group(backends, "by_speaker"),
+        "same": unchanged_transcripts(against_cpu),
+        "speed": real_time_factors(backends),
+    }
+
+
+def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
+    """A mark for each backend's WER, a thick line for the interval by utterance, a thin one by speaker."""
+    rows = [
+        _Row(b.backend, b.rates.wer, t.percent(b.rates.wer)
+             + (f"  {t.percent_interval(b.utterance_interval)}" if b.utterance_interval else ""),
+             b.utterance_interval, b.speaker_interval)
+        for b in backends if b.rates.wer is not None
+    ]  # fmt: skip
+    if not rows:
+        return None
+    limit = _limit([max(row.ends) for row in rows], least=0.02, times=3)
+    scale = _padded([e for row in rows if max(row.ends) <= limit for e in row.ends], floor=0.0)
+    chart = Chart("wer-chart", "Word error rate of each backend with its 95 % interval", _said(rows))
+    foot = ROW * len(rows)
+    chart.axis(scale, _bands(rows, limit, 0), foot, [f"{t.short(100 * x)} %" for x in scale.ticks()])
+    _draw(chart, rows, limit, scale, 0)
+    chart.height = foot + 24
+    return chart.render()
+
+
+def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | None:
+    """WER(backend) - WER(cpu) in points, with 0 and the margin.
+
+    Args:
+        comparisons: with the cpu.
+        margin: in points.
+    """
+    rows = [
+        _Row(c.backend, c.difference, t.points(c.difference)
+             + (f"  {t.points_interval(c.utterance_interval)}" if c.utterance_interval else ""),
+             c.utterance_interval, c.speaker_interval)
+        for c in comparisons if c.difference is not None
+    ]  # fmt: skip
+    if not rows:
+        return None
+    edge = margin / 100
+    limit = max(_limit([max(row.ends) for row in rows], least=0.005, times=2), 4 * edge)
+    scale = _padded([0.0, edge, *(e for row in rows if max(row.ends) <= limit for e in row.ends)])
+    title = "Difference of word error rate from the cpu, with its 95 % interval and the margin"
+    chart = Chart("difference-chart", title, f"The margin is {margin:g} points. {_said(rows)}")
+    top = 8.0
+    bottom, bands = top + ROW * len(rows), _bands(rows, limit, top)
+    labels = ["0" if x == 0 else t.typeset(f"{100 * x:+g}") for x in scale.ticks()]
+    chart.axis(scale, bands, bottom, labels)
+    zero, at_margin = scale.at(0), scale.at(edge)
+    for upper, lower in bands:
+        chart.bar(at_margin, 100, upper, lower - upper, "over")
+        chart.line(zero, upper, zero, lower, "zero")
+        chart.line(at_margin, upper, at_margin, lower, "margin")
+    foot, near = bottom + 32, at_margin - zero < 30
+    chart.text(zero, foot, "as cpu", "tick", "start" if zero < 5 else "end" if near else "middle")
+    side: Literal["start", "middle", "end"] = "end" if at_margin > 90 else "start" if near else "middle"
+    chart.text(at_margin, foot, f"margin {margin:+g}", "margin-label", side)
+    _draw(chart, rows, limit, scale, top)
+    chart.height = foot + 6
+    return chart.render()
+
+
+def kinds_of_error(backends: Sequence[BackendSummary]) -> Markup | None:
+    """Substitutions, deletions and insertions side by side: bars in errors per 100 reference words."""
+    rows = [b for b in backends if b.rates.words]
+    if not rows:
+        return None
+    rates = {b.backend: {kind: getattr(b.rates, kind) / b.rates.words for kind, _ in KINDS} for b in rows}
+    tallest = [max(rate.values()) for rate in rates.values()]
+    limit = _limit(tallest, least=0.01, times=3)
+    high = max((rate for rate in tallest if rate <= limit), default=limit) or 0.01
+    said = (
+        f"{b.backend}: " + ", ".join(f"{t.count(getattr(b.rates, kind))} {kind}" for kind, _ in KINDS)
+        for b in rows
+    )
+    title = "Substitutions, deletions and insertions of each backend per 100 reference words"
+    chart = Chart("kinds-chart", title, "; ".join(said) + ".")
+    for panel, (kind, word) in enumerate(KINDS):
+        left = panel * 34.5
+        scale = Scale(0, high, left, left + 27)
+        chart.text(left, 14, word, "strong")
+        for place, (name, rate) in enumerate(rates.items()):
+            y = 26 + 38 * place
+            chart.text(left, y + 11, name, "tick")
+            chart.text(left + 31, y + 11, t.number(100 * rate[kind]), "value", "end")
+            chart.line(left, y + 17, left + 31, y + 17, "hair")
+            chart.bar(left, scale.at(rate[kind]), y + 17, 9, f"fill s{style(name)}")
+            if rate[kind] > high:
+                # A gap in the bar: it goes on beyond the panel.
+                chart.bar(left + 22, left + 23, y + 15, 13, "gap")
+                chart.bar(left + 24, left + 25, y + 15, 13, "gap")
+    chart.height = 26 + 38 * len(rows)
+    return chart.render()
+
+
+@dataclass(frozen=True)
+class GroupChart:
+    """A chart by groups, what it leaves out in words, and the backends that are on it."""
+
+    chart: Markup
+    note: str
+    backends: list[str]
+
+
+def by_group(
+    backends: Sequence[BackendSummary], key: Literal["by_speaker", "by_length"]
+) -> GroupChart | None:
+    """A row for each speaker, worst first, or length class, with a mark for each backend."""
+    found: dict[str, dict[str, float]] = {}
+    for b in backends:
+        rates = {group: r.wer for group, r in getattr(b, key).items() if r.wer is not None}
+        if rates:
+            found[b.backend] = rates
+    groups = list(next(iter(found.values()), ()))
+    if not groups:
+        return None
+    first = next(iter(found))
+    if key == "by_speaker":
+        groups.sort(key=lambda g: (-found[first][g], g))
+    middles = {name: sorted(rates.values())[len(rates) // 2] for name, rates in found.items()}
+    limit = _limit(list(middles.values()), least=0.05, times=4)
+    drawn = {name: found[name] for name in found if middles[name] <= limit}
+    notes = []
+    if len(drawn) < len(found):
+        notes.append(f"{', '.join(b for b in found if b not in drawn)}: beyond this scale")
+    if len(groups) > SHOWN_GROUPS:
+        notes.append(f"the {SHOWN_GROUPS} with the highest rate of {len(groups):,}")
+        groups = groups[:SHOWN_GROUPS]
+    by_name = {g: {b: rates[g] for b, rates in drawn.items() if g in rates} for g in groups}
+    scale = _padded([rate for rates in by_name.values() for rate in rates.values()], floor=0.0, left=21)
+    said = (
+        f"{g}: " + ", ".join(f"{b} {t.percent(rate)}" for b, rate in rates.items())
+        for g, rates in by_name.items()
+    )
+    name, title = ("speakers", "speaker") if key == "by_speaker" else ("lengths", "length of audio")
+    chart = Chart(f"{name}-chart", f"Word error rate by {title}", "; ".join(said) + ".")
+    step = 17 if len(groups) > 12 else 26
+    bottom = step * len(groups) + 6
+    chart.axis(scale, [(0, bottom)], bottom, [f"{t.short(100 * x)} %" for x in scale.ticks(5)], 5)
+    lanes = {backend_name: lane for lane, backend_name in enumerate(drawn)}
+    for place, (group, rates) in enumerate(by_name.items()):
+        y = step * place + step / 2 + 3
+        chart.text(0, y + 4, group if len(group) <= 10 else group[:9] + "…", "tick")
+        if rates:
+            chart.line(scale.at(min(rates.values())), y, scale.at(max(rates.values())), y, "span")
+        for backend_name, rate in rates.items():
+            # Equal rates stay apart by a few pixels; the first, with which all are compared, is a ring around them.
+            lane = lanes[backend_name]
+            aside = 0.0 if lane == 0 else 5.0 * (lane - len(drawn) / 2) / max(len(drawn) - 2, 1)
+            hint = f"{group}, {backend_name}: {t.typeset(t.percent(rate))}"
+            chart.mark(scale.at(rate), y + aside, style(backend_name), hint, hollow=lane == 0)
+    chart.height = bottom + 24
+    return GroupChart(chart.render(), "; ".join(notes), list(drawn))
+
+
+def unchanged_transcripts(comparisons: Sequence[Comparison]) -> Markup | None:
+    """For each backend a bar of the transcripts that equal the cpu's once normalised; a tick where the raw ones do."""
+    if not comparisons:
+        return None
+    said = (
+        f"{c.backend}: {t.count(c.identical_normalised)} of {t.count(c.utterances)}, "
+        f"as printed {t.count(c.identical_raw)}"
+        for c in comparisons
+    )
+    chart = Chart("same-chart", "Transcripts that are the same as the cpu's", "; ".join(said) + ".")
+    for place, c in enumerate(comparisons):
+        n, same = c.utterances, c.identical_normalised
+        figure = f"{t.share(same / n)}  {t.count(same)} of {t.count(n)}"
+        chart.bar(0, 100, BAR_ROW * place + 24, 9, "track")
+        _bar(chart, place, c.backend, c.backend, figure, same / n, c.identical_raw / n)
+    return chart.render()
+
+
+def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
+    """Time over length of audio; a needle where the encoder's part ends, if that is known."""
+    rows = [(b, b.speed) for b in backends if b.speed]
+    if not rows:
+        return None
+    most = max(speed.real_time_factor for _, speed in rows) or 1.0
+    said = (f"{b.backend} on the {where(b)}: {t.number(speed.real_time_factor, 3)}" for b, speed in rows)
+    chart = Chart("speed-chart", "Time over length of audio of each backend", "; ".join(said) + ".")
+    for place, (b, speed) in enumerate(rows):
+        encoding = speed.encode_seconds
+        needle = None if encoding is None else encoding / speed.audio_seconds / most
+        figure = t.number(speed.real_time_factor, 3)
+        label = f"{b.backend}, {where(b)}"
+        _bar(chart, place, b.backend, label, figure, speed.real_time_factor / most, needle)
+    return chart.render()
+
+
+def where(backend: BackendSummary) -> str:
+    """What a backend ran on, as a label of its times: an emulator's are never an NPU's."""
+    device = backend.run.device
+    return {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}.get(device, device or t.NONE)
+
+
+def _bar(
+    chart: Chart, place: int, backend: str, label: str, figure: str, part: float, needle: float | None
+) -> None:
+    y = BAR_ROW * place
+    chart.text(0, y + 16, label, "strong")
+    chart.text(100, y + 16, t.typeset(figure), "value", "end")
+    chart.bar(0, 100 * part, y + 24, 9, f"fill s{style(backend)}")
+    if needle is not None:
+        x = min(100 * needle, 100)
+        chart.line(x, y + 22, x, y + 36, "needle")
+    chart.height = y + BAR_ROW + 2
+
+
+def _said(rows: Iterable[_Row]) -> str:
+    return "; ".join(f"{row.backend} {row.text.replace('  ', ', ')}" for row in rows) + "."
+
+
+def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: float) -> None:
+    """Each backend's name, figure, intervals and mark."""
+    for place, row in enumerate(rows):
+        y, number = top + ROW * place, style(row.backend)
+        chart.text(0, y + 16, row.backend, "strong")
+        chart.text(100, y + 16, t.typeset(row.text), "value", "end")
+        y += 31
+        if max(row.ends) > limit:
+            chart.arrow(y, number)
+            chart.text(96, y + 4, "beyond this scale", "tick", "end")
+            continue
+        for interval, weight in ((row.by_speaker, "thin"), (row.by_utterance, "thick")):
+            if interval:
+                low, high = scale.at(interval.low), scale.at(interval.high)
+                chart.line(low, y, high, y, f"{weight} s{number}")
+                for x in (low, high) if weight == "thin" else ():
+                    chart.line(x, y - 4, x, y + 4, f"thin s{number}")
+        chart.mark(scale.at(row.value), y, number)
+
+
+def _limit(highs: Sequence[float], *, least: float, times: float) -> float:
+    """How far a scale goes: to a multiple of the nearest backend's, and at least so far."""
+    return max(least, times * min(highs))
+
+
+def _padded(values: Sequence[float], floor: float | None = None, left: float = 1.0) -> Scale:
+    low, high = min(values), max(values)
+    pad = 0.08 * (high - low) or 0.005
+    return Scale(low - pad if floor is None else max(low - pad, floor), high + pad, left)
+
+
+def _bands(rows: Sequence[_Row], limit: float, top: float) -> list[Band]:
+    """The part of each row that its mark is in, below its text; rows beyond the scale have none."""
+    return [
+        (top + ROW * place + 22, top + ROW * place + 42)
+        for place, row in enumerate(rows)
+        if max(row.ends) <= limit
+    ]

@@ -1,0 +1,95 @@
+"""report.md, the evaluation in a page for a pull request, and the few lines that a run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.evaluation.evaluation import BackendSummary, Evaluation
+from app.evaluation.report.metrics import BACKENDS, COMPARISONS, cells, headings
+from app.evaluation.verdict import Verdict
+from app.output.tables import aligned, markdown_table
+
+SHOWN_BROKEN = 5
+"""Broken utterances that are named for each backend; report.json has all."""
+
+PASSED = {True: "yes", False: "**no**", None: "undecided"}
+
+
+def report_markdown(evaluation: Evaluation) -> str:
+    """GitHub-flavoured Markdown, ending in a newline."""
+    dataset, statistics = evaluation.dataset, evaluation.statistics
+    lines = [f"# {_escape(evaluation.backends[0].run.model)} on {_escape(dataset.title)}", ""]
+    if not dataset.complete:
+        lines += [f"**This is not the {_escape(dataset.name)} WER**: not all of the set was transcribed.", ""]
+    for verdict in evaluation.verdicts:
+        lines += _verdict(verdict)
+    rates = [cells(BACKENDS, backend, "markdown") for backend in evaluation.backends]
+    lines += ["## Error rates", "", *markdown_table(headings(BACKENDS, "markdown"), rates), ""]
+    lines += _speed_notes(backend for backend in evaluation.backends if backend.speed)
+    if evaluation.comparisons:
+        compared = [cells(COMPARISONS, comparison, "markdown") for comparison in evaluation.comparisons]
+        lines += ["", "## Differences", "", *markdown_table(headings(COMPARISONS, "markdown"), compared)]
+    broken = [line for backend in evaluation.backends for line in _broken(backend)]
+    lines += ["", "## Broken utterances", "", *broken] if broken else []
+    lines += [
+        "",
+        f"{statistics.normaliser}; intervals: {statistics.interval_method}, {statistics.replications:,} replications, "
+        f"seed {statistics.seed}; test: {statistics.test_method}.",
+    ]
+    lines += ["", *(f"- {_escape(note)}" for note in evaluation.notes)] if evaluation.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def print_summary(evaluation: Evaluation, folder: Path) -> None:
+    """What came out, on standard output."""
+    print(evaluation.dataset.title)
+    rows = [[*headings(BACKENDS, "console"), ""]]
+    for backend in evaluation.backends:
+        where = "" if backend.run.device == "cpu" else f"({backend.run.device})"
+        rows.append([*cells(BACKENDS, backend, "console"), where])
+    print("\n".join(aligned(rows)))
+    for verdict in evaluation.verdicts:
+        reasons = "; ".join(verdict.reasons)
+        print(f"{verdict.backend:12} {verdict.outcome}{': ' + reasons if reasons else ''}")
+    print(f"report: {folder / 'report.html'}")
+
+
+def _verdict(verdict: Verdict) -> list[str]:
+    rows = [
+        [rule.name, PASSED[rule.passed] if rule.applies else "-", _escape(rule.sentence)]
+        for rule in verdict.rules
+    ]
+    told = f"{_escape(verdict.device_statement)}. Not measured: {', '.join(verdict.not_measured)}."
+    if verdict.settled_by is not None:
+        told += f" About {verdict.settled_by:,} utterances would decide it."
+    notes = [f"Note: {_escape(note)}." for note in verdict.notes]
+    table = markdown_table(["rule", "passed", ""], rows)
+    return [f"## {verdict.backend}: {verdict.outcome}", "", *table, "", told, *notes, ""]
+
+
+def _speed_notes(backends: Iterable[BackendSummary]) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for backend in backends:
+        run = backend.run
+        where = "the NPU and " if run.device == "npu" else ""
+        kind = "" if run.device in ("npu", "cpu") else ": the emulator's time, not an NPU's"
+        threads = f", {run.threads} threads" if run.threads else ""
+        note = f"on {where}the processor ({_escape(run.processor or 'unknown')}{threads}){kind}"
+        names.setdefault(note, []).append(f"`{backend.backend}`")
+    return [f"Time / audio of {', '.join(those)} was measured {note}.  " for note, those in names.items()]
+
+
+def _broken(backend: BackendSummary) -> list[str]:
+    broken = backend.broken or ()
+    lines = [f"- `{backend.backend}`, {_escape(b.id)}: {_escape(b.detail)}" for b in broken[:SHOWN_BROKEN]]
+    rest = len(broken) - SHOWN_BROKEN
+    return [*lines, f"- `{backend.backend}`: {rest:,} more in report.json"] if rest > 0 else lines
+
+
+def _escape(text: str) -> str:
+    """Text from outside in one line of Markdown: no table cell, tag or emphasis of its own."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    for mark in ("\\", "`", "*", "_", "|", "[", "]"):
+        flat = flat.replace(mark, "\\" + mark)
+    return flat

@@ -1,0 +1,115 @@
+"""Figures and tables as text: the same for console, Markdown and page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+NONE = "-"
+"""Where there is no figure."""
+
+Row = Sequence[str]
+
+
+class Interval(Protocol):
+    """Both ends of an interval; fractions."""
+
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with so many decimals and separated thousands."""
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def short(value: float | None) -> str:
+    """A number with three significant figures, without trailing zeros."""
+    return NONE if value is None else f"{value:.3g}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separated thousands."""
+    return number(value, 0)
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction as a percentage."""
+    return NONE if fraction is None else f"{number(100 * fraction, digits)} %"
+
+
+def share(fraction: float | None, digits: int = 1) -> str:
+    """A part of a whole as a percentage, with as many digits as keep it from 0 % and 100 % unless it is that."""
+    if fraction is None or not 0 < fraction < 1:
+        return percent(fraction, digits)
+    while float(text := f"{100 * fraction:.{digits}f}") in (0.0, 100.0) and digits < 6:
+        digits += 1
+    return f"{text} %"
+
+
+def points(fraction: float | None) -> str:
+    """A difference of two rates in percentage points, with its sign unless it is none."""
+    if fraction is None:
+        return NONE
+    text = f"{100 * fraction:+,.2f}"
+    return "0.00" if text[1:] == "0.00" else text
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """Both ends of a rate's interval."""
+    return NONE if interval is None else f"{number(100 * interval.low)} to {percent(interval.high)}"
+
+
+def points_interval(interval: Interval | None) -> str:
+    """Both ends of a difference's interval in points."""
+    return NONE if interval is None else f"{points(interval.low)} to {points(interval.high)}"
+
+
+def probability(p: float | None) -> str:
+    """A p value."""
+    if p is None:
+        return "undefined"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of audio in the unit that fits."""
+    if seconds is None:
+        return NONE
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.1f} s"
+
+
+def milliseconds(seconds: float, digits: int = 3) -> str:
+    """Seconds as milliseconds, without the unit."""
+    return f"{1000 * seconds:.{digits}f}"
+
+
+def aligned(rows: Iterable[Row], left: int = 1) -> list[str]:
+    """Columns as wide as they have to be: the first ones to the left, the others to the right."""
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def markdown_table(heading: Row, rows: Iterable[Row]) -> list[str]:
+    """A table in GitHub's Markdown; text from outside has to be escaped before."""
+    return [f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *rows]]
+
+
+def typeset(text: str) -> str:
+    """A figure in print: true minus signs, thin spaces before units, a dash where there is no figure."""
+    if text == NONE:
+        return "–"
+    text = re.sub(r"(?<!\w)-(?=\d)| - ", lambda m: m[0].replace("-", "\N{MINUS SIGN}"), text)
+    return re.sub(r"(?<=\d) (?=%|min\b|h\b|s\b)", "\N{NARROW NO-BREAK SPACE}", text)

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +63,8 @@ INT8_SCORE_STEP = 160
 """The step of the `int8` kernel's scores, in units of 2^-8 octaves: 0.625 octaves, chosen as CONTRACT.md tells."""
 
 ScoreType = Literal["int32", "int8"]
+SCORE_TYPES: tuple[ScoreType, ...] = get_args(ScoreType)
+"""What holds the scores."""
 
 
 def exp2_mantissa(fraction: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -90,6 +93,21 @@ class ContractError(ValueError):
     """Operands that the contract does not allow."""
 
 
+_DTYPES = {
+    "q": np.int8,
+    "k": np.int8,
+    "v": np.int8,
+    "key_multiplier": np.uint8,
+    "multiplier": np.uint16,
+    "shift": np.int32,
+}
+_RANGES = {
+    "multiplier": (1, MULTIPLIER_MAX),
+    "key_multiplier": (1, KEY_MULTIPLIER_MAX),
+    "shift": (SHIFT_MIN, SHIFT_MAX),
+}
+
+
 @dataclass(frozen=True)
 class Operands:
     """The integers that a run of `n` heads works on.
@@ -112,6 +130,11 @@ class Operands:
     shift: npt.NDArray[np.int32]
     valid_keys: int
 
+    def rows(self, chosen: Sequence[int]) -> Operands:
+        """The same with these rows alone; what a run gives for a row does not depend on the others."""
+        rows = list(chosen)
+        return replace(self, q=self.q[:, rows], multiplier=self.multiplier[:, rows])
+
     def check(self, tile_size: int, scores: str = "int32", output_bits: int = 16) -> None:
         """Refuse what the contract does not allow.
 
@@ -125,7 +148,7 @@ class Operands:
         """
         if tile_size not in TILE_SIZES:
             raise ContractError(f"tile size {tile_size}: it has to be one of {TILE_SIZES}")
-        if scores not in ("int32", "int8"):
+        if scores not in SCORE_TYPES:
             raise ContractError(f"scores {scores!r}: they are int32 or int8")
         if output_bits not in (8, 16):
             raise ContractError(f"output of {output_bits} bits: it has 8 or 16")
@@ -141,24 +164,12 @@ class Operands:
             raise ContractError("there has to be one multiplier per row and one shift per head")
         if self.key_multiplier.shape != (heads, keys):
             raise ContractError("there has to be one key multiplier per key")
-        wanted = {
-            "q": np.int8,
-            "k": np.int8,
-            "v": np.int8,
-            "key_multiplier": np.uint8,
-            "multiplier": np.uint16,
-            "shift": np.int32,
-        }
-        for name, dtype in wanted.items():
+        for name, dtype in _DTYPES.items():
             if getattr(self, name).dtype != dtype:
                 raise ContractError(f"{name} has to be {np.dtype(dtype)}, not {getattr(self, name).dtype}")
         if not 1 <= self.valid_keys <= keys <= MAX_KEYS:
             raise ContractError(f"{self.valid_keys} valid keys of {keys}: 1 <= valid <= keys <= {MAX_KEYS}")
-        ranges: dict[str, tuple[npt.NDArray[Any], int, int]] = {
-            "multiplier": (self.multiplier, 1, MULTIPLIER_MAX),
-            "key multiplier": (self.key_multiplier, 1, KEY_MULTIPLIER_MAX),
-            "shift": (self.shift, SHIFT_MIN, SHIFT_MAX),
-        }
-        for name, (values, low, high) in ranges.items():
-            if values.size and not (low <= values.min() and values.max() <= high):
-                raise ContractError(f"a {name} is outside {low}..{high}")
+        for name, (low, high) in _RANGES.items():
+            numbers = getattr(self, name)
+            if numbers.size and not (low <= numbers.min() and numbers.max() <= high):
+                raise ContractError(f"a {name.replace('_', ' ')} is outside {low}..{high}")

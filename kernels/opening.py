@@ -62,8 +62,7 @@ def _check(emulator: Device) -> None:
     # Compiled code is kept on disk, and may be another version's.
     from kernels.self_check import compare, random_operands
 
-    kinds: tuple[c.ScoreType, ...] = ("int32", "int8")
-    for scores in kinds:
+    for scores in c.SCORE_TYPES:
         compare(
             functools.partial(emulator.run, scores=scores),
             random_operands(2, 72),

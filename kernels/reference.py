@@ -35,53 +35,34 @@ def attention(
     """
     operands.check(tile_size, scores, output_bits)
     heads, rows, _ = operands.q.shape
+    valid = operands.valid_keys
     out = np.zeros((heads, rows, operands.v.shape[2]), np.int16)
     for h in range(heads):
-        keys = [[int(x) for x in key] for key in operands.k[h]]
-        values = [[int(x) for x in value] for value in operands.v[h]]
-        key_multipliers = [int(x) for x in operands.key_multiplier[h]]
+        keys, values = operands.k[h, :valid].tolist(), operands.v[h, :valid].tolist()
+        of_keys = operands.key_multiplier[h, :valid].tolist()
+        shift = int(operands.shift[h])
         for r in range(rows):
-            query = [int(x) for x in operands.q[h, r]]
-            multiplier, shift = int(operands.multiplier[h, r]), int(operands.shift[h])
-            out[h, r] = _row(
-                query,
-                keys,
-                values,
-                key_multipliers,
-                multiplier,
-                shift,
-                operands.valid_keys,
-                scores,
-                tile_size,
-                output_bits,
-            )
+            query, multiplier = operands.q[h, r].tolist(), int(operands.multiplier[h, r])
+            z = [
+                logit(score(query, key), of_key, multiplier, shift, scores)
+                for key, of_key in zip(keys, of_keys, strict=True)
+            ]
+            total, accumulator = merged(z, values, tile_size)
+            out[h, r] = [output(a, total, output_bits) for a in accumulator]
     return out
 
 
-def _row(
-    query: list[int],
-    keys: list[list[int]],
-    values: list[list[int]],
-    key_multipliers: list[int],
-    multiplier: int,
-    shift: int,
-    valid_keys: int,
-    scores: c.ScoreType,
-    tile_size: int,
-    output_bits: int,
-) -> list[int]:
+def merged(z: list[int], values: list[list[int]], tile_size: int) -> tuple[int, list[int]]:
+    """A row's sum of weights and its sums of weighted values, tile by tile, from its logits."""
     exponent: int | None = None
-    total = 0
-    columns = range(len(values[0]))
-    accumulator = [0 for _ in columns]
-    for start in range(0, valid_keys, tile_size):
-        tile = range(start, min(start + tile_size, valid_keys))
-        z = [logit(score(query, keys[j]), key_multipliers[j], multiplier, shift, scores) for j in tile]
-        m = -((-max(z)) >> c.FRACTION_BITS)  # ceiling
-        p = [weight((m << c.FRACTION_BITS) - x) for x in z]
+    total, accumulator = 0, [0 for _ in values[0]]
+    for start in range(0, len(z), tile_size):
+        tile = slice(start, start + tile_size)
+        m = -((-max(z[tile])) >> c.FRACTION_BITS)  # ceiling
+        p = [weight((m << c.FRACTION_BITS) - x) for x in z[tile]]
         tile_total = sum(p) << c.SUM_FRACTION_BITS
         tile_accumulator = [
-            sum(weight * values[j][col] for weight, j in zip(p, tile, strict=True)) for col in columns
+            sum(a * b for a, b in zip(p, column, strict=True)) for column in zip(*values[tile], strict=True)
         ]
         if exponent is None:
             exponent, total, accumulator = m, tile_total, tile_accumulator
@@ -95,7 +76,7 @@ def _row(
         exponent = max(m, exponent)
         total = _int32(total + tile_total)
         accumulator = [_int32(a + b) for a, b in zip(accumulator, tile_accumulator, strict=True)]
-    return [output(a, total, output_bits) for a in accumulator]
+    return total, accumulator
 
 
 def score(query: list[int], key: list[int]) -> int:

@@ -1,7 +1,7 @@
 """The contract at the speed of a CPU: the same bits as `reference`.
 
-Heads are shared out among threads, which have nothing in common but the operands. What works on a head is
-`vector_attention` where the processor has the instructions for it, and `float_attention` anywhere.
+Heads are shared out among threads, which have nothing in common but the operands. What works on a head is `avx512`
+where the processor has the instructions for it, and `portable` anywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.emulator import avx512_code as vector_code
+from kernels.emulator import avx512_code
+from kernels.emulator.head import Head
 from kernels.workers import Workers
 
 
@@ -34,15 +35,12 @@ class Emulator:
                 given. The bits are the same.
         """
         self.workers = workers or Workers()
-        self.vector = vector_code.available() if vector is None else vector
+        self.vector = avx512_code.available() if vector is None else vector
         if self.vector:
-            from kernels.emulator.avx512 import VectorAttention
-
-            self._head = VectorAttention().head
+            from kernels.emulator.avx512 import attend
         else:
-            from kernels.emulator.portable import FloatAttention
-
-            self._head = FloatAttention().head
+            from kernels.emulator.portable import attend
+        self._attend = attend
 
     def run(
         self,
@@ -52,26 +50,29 @@ class Emulator:
         tile_size: int = c.DEFAULT_TILE_SIZE,
         output_bits: int = 16,
     ) -> npt.NDArray[np.int16]:
-        """Attention of every head, by the contract.
-
-        Args:
-            operands: the integers of the run.
-            scores: `int32` keeps exact scores; `int8` holds them in INT8.
-            tile_size: keys per tile: 64, 128 or 256.
-            output_bits: 16 for the value's step / 256, 8 for the value's step.
-
-        Returns:
-            int16, shape (n, rows, 64 or 128): as many columns as the values have.
+        """See `kernels.device.Device`.
 
         Raises:
             kernels.contract.ContractError: operands outside the contract.
         """
         operands.check(tile_size, scores, output_bits)
         heads, rows, _ = operands.q.shape
+        valid = operands.valid_keys
         out = np.empty((heads, rows, operands.v.shape[2]), np.int16)
 
-        def head(h: int) -> None:
-            self._head(operands, h, scores == "int8", tile_size, output_bits, out[h])
+        def attend(h: int) -> None:
+            head = Head(
+                operands.q[h],
+                operands.k[h, :valid],
+                operands.v[h, :valid],
+                operands.key_multiplier[h, :valid],
+                operands.multiplier[h],
+                operands.shift[h],
+                scores == "int8",
+                tile_size,
+                output_bits,
+            )
+            self._attend(head, out[h])
 
-        self.workers.each(head, heads)
+        self.workers.each(attend, heads)
         return out

@@ -7,132 +7,96 @@ has its scores in the second-level cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.emulator.head import BLOCK, NEVER, Head, jit, requantise
 from kernels.workers import WorkSpace
 
 _ROWS = 128
-_BLOCK = 64  # keys per exact float32 product
-
 _C1, _C2, _C3 = c.EXP2_COEFFICIENTS
 _ONE = c.EXP2_ONE
 _FRACTION_BITS = c.FRACTION_BITS
 _FRACTION_MASK = (1 << c.FRACTION_BITS) - 1
 _SUM_FRACTION_BITS = c.SUM_FRACTION_BITS
 _MERGE_SHIFT_MAX = c.MERGE_SHIFT_MAX
-_RECIPROCAL = 1 << c.RECIPROCAL_BITS
 _STEP = c.INT8_SCORE_STEP
 _KEY_SHIFT = c.KEY_SHIFT
 _KEY_HALF = 1 << (c.KEY_SHIFT - 1)
-_OUTPUT_SHIFT_8 = c.RECIPROCAL_BITS - c.SUM_FRACTION_BITS
-_OUTPUT_SHIFT_16 = _OUTPUT_SHIFT_8 - c.OUTPUT_FRACTION_BITS
-_NEVER = -(1 << 30)
-
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-class FloatAttention:
-    """Works on one head at a time, in any number of threads."""
-
-    def __init__(self) -> None:
-        """Make one; its work space comes with its use."""
-        self._scratch = WorkSpace(_scratch)
-
-    def head(
-        self,
-        operands: c.Operands,
-        h: int,
-        int8_scores: bool,
-        tile_size: int,
-        output_bits: int,
-        out: npt.NDArray[np.int16],
-    ) -> None:
-        """Attention of head `h` into `out`, int16, shape (rows, 64 or 128)."""
-        valid = operands.valid_keys
-        tiles = -(-valid // tile_size)
-        padded = tiles * tile_size
-        width = operands.v.shape[2]
-        scratch = self._scratch(padded, tiles, width)
-        keys, values = scratch["keys"], scratch["values"]
-        keys[:, :valid] = operands.k[h, :valid].T
-        keys[:, valid:] = 0
-        values[:valid] = operands.v[h, :valid]
-        values[valid:] = 0
-        blocks = values.reshape(padded // _BLOCK, _BLOCK, width)
-        rows = operands.q.shape[1]
-        for start in range(0, rows, _ROWS):
-            n = min(_ROWS, rows - start)
-            queries, s = scratch["queries"][:n], scratch["scores"][:n]
-            queries[...] = operands.q[h, start : start + n]
-            np.matmul(queries, keys, out=s)
-            p = scratch["weights"][:, :n]
-            _weights(
-                s,
-                operands.key_multiplier[h],
-                operands.multiplier[h, start : start + n],
-                operands.shift[h],
-                valid,
-                tile_size,
-                int8_scores,
-                scratch["logits"],
-                p,
-                scratch["exponents"],
-                scratch["sums"],
-            )
-            products = scratch["products"][:, :n]
-            np.matmul(p, blocks, out=products)
-            _merge(
-                products,
-                scratch["exponents"],
-                scratch["sums"],
-                tile_size // _BLOCK,
-                output_bits,
-                scratch["accumulator"],
-                out[start : start + n],
-            )
+class _Space(NamedTuple):
+    keys: Any
+    values: Any
+    scores: Any
+    logits: Any
+    weights: Any
+    exponents: Any
+    sums: Any
+    products: Any
+    accumulators: Any
 
 
-def _scratch(padded: int, tiles: int, width: int) -> dict[str, npt.NDArray[Any]]:
-    blocks = padded // _BLOCK
-    return {
-        "keys": np.empty((c.HEAD_DIM, padded), np.float32),
-        "values": np.empty((padded, width), np.float32),
-        "queries": np.empty((_ROWS, c.HEAD_DIM), np.float32),
-        "scores": np.empty((_ROWS, padded), np.float32),
-        "logits": np.empty(256, np.int32),
-        "weights": np.empty((blocks, _ROWS, _BLOCK), np.float32),
-        "exponents": np.empty((tiles, _ROWS), np.int32),
-        "sums": np.empty((tiles, _ROWS), np.int32),
-        "products": np.empty((blocks, _ROWS, width), np.float32),
-        "accumulator": np.empty(width, np.int32),
-    }
+def _make_space(tiles: int, tile_size: int, width: int) -> _Space:
+    padded = tiles * tile_size
+    blocks = padded // BLOCK
+    return _Space(
+        keys=np.empty((c.HEAD_DIM, padded), np.float32),
+        values=np.empty((blocks, BLOCK, width), np.float32),
+        scores=np.empty((_ROWS, padded), np.float32),
+        logits=np.empty(tile_size, np.int32),
+        weights=np.empty((blocks, _ROWS, BLOCK), np.float32),
+        exponents=np.empty((tiles, _ROWS), np.int32),
+        sums=np.empty((tiles, _ROWS), np.int32),
+        products=np.empty((blocks, _ROWS, width), np.float32),
+        accumulators=np.empty((2, width), np.int32),
+    )
 
 
-@_jit
-def _weights(  # type: ignore[no-untyped-def]
-    s, key_multiplier, multiplier, shift, valid, tile_size, int8_scores, z, p, exponents, sums
-):
+_space = WorkSpace(_make_space)
+
+
+def attend(head: Head, out: npt.NDArray[np.int16]) -> None:
+    """Attention of a head into `out`, int16, shape (rows, 64 or 128)."""
+    valid, width = head.v.shape
+    space = _space(-(-valid // head.tile_size), head.tile_size, width)
+    space.keys[:, :valid] = head.k.T
+    space.keys[:, valid:] = 0
+    values = space.values.reshape(-1, width)
+    values[:valid] = head.v
+    values[valid:] = 0
+    for start in range(0, len(head.q), _ROWS):
+        rows = slice(start, start + _ROWS)
+        part = head._replace(q=head.q[rows], multiplier=head.multiplier[rows])
+        n = len(part.q)
+        scores = np.matmul(part.q.astype(np.float32), space.keys, out=space.scores[:n])
+        weights = space.weights[:, :n]
+        _weights(part, scores, space.logits, weights, space.exponents, space.sums)
+        products = np.matmul(weights, space.values, out=space.products[:, :n])
+        _merge(part, products, space.exponents, space.sums, space.accumulators, out[rows])
+
+
+@jit
+def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
     """Scores (rows, keys) to weights (blocks, rows, 64), with each tile's exponent and sum (tiles, rows).
 
     numba widens products and shifts of 32-bit integers to 64 bits; narrowing each result at once lets LLVM keep
     them in 32-bit lanes.
     """
-    rows, padded = s.shape
     i32 = np.int32
+    tile_size, valid, shift = head.tile_size, head.k.shape[0], head.shift
     half = i32(i32(1) << i32(shift - 1))
-    blocks_per_tile = tile_size // _BLOCK
-    for r in range(rows):
-        m = i32(multiplier[r])
-        for t in range(padded // tile_size):
+    blocks_per_tile = tile_size // BLOCK
+    for r in range(s.shape[0]):
+        m = i32(head.multiplier[r])
+        for t in range(s.shape[1] // tile_size):
             start = t * tile_size
             width = min(tile_size, valid - start)
             # Views of their own spare the loops numba's test for negative indices.
-            scores, of_key = s[r, start : start + width], key_multiplier[start : start + width]
+            scores, of_key = s[r, start : start + width], head.key_multiplier[start : start + width]
             top = i32(-2147483648)
             for j in range(width):
                 x = i32(i32(scores[j]) * i32(of_key[j]))
@@ -140,7 +104,7 @@ def _weights(  # type: ignore[no-untyped-def]
                 x = i32(i32(i32(x * m) + half) >> shift)
                 z[j] = x
                 top = max(top, x)
-            if int8_scores:
+            if head.int8_scores:
                 top = i32(max(i32(-128), min(i32(127), top)) * i32(_STEP))
                 for j in range(width):
                     z[j] = i32(max(i32(-128), min(i32(127), z[j])) * i32(_STEP))
@@ -148,10 +112,9 @@ def _weights(  # type: ignore[no-untyped-def]
             ceiling = i32(exponent << i32(_FRACTION_BITS))
             total = i32(0)
             for b in range(blocks_per_tile):
-                block = t * blocks_per_tile + b
-                first = b * _BLOCK
-                count = min(_BLOCK, max(0, width - first))
-                logits, weights = z[first : first + count], p[block, r]
+                first = b * BLOCK
+                count = min(BLOCK, max(0, width - first))
+                logits, weights = z[first : first + count], p[t * blocks_per_tile + b, r]
                 for j in range(count):
                     # 12 octaves down the weight rounds to nothing
                     d = min(i32(ceiling - logits[j]), i32(12 << _FRACTION_BITS))
@@ -164,20 +127,20 @@ def _weights(  # type: ignore[no-untyped-def]
                     w = np.floor(np.float32(i32(_ONE) - e) * scale + np.float32(0.5))
                     total = i32(total + i32(w))
                     weights[j] = w
-                for j in range(count, _BLOCK):
+                for j in range(count, BLOCK):
                     weights[j] = np.float32(0)
             exponents[t, r] = exponent
             sums[t, r] = total
 
 
-@_jit
-def _merge(products, exponents, sums, blocks_per_tile, output_bits, a, out):  # type: ignore[no-untyped-def]
+@jit
+def _merge(head, products, exponents, sums, accumulators, out):  # type: ignore[no-untyped-def]
     """Merges the tiles' products (blocks, rows, 64 or 128) and sums into the requantised rows of `out`."""
+    a, tile = accumulators[0], accumulators[1]
+    blocks_per_tile = head.tile_size // BLOCK
     tiles = products.shape[0] // blocks_per_tile
-    bits = np.int64(_OUTPUT_SHIFT_8) if output_bits == 8 else np.int64(_OUTPUT_SHIFT_16)
-    limit = np.int64(1) << np.int64(output_bits - 1)
     for r in range(products.shape[1]):
-        running = np.int32(_NEVER)
+        running = np.int32(NEVER)
         total = np.int32(0)
         for i in range(a.shape[0]):
             a[i] = np.int32(0)
@@ -201,17 +164,11 @@ def _merge(products, exponents, sums, blocks_per_tile, output_bits, a, out):  # 
             first = t * blocks_per_tile
             half = (np.int32(1) << up) >> np.int32(1)
             total += (tile_total + half) >> up
-            if blocks_per_tile == 1:
+            for i in range(a.shape[0]):
+                tile[i] = np.int32(products[first, r, i])
+            for b in range(first + 1, first + blocks_per_tile):
                 for i in range(a.shape[0]):
-                    a[i] += (np.int32(products[first, r, i]) + half) >> up
-            else:
-                for i in range(a.shape[0]):
-                    whole = np.int32(0)
-                    for b in range(blocks_per_tile):
-                        whole += np.int32(products[first + b, r, i])
-                    a[i] += (whole + half) >> up
-        reciprocal = np.int64(_RECIPROCAL) // np.int64(total)
-        half64 = np.int64(1) << (bits - np.int64(1))
-        for i in range(a.shape[0]):
-            y = (np.int64(a[i]) * reciprocal + half64) >> bits
-            out[r, i] = np.int16(max(-limit, min(limit - np.int64(1), y)))
+                    tile[i] += np.int32(products[b, r, i])
+            for i in range(a.shape[0]):
+                a[i] += (tile[i] + half) >> up
+        requantise(a, total, head.output_bits, out[r])

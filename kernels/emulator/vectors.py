@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -99,9 +101,16 @@ class Writer:
     ) -> list[list[Any]]:
         """`start` plus x y, for `ROWS` rows and four registers of columns.
 
-        dot : adds to sums the products of a step's part of a row, in every lane, and of columns
-        x : the address of rows, `row` bytes apart, 4 bytes a step
-        y : the address of columns, four registers a step
+        Args:
+            dot: adds to sums the products of a step's part of a row, in every lane, and of columns.
+            start: of each row, four registers.
+            x: the address of rows, 4 bytes a step.
+            y: the address of columns, four registers a step.
+            steps: how many.
+            row: bytes from row to row.
+
+        Returns:
+            As `start`.
         """
         sums = [[_cgutils.alloca_once(self.b, value.type) for value in values] for values in start]
         for places, values in zip(sums, start, strict=True):
@@ -121,3 +130,22 @@ class Writer:
 def takes(arguments: int) -> Any:
     """The signature of an intrinsic of so many integers, most of them addresses (`array.ctypes.data`)."""
     return types.void(*[types.int64] * arguments)
+
+
+def piece(write: Callable[..., None]) -> Any:
+    """Let compiled code call what `write` writes.
+
+    Args:
+        write: called with a `Writer` and integers, most of them addresses.
+    """
+    arguments = len(inspect.signature(write).parameters) - 1
+
+    @functools.wraps(write)  # numba reads the names of the arguments there
+    def typed(typingctx, *_):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, values):  # type: ignore[no-untyped-def]
+            write(Writer(builder), *values)
+            return context.get_dummy_value()
+
+        return takes(arguments), code
+
+    return intrinsic(typed)

@@ -23,8 +23,6 @@ REFERENCE_KEYS = 512
 
 TILES = 1000
 
-ALL_SCORES: tuple[c.ScoreType, ...] = ("int32", "int8")
-
 Progress = Callable[[int, int], None]
 
 
@@ -160,7 +158,7 @@ class BatchResult:
 def cases(
     tiles: int = TILES,
     tile_sizes: Sequence[int] = c.TILE_SIZES,
-    scores: Sequence[c.ScoreType] = ALL_SCORES,
+    scores: Sequence[c.ScoreType] = c.SCORE_TYPES,
     seed: int = 0,
 ) -> Iterator[Case]:
     """The batch's cases: together exactly `tiles` tiles, every kind of operands with every choice of kernel in turn."""
@@ -189,7 +187,7 @@ def run_batch(
     *,
     tiles: int = TILES,
     tile_sizes: Sequence[int] = c.TILE_SIZES,
-    scores: Sequence[c.ScoreType] = ALL_SCORES,
+    scores: Sequence[c.ScoreType] = c.SCORE_TYPES,
     seed: int = 0,
     host: Device | None = None,
     host_missing: str = "",
@@ -219,7 +217,7 @@ def run_batch(
         found = _run(device, case)
         rows = list(case.reference_rows)
         expected = reference.attention(
-            _rows(case.operands, rows),
+            case.operands.rows(rows),
             scores=case.scores,
             tile_size=case.tile_size,
             output_bits=case.output_bits,
@@ -243,10 +241,6 @@ def _run(device: Device, case: Case) -> npt.NDArray[np.int16]:
         case.operands, scores=case.scores, tile_size=case.tile_size, output_bits=case.output_bits
     )[0]
     return result
-
-
-def _rows(operands: c.Operands, rows: list[int]) -> c.Operands:
-    return replace(operands, q=operands.q[:, rows], multiplier=operands.multiplier[:, rows])
 
 
 def _compare(

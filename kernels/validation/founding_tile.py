@@ -27,7 +27,7 @@ from kernels.validation.accuracy import (
     natural_scores,
     score_range,
 )
-from kernels.validation.batch import ALL_SCORES, TILES, BatchResult, Progress, run_batch
+from kernels.validation.batch import TILES, BatchResult, Progress, run_batch
 from kernels.workers import Workers
 
 SCHEMA_VERSION = 1
@@ -202,7 +202,7 @@ def validate_kernel(
     found = [validate_tile(kernel, device) for kernel in kernels]
     if "legacy-int32" in kernels:
         found.append(validate_tile("legacy-int32", device, legacy.BUILT_SHIFT))
-    scores = [score for score in ALL_SCORES if score in kernels]
+    scores = [score for score in c.SCORE_TYPES if score in kernels]
     batch = None
     if scores:
         batch = run_batch(

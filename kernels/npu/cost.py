@@ -12,35 +12,20 @@ The model of time, for one layer (layers wait for each other, so their times add
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
-from kernels.contract import HEAD_DIM, ScoreType
-from kernels.npu.cost_assumptions import (
-    CLOCK,
-    DISPATCH,
-    DIVISION,
-    DRAM,
-    EFFICIENCY,
-    FINISH_COUNTS,
-    INT8_MACS,
-    INT8_SCORE_COUNTS,
-    INT16_MACS,
-    LANES,
-    MERGE_COUNTS,
-    SOFTMAX_COUNTS,
-    START_COUNT,
-    STREAM,
-    SYNC,
-    TILE_CALL,
-    Assumption,
-    VectorCount,
-)
+from kernels.contract import HEAD_DIM, TILE_SIZES
+from kernels.npu import cost_assumptions as assumed
+from kernels.npu.cost_assumptions import LANES, Assumption, VectorCount
 from kernels.npu.program.plan import (
+    COLUMN_COUNTS,
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     PADDED_TOKENS,
     ROWS_PER_CORE,
+    SCORE_TYPES,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     Plan,
@@ -139,12 +124,12 @@ class TileCycles:
 def tile_cycles(plan: Plan) -> TileCycles:
     """Count the instructions of `attention_tile`."""
     logits = ROWS_PER_CORE * plan.tile_size
-    softmax = _sum(SOFTMAX_COUNTS) + (_sum(INT8_SCORE_COUNTS) if plan.scores == "int8" else 0)
+    int8_scores = assumed.INT8_SCORE_COUNTS if plan.scores == "int8" else ()
     return TileCycles(
-        scores=logits * HEAD_DIM / INT8_MACS.best,
-        values=logits * HEAD_DIM / INT16_MACS.best,
-        softmax=logits / LANES * softmax,
-        merge=ROWS_PER_CORE * _sum(MERGE_COUNTS),
+        scores=logits * HEAD_DIM / assumed.INT8_MACS.best,
+        values=logits * HEAD_DIM / assumed.INT16_MACS.best,
+        softmax=logits / LANES * _sum(assumed.SOFTMAX_COUNTS + int8_scores),
+        merge=ROWS_PER_CORE * _sum(assumed.MERGE_COUNTS),
     )
 
 
@@ -228,34 +213,39 @@ class Times:
         parts["compute" if self.compute >= self.dma else "DMA"] = self.array
         return max(parts, key=parts.__getitem__)
 
+    def to_dict(self) -> dict[str, object]:
+        """As JSON takes it."""
+        return {**asdict(self), "total": self.total, "bound": self.bound}
+
 
 @dataclass(frozen=True)
 class WindowCost:
-    """What one pass through a stack's attention would cost.
+    """What one pass through a stack's attention would cost, one dispatch a layer.
 
     Attributes:
         stack: the attention layers.
         plan: how they lie on the array.
         host: the CPU's part.
-        dispatches: runs that are started: one a layer.
-        macs: multiplications on the array, with padding and doubled heads.
-        vector_instructions: of the softmax and merging, over all cores.
-        traffic: bytes of one head.
-        core_cycles: instructions of one core, one a cycle.
-        best: seconds at the better end of every assumption.
-        worst: seconds at the worse end of every assumption.
     """
 
     stack: Stack
     plan: Plan
     host: HostCost
-    dispatches: int
-    macs: int
-    vector_instructions: float
-    traffic: HeadTraffic
-    core_cycles: float
-    best: Times
-    worst: Times
+
+    @property
+    def dispatches(self) -> int:
+        """Runs that are started: one a layer."""
+        return self.stack.layers
+
+    @property
+    def macs(self) -> int:
+        """Multiplications on the array, with padding and doubled heads."""
+        return self.stack.head_runs * 2 * PADDED_TOKENS**2 * HEAD_DIM
+
+    @cached_property
+    def traffic(self) -> HeadTraffic:
+        """Bytes of one head."""
+        return head_traffic(self.plan)
 
     @property
     def shim_bytes(self) -> int:
@@ -268,12 +258,35 @@ class WindowCost:
         return self.traffic.to_cores * self.stack.head_runs
 
     @property
+    def vector_instructions(self) -> float:
+        """Of the softmax and merging, over all cores."""
+        cycles = tile_cycles(self.plan)
+        vectors = self._block_ends + self.plan.tiles * (cycles.softmax + cycles.merge)
+        return self._blocks * self.plan.cores * vectors
+
+    @property
+    def core_cycles(self) -> float:
+        """Instructions of one core, one a cycle."""
+        return self._blocks * (self._block_ends + self.plan.tiles * tile_cycles(self.plan).total)
+
+    @cached_property
+    def best(self) -> Times:
+        """Seconds at the better end of every assumption."""
+        return self._times(worst=False)
+
+    @cached_property
+    def worst(self) -> Times:
+        """Seconds at the worse end of every assumption."""
+        return self._times(worst=True)
+
+    @property
     def real_time_factor(self) -> tuple[float, float]:
         """Time over the seconds of audio, attention alone, best and worst."""
         return self.best.total / self.stack.seconds, self.worst.total / self.stack.seconds
 
     def to_dict(self) -> dict[str, object]:
         """The numbers as JSON takes them."""
+        best, worst = self.real_time_factor
         return {
             "model": self.stack.name,
             "plan": self.plan.name,
@@ -290,68 +303,54 @@ class WindowCost:
             "attention_share_of_encoder": self.stack.share,
             "speedup_limit": self.stack.speedup_limit,
             "host_source": self.host.source,
-            "real_time_factor": {"best": self.real_time_factor[0], "worst": self.real_time_factor[1]},
-            "seconds": {"best": _seconds(self.best), "worst": _seconds(self.worst)},
+            "real_time_factor": {"best": best, "worst": worst},
+            "seconds": {"best": self.best.to_dict(), "worst": self.worst.to_dict()},
             "measured": False,
         }
 
+    @property
+    def _blocks(self) -> int:
+        """Query blocks that one core works on."""
+        return self.stack.head_runs * self.plan.groups_per_column
 
-def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None) -> WindowCost:
-    """The cost of one pass through a stack's attention, one dispatch a layer.
+    @property
+    def _block_ends(self) -> float:
+        """Instructions at a query block's start and finish."""
+        start = self.plan.state_words / 8 * _sum(assumed.START_COUNTS)
+        return start + ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
 
-    Args:
-        stack: the attention layers.
-        plan: how they lie on the array; `int32`, tiles of 64 and four columns unless given.
-        host: the CPU's part; assumed unless measured.
-    """
-    plan, host = plan or Plan(), host or HostCost()
-    cycles, traffic = tile_cycles(plan), head_traffic(plan)
-    blocks = stack.head_runs * plan.groups_per_column  # of a core
-    start = plan.state_words / 8 * START_COUNT.count
-    finish = ROWS_PER_CORE * HEAD_DIM / LANES * _sum(FINISH_COUNTS)
-    core_cycles = blocks * (start + finish + plan.tiles * cycles.total)
-    per_block = start + finish + plan.tiles * (cycles.softmax + cycles.merge)
-
-    def times(worst: bool) -> Times:
-        def at(assumption: Assumption) -> float:
+    def _times(self, worst: bool) -> Times:
+        def at(assumption: Assumption | HostCost) -> float:
             return assumption.worst if worst else assumption.best
 
-        hertz = at(CLOCK) * 1e9
-        scalar = blocks * (ROWS_PER_CORE * at(DIVISION) + plan.tiles * at(TILE_CALL))
+        plan, runs, hertz = self.plan, self.stack.head_runs, at(assumed.CLOCK) * 1e9
+        scalar = self._blocks * (ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
         # A core with room for one tile waits for the next one.
-        waits = blocks * plan.tiles * plan.key_value_bytes / at(STREAM) if plan.key_value_depth == 1 else 0
+        waiting = self._blocks * plan.tiles if plan.key_value_depth == 1 else 0
+        waits = waiting * plan.key_value_bytes / at(assumed.STREAM)
         return Times(
-            compute=(core_cycles / at(EFFICIENCY) + scalar + waits) / hertz,
-            streams=stack.head_runs * traffic.column_stream / at(STREAM) / hertz,
-            dram=stack.head_runs * traffic.shim / (at(DRAM) * 1e9),
-            dispatch=stack.layers * at(DISPATCH) * 1e-6,
-            host=stack.head_runs
-            * ((host.worst if worst else host.best) + traffic.buffers / (at(SYNC) * 1e9)),
+            compute=(self.core_cycles / at(assumed.EFFICIENCY) + scalar + waits) / hertz,
+            streams=runs * self.traffic.column_stream / at(assumed.STREAM) / hertz,
+            dram=self.shim_bytes / (at(assumed.DRAM) * 1e9),
+            dispatch=self.dispatches * at(assumed.DISPATCH) * 1e-6,
+            host=runs * (at(self.host) + self.traffic.buffers / (at(assumed.SYNC) * 1e9)),
         )
 
-    return WindowCost(
-        stack=stack,
-        plan=plan,
-        host=host,
-        dispatches=stack.layers,
-        macs=stack.head_runs * 2 * PADDED_TOKENS**2 * HEAD_DIM,
-        vector_instructions=blocks * plan.cores * per_block,
-        traffic=traffic,
-        core_cycles=core_cycles,
-        best=times(worst=False),
-        worst=times(worst=True),
-    )
+
+def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None) -> WindowCost:
+    """The cost with the default plan (`int32`, tiles of 64, four columns) and an assumed host unless they are given."""
+    return WindowCost(stack, plan or Plan(), host or HostCost())
 
 
 @dataclass(frozen=True)
 class PerTileCost:
-    """What it would cost to dispatch every tile of 64 rows and 64 keys on its own.
+    """What it would cost to dispatch every tile of 64 rows and 64 keys on its own, merging left out.
 
     Attributes:
         tiles: dispatches.
         best: seconds of the dispatches alone, at best.
         worst: seconds of the dispatches alone, at worst.
-        at_ten_milliseconds: seconds if a tile took the 10 ms that an earlier report set as its target.
+        at_ten_milliseconds: seconds if a tile took the 10 ms that the founding report set as its target.
         bytes: moved in, with each tile's queries, keys and values.
     """
 
@@ -363,31 +362,19 @@ class PerTileCost:
 
 
 def per_tile(stack: Stack) -> PerTileCost:
-    """The cost of one dispatch a tile, merging left out."""
+    """The cost of one dispatch a tile."""
     return PerTileCost(
         tiles=stack.tiles,
-        best=stack.tiles * DISPATCH.best * 1e-6,
-        worst=stack.tiles * DISPATCH.worst * 1e-6,
+        best=stack.tiles * assumed.DISPATCH.best * 1e-6,
+        worst=stack.tiles * assumed.DISPATCH.worst * 1e-6,
         at_ten_milliseconds=stack.tiles * 10e-3,
         bytes=stack.tiles * SINGLE_TILE_INPUT_BYTES,
     )
 
 
-def plans(scores: tuple[ScoreType, ...] = ("int32", "int8")) -> tuple[Plan, ...]:
+def plans() -> tuple[Plan, ...]:
     """Every plan that there is, for comparison."""
-    return tuple(Plan(s, t, n) for s in scores for t in (64, 128, 256) for n in (1, 2, 3, 4))
-
-
-def _seconds(times: Times) -> dict[str, object]:
-    return {
-        "compute": times.compute,
-        "streams": times.streams,
-        "dram": times.dram,
-        "dispatch": times.dispatch,
-        "host": times.host,
-        "total": times.total,
-        "bound": times.bound,
-    }
+    return tuple(Plan(s, t, n) for s in SCORE_TYPES for t in TILE_SIZES for n in COLUMN_COUNTS)
 
 
 def _sum(counts: tuple[VectorCount, ...]) -> float:

@@ -32,79 +32,49 @@ class Assumption:
     source: str
 
 
+# fmt: off
 CLOCK = Assumption(
-    "clock of the array",
-    1.309,
-    1.024,
-    "GHz",
+    "clock of the array", 1.309, 1.024, "GHz",
     "amdxdna driver, npu1_regs.c: H clock 1.024 and 1.309 GHz at the middle levels (0.8 at the lowest, 1.6 at the "
     "highest), from which it reckons 2 TOPS a column at 1.028 GHz: 4 cores of 256 multiplications",
 )
 INT8_MACS = Assumption(
-    "int8 x int8 multiplications of a core",
-    256,
-    256,
-    "a cycle",
+    "int8 x int8 multiplications of a core", 256, 256, "a cycle",
     "AMD AM020, AIE-ML architecture manual: 256 MAC operations of 8 x 8 bits",
 )
 INT16_MACS = Assumption(
-    "int16 x int8 multiplications of a core",
-    128,
-    128,
-    "a cycle",
+    "int16 x int8 multiplications of a core", 128, 128, "a cycle",
     "AIE API, mmul for 16 x 8 bits: a block of 4 x 4 x 8 is one instruction",
 )
 EFFICIENCY = Assumption(
-    "counted instructions that a core issues",
-    1.0,
-    0.4,
-    "a cycle",
+    "counted instructions that a core issues", 1.0, 0.4, "a cycle",
     "assumed: a bundle holds more than one, but results wait for each other; mlir-aie question 2735 finds at most 80 % "
     "of the peak inside matrix kernels",
 )
 STREAM = Assumption(
-    "stream or DMA channel",
-    4,
-    4,
-    "bytes a cycle",
+    "stream or DMA channel", 4, 4, "bytes a cycle",
     "AMD AM020: each channel of the array interface's DMA sustains 4 bytes a cycle; two in, two out a column",
 )
 DRAM = Assumption(
-    "DRAM bandwidth that the array gets",
-    55.5,
-    7.8,
-    "GB/s",
+    "DRAM bandwidth that the array gets", 55.5, 7.8, "GB/s",
     "mlir-aie pull requests 2559 (a copy, both ways, before its change; device not named) and 1126 (a push of 4 MiB)",
 )
 DISPATCH = Assumption(
-    "one dispatch without its work, the NPU awake",
-    45,
-    110,
-    "us",
+    "one dispatch without its work, the NPU awake", 45, 110, "us",
     "mlir-aie questions 2381 (45 us for an empty kernel, 60 for a small one) and 2944 (107 to 148 us for a small one; "
     "136 ms after ten seconds' pause, which is not counted here)",
 )
 SYNC = Assumption(
-    "synchronising buffers with the CPU's caches",
-    40,
-    10,
-    "GB/s",
-    "assumed: flushing runs at the memory's speed",
+    "synchronising buffers with the CPU's caches", 40, 10, "GB/s", "assumed: flushing runs at the memory's speed"
 )
 DIVISION = Assumption(
-    "floor(2^45 / sum) of a row on the scalar unit",
-    140,
-    400,
-    "cycles",
+    "floor(2^45 / sum) of a row on the scalar unit", 140, 400, "cycles",
     "28 steps in aie/attention.hpp, assumed to take 5 to 14 cycles each",
 )
 TILE_CALL = Assumption(
-    "locks and calls around a tile",
-    60,
-    150,
-    "cycles",
-    "assumed: acquire, call, loop set-up, release",
+    "locks and calls around a tile", 60, 150, "cycles", "assumed: acquire, call, loop set-up, release"
 )
+# fmt: on
 
 ASSUMPTIONS = (CLOCK, INT8_MACS, INT16_MACS, EFFICIENCY, STREAM, DRAM, DISPATCH, SYNC, DIVISION, TILE_CALL)
 
@@ -115,7 +85,7 @@ class VectorCount:
 
     Attributes:
         step: what they do.
-        count: how many, per 32 logits, or per row and tile, or per 32 outputs: as the table says that holds it.
+        count: how many, per what `VECTOR_COUNTS` says of the table that holds it.
         comment: what they are.
     """
 
@@ -128,9 +98,7 @@ SOFTMAX_COUNTS = (
     VectorCount("transpose keys", 4, "one 8 x 8 block for each 8 channels, shared by eight rows"),
     VectorCount("scores", 2, "out of the accumulator"),
     VectorCount(
-        "key multiplier",
-        13,
-        "32 x 16 bits in 16-bit parts: 4 shuffles, 4 products, 4 shifts; 1 to replicate",
+        "key multiplier", 13, "32 x 16 bits in 16-bit parts: 4 shuffles, 4 products, 4 shifts; 1 to replicate"
     ),
     VectorCount("row multiplier", 12, "the same: 4 shuffles, 4 products, 4 shifts"),
     VectorCount("padding and maximum", 4, "a selection and a maximum on two halves"),
@@ -140,10 +108,9 @@ SOFTMAX_COUNTS = (
     VectorCount("weight", 3, "1 product, 2 shifts"),
     VectorCount("sum and blocks", 3, "1 sum, 2 shuffles into the blocks of the product with V"),
 )
-"""Per 32 logits, counted in aie/attention.hpp: score_rows, logits_of, weigh_rows, weights_of."""
+"""Counted in aie/attention.hpp: score_rows, logits_of, weigh_rows, weights_of."""
 
 INT8_SCORE_COUNTS = (VectorCount("INT8 score", 9, "narrow to 16 bits, clamp, multiply by the step, widen"),)
-"""Per 32 logits, on top, for `int8` scores."""
 
 MERGE_COUNTS = (
     VectorCount(
@@ -153,25 +120,20 @@ MERGE_COUNTS = (
     VectorCount("maximum and sum", 20, "reduced over 8 lanes, and the exponent spread again"),
     VectorCount("exponent", 20, "scalar: shifts of the older and the newer part, running sum"),
 )
-"""Per row and tile, counted in aie/attention.hpp (tile, add_values)."""
+"""Counted in aie/attention.hpp: tile, add_values."""
 
-START_COUNT = VectorCount("clear", 1, "one store for eight words of the running state")
-"""Per eight words of state, once for each query block."""
+START_COUNTS = (VectorCount("clear", 1, "one store for eight words of the running state"),)
 
 FINISH_COUNTS = (
-    VectorCount(
-        "quotient",
-        18,
-        "sum times reciprocal in 16-bit parts: 6 shuffles, 8 products, 4 shifts",
-    ),
+    VectorCount("quotient", 18, "sum times reciprocal in 16-bit parts: 6 shuffles, 8 products, 4 shifts"),
     VectorCount("store", 2, "of 16 bits"),
 )
-"""Per 32 outputs, once for each query block."""
 
 VECTOR_COUNTS = {
     "per 32 logits": SOFTMAX_COUNTS,
     "per 32 logits, int8 alone": INT8_SCORE_COUNTS,
     "per row and tile": MERGE_COUNTS,
-    "per 8 words of state and query block": (START_COUNT,),
+    "per 8 words of state and query block": START_COUNTS,
     "per 32 outputs": FINISH_COUNTS,
 }
+"""By what each is counted for; the last two come once for each query block."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from app.evaluation.bench import encoders
+from kernels.contract import ScoreType
 from kernels.npu import cost
 from kernels.npu.cost_assumptions import (
     ASSUMPTIONS,
@@ -133,7 +134,7 @@ def test_the_worse_end_is_never_faster(plan: Plan) -> None:
 
 @pytest.mark.parametrize("scores", ["int32", "int8"])
 @pytest.mark.parametrize("size", [64, 128, 256])
-def test_more_columns_are_never_slower(scores: cost.ScoreType, size: int) -> None:
+def test_more_columns_are_never_slower(scores: ScoreType, size: int) -> None:
     windows = [cost.window(BASE, Plan(scores, size, columns)) for columns in (1, 2, 3, 4)]
     for fewer, more in pairwise(windows):
         assert more.best.total <= fewer.best.total

@@ -316,7 +316,7 @@ class WindowCost:
     @property
     def _block_ends(self) -> float:
         """Instructions at a query block's start and finish."""
-        start = self.plan.state_words / 8 * _sum(assumed.START_COUNTS)
+        start = self.plan.work.state_words / 8 * _sum(assumed.START_COUNTS)
         return start + ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
 
     def _times(self, worst: bool) -> Times:
@@ -326,7 +326,7 @@ class WindowCost:
         plan, runs, hertz = self.plan, self.stack.head_runs, at(assumed.CLOCK) * 1e9
         scalar = self._blocks * (ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
         # A core with room for one tile waits for the next one.
-        waiting = self._blocks * plan.tiles if plan.key_value_depth == 1 else 0
+        waiting = self._blocks * plan.tiles if plan.input_depth == 1 else 0
         waits = waiting * plan.key_value_bytes / at(assumed.STREAM)
         return Times(
             compute=(self.core_cycles / at(assumed.EFFICIENCY) + scalar + waits) / hertz,

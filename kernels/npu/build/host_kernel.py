@@ -130,9 +130,9 @@ class HostKernel:
             QUERY_BLOCK_BYTES,
             plan.key_value_bytes,
             OUTPUT_BLOCK_BYTES,
-            plan.state_words,
-            plan.score_words,
-            plan.weight_halves,
+            plan.work.state_words,
+            plan.work.score_words,
+            plan.work.weight_halves,
             *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in (queries, stream, output)),
         )
 

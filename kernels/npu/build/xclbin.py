@@ -57,10 +57,9 @@ def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, 
     Raises:
         BuildError: the program does not fit the array, a tool fails, or what it makes is not what it should be.
     """
-    try:
-        program.memory_map().check()
-    except memory_map.MemoryMapError as error:
-        raise BuildError(f"the array has no room: {error}") from error
+    excess = program.memory_map().violations()
+    if excess:
+        raise BuildError(f"the array has no room: {'; '.join(excess)}")
     versions = hashlib.sha256(json.dumps(tools.versions, sort_keys=True).encode()).hexdigest()
     target = into / f"{program.name}-{manifest.source_hash()[:16]}-{versions[:8]}"
     built = _built(target, program)

@@ -12,6 +12,8 @@ moves whole blocks in order. The single-tile run is handed row-major matrices, a
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -64,22 +66,17 @@ def check_fits(operands: c.Operands) -> None:
 
 def by_columns(operands: c.Operands) -> c.Operands:
     """Heads with 128 value columns as twice as many with 64: first all left halves, then all right ones."""
+    heads = len(operands.v)
     if operands.v.shape[2] == c.HEAD_DIM:
         return operands
-
-    def twice(x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        return np.concatenate([x, x])
-
     halves = np.concatenate([operands.v[..., : c.HEAD_DIM], operands.v[..., c.HEAD_DIM :]])
-    return c.Operands(
-        q=twice(operands.q),  # type: ignore[arg-type]
-        k=twice(operands.k),  # type: ignore[arg-type]
-        v=halves,
-        key_multiplier=twice(operands.key_multiplier),  # type: ignore[arg-type]
-        multiplier=twice(operands.multiplier),  # type: ignore[arg-type]
-        shift=twice(operands.shift),  # type: ignore[arg-type]
-        valid_keys=operands.valid_keys,
-    )
+    return replace(pick_heads(operands, np.arange(2 * heads) % heads), v=halves)
+
+
+def pick_heads(operands: c.Operands, chosen: slice | npt.NDArray[np.int64]) -> c.Operands:
+    """Operands of some heads: views of a slice, copies of indices."""
+    per_head = {f.name: getattr(operands, f.name) for f in fields(operands) if f.name != "valid_keys"}
+    return replace(operands, **{name: array[chosen] for name, array in per_head.items()})
 
 
 def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:

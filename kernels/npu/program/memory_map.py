@@ -25,8 +25,10 @@ from kernels.npu.program.plan import (
     QUERY_BLOCK_BYTES,
     SINGLE_TILE,
     SINGLE_TILE_OUTPUT_BYTES,
+    SINGLE_TILE_WORK,
     STACK_BYTES,
     Plan,
+    Work,
 )
 
 MEMORY_TILE_DEPTH = 2
@@ -38,17 +40,8 @@ SINGLE_TILE_INPUTS = 3
 SINGLE_TILE_INPUT_DEPTH = SINGLE_TILE_INPUTS + 1
 """The tool chain keeps one buffer more than a core takes at once (its objectCountOn), so that is what is asked for."""
 
-SINGLE_STATE_WORDS = SINGLE_TILE * (HEAD_DIM + 2) + 8
-SINGLE_SCORE_WORDS = 8 * SINGLE_TILE
-SINGLE_WEIGHT_HALVES = 8 * SINGLE_TILE
-"""Work buffers of the single-tile program, as those of `Plan`: 64 rows instead of 32."""
-
 CONSTANT_BYTES = 1024
 """Of a core's memory, kept free for the constants of its program. An assumption until a build shows them."""
-
-
-class MemoryMapError(Exception):
-    """A program that does not fit the array; the text lists every excess."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +130,7 @@ class MemoryMap:
 
     def violations(self) -> list[str]:
         """Every excess of every tile, one line each; empty where all is well."""
-        tiles = [self.core, self.shim] if self.memory is None else [self.core, self.memory, self.shim]
-        found = [f"{self.name}: {text}" for tile in tiles for text in tile.violations()]
+        found = [text for tile in (self.core, self.memory, self.shim) if tile for text in tile.violations()]
         if self.memory is not None:
             # Which channels are even is the tool chain's choice: hold the fullest half of them against the limit.
             half = limits.MEMORY.channels // 2
@@ -146,25 +138,11 @@ class MemoryMap:
             worst = sum(sum(sorted(channels)[-half:]) for channels in both)
             most = limits.MEMORY_DESCRIPTORS_PER_PARITY
             if worst > most:
-                found.append(
-                    f"{self.name}: memory tile: channels of one parity may need {worst} descriptors of {most}"
-                )
+                found.append(f"memory tile: channels of one parity may need {worst} descriptors of {most}")
         queued = max(self.shim.incoming + self.shim.outgoing)
         if queued > limits.SHIM_QUEUE:
-            found.append(
-                f"{self.name}: shim tile: {queued} descriptors wait at a channel for {limits.SHIM_QUEUE}"
-            )
-        return found
-
-    def check(self) -> None:
-        """Refuse what does not fit.
-
-        Raises:
-            MemoryMapError: with every excess.
-        """
-        found = self.violations()
-        if found:
-            raise MemoryMapError("; ".join(found))
+            found.append(f"shim tile: {queued} descriptors wait at a channel for {limits.SHIM_QUEUE}")
+        return [f"{self.name}: {text}" for text in found]
 
     def as_json(self) -> dict[str, object]:
         """For a manifest: bytes of each region of a core and of a memory tile, and the sums."""
@@ -183,15 +161,13 @@ def streaming(plan: Plan) -> MemoryMap:
         limits=limits.CORE,
         regions=_laid_out(
             {
-                "queries": (QUERY_BLOCK_BYTES, plan.query_depth),
-                "keys and values": (plan.key_value_bytes, plan.key_value_depth),
+                "queries": (QUERY_BLOCK_BYTES, plan.input_depth),
+                "keys and values": (plan.key_value_bytes, plan.input_depth),
                 "output": (OUTPUT_BLOCK_BYTES, plan.output_depth),
-                "state": (4 * plan.state_words, 1),
-                "logits": (4 * plan.score_words, 1),
-                "weights": (2 * plan.weight_halves, 1),
-            }
+            },
+            plan.work,
         ),
-        incoming=(plan.query_depth, plan.key_value_depth),
+        incoming=(plan.input_depth, plan.input_depth),
         outgoing=(plan.output_depth,),
         locks=2 * 3,
     )
@@ -217,18 +193,15 @@ def streaming(plan: Plan) -> MemoryMap:
 
 def single_tile() -> MemoryMap:
     """The map of the single-tile program: one core, no memory tile."""
-    matrix = SINGLE_TILE * HEAD_DIM
     core = TileMap(
         tile="core",
         limits=limits.CORE,
         regions=_laid_out(
             {
-                "input": (matrix, SINGLE_TILE_INPUT_DEPTH),
+                "input": (SINGLE_TILE * HEAD_DIM, SINGLE_TILE_INPUT_DEPTH),
                 "output": (SINGLE_TILE_OUTPUT_BYTES, 1),
-                "state": (4 * SINGLE_STATE_WORDS, 1),
-                "logits": (4 * SINGLE_SCORE_WORDS, 1),
-                "weights": (2 * SINGLE_WEIGHT_HALVES, 1),
-            }
+            },
+            SINGLE_TILE_WORK,
         ),
         incoming=(SINGLE_TILE_INPUT_DEPTH,),
         outgoing=(1,),
@@ -239,17 +212,8 @@ def single_tile() -> MemoryMap:
 
 def table(maps: Iterable[MemoryMap]) -> str:
     """Core and memory tile bytes of programs, as a Markdown table with a row each."""
-    names = (
-        "stack",
-        "queries",
-        "input",
-        "keys and values",
-        "output",
-        "state",
-        "logits",
-        "weights",
-        "constants",
-    )
+    streams, own = ("queries", "input", "keys and values", "output"), ("state", "logits", "weights")
+    names = ("stack", *streams, *own, "constants")
     lines = [
         f"| program | {' | '.join(names)} | core, of {limits.CORE.memory_bytes:,} | "
         f"memory tile, of {limits.MEMORY.memory_bytes:,} |",
@@ -268,9 +232,10 @@ def _shim(moved: Iterable[transfers.Transfer]) -> TileMap:
     return TileMap("shim tile", limits.SHIM, (), (first.count("output"),), outgoing, 0)
 
 
-def _laid_out(buffers: dict[str, tuple[int, int]]) -> tuple[Region, ...]:
+def _laid_out(streams: dict[str, tuple[int, int]], work: Work) -> tuple[Region, ...]:
     """A core's regions: stack, buffers, constants."""
-    placed = _placed(buffers, STACK_BYTES)
+    own = {"state": 4 * work.state_words, "logits": 4 * work.score_words, "weights": 2 * work.weight_halves}
+    placed = _placed({**streams, **{name: (nbytes, 1) for name, nbytes in own.items()}}, STACK_BYTES)
     end = placed[-1].address + placed[-1].nbytes
     return (Region("stack", 0, STACK_BYTES), *placed, Region("constants", end, CONSTANT_BYTES))
 

@@ -53,6 +53,37 @@ STACK_BYTES = 4096
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a core works in, beside the buffers that data streams through.
+
+    Attributes:
+        rows: query rows that it holds.
+        keys: of a tile.
+    """
+
+    rows: int
+    keys: int
+
+    @property
+    def state_words(self) -> int:
+        """32-bit words of the running state: accumulator, exponents, sums, and the count of keys seen."""
+        return self.rows * (HEAD_DIM + 2) + 8
+
+    @property
+    def score_words(self) -> int:
+        """32-bit words for the logits of the eight rows in work."""
+        return 8 * self.keys
+
+    @property
+    def weight_halves(self) -> int:
+        """16-bit halves for the weights of the eight rows in work."""
+        return 8 * self.keys
+
+
+SINGLE_TILE_WORK = Work(SINGLE_TILE, SINGLE_TILE)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A streaming program.
 
@@ -100,28 +131,13 @@ class Plan:
         return self.tile_size * (2 * HEAD_DIM + 2)
 
     @property
-    def state_words(self) -> int:
-        """32-bit words of a core's running state: accumulator, exponents, sums, and the count of keys seen."""
-        return ROWS_PER_CORE * (HEAD_DIM + 2) + 8
+    def work(self) -> Work:
+        """What each core works in."""
+        return Work(ROWS_PER_CORE, self.tile_size)
 
     @property
-    def score_words(self) -> int:
-        """32-bit words for the logits of the eight rows in work."""
-        return 8 * self.tile_size
-
-    @property
-    def weight_halves(self) -> int:
-        """16-bit halves for the weights of the eight rows in work."""
-        return 8 * self.tile_size
-
-    @property
-    def query_depth(self) -> int:
-        """Query blocks that a core's memory holds: two, where the next can arrive during the work."""
-        return 1 if self.tile_size == 256 else 2
-
-    @property
-    def key_value_depth(self) -> int:
-        """Key and value tiles that a core's memory holds."""
+    def input_depth(self) -> int:
+        """Query blocks, and key tiles, that a core holds: two, where there is room for the next to arrive."""
         return 1 if self.tile_size == 256 else 2
 
     @property

@@ -103,22 +103,17 @@ def streaming(plan: Plan, heads: int) -> list[Transfer]:
     groups = plan.groups_per_column
     found = []
     for column in range(plan.columns):
-        first = column * groups
-        output = _rows(OUTPUT_GROUP_BYTES)
-        found.append(_grouped(column, "output", first, groups, heads, OUTPUT_GROUP_BYTES, output))
-        queries = _rows(QUERY_GROUP_BYTES)
-        found.append(_grouped(column, "queries", first, groups, heads, QUERY_GROUP_BYTES, queries))
+        grouped: dict[Stream, int] = {"output": OUTPUT_GROUP_BYTES, "queries": QUERY_GROUP_BYTES}
+        for stream, nbytes in grouped.items():
+            group, (rows, width) = nbytes // WORD_BYTES, _rows(nbytes)
+            strides = (group, GROUPS_PER_HEAD * group, width, 1)
+            found.append(
+                Transfer(column, stream, column * groups * group, (groups, heads, rows, width), strides)
+            )
         head_bytes = plan.tiles * plan.key_value_bytes
         rows, width = _rows(head_bytes)
-        found.append(
-            Transfer(
-                column=column,
-                stream="keys and values",
-                offset=0,
-                sizes=(groups, heads, rows, width),
-                strides=(0, head_bytes // WORD_BYTES, width, 1),
-            )
-        )
+        strides = (0, head_bytes // WORD_BYTES, width, 1)
+        found.append(Transfer(column, "keys and values", 0, (groups, heads, rows, width), strides))
     return found
 
 
@@ -139,19 +134,6 @@ def single_tile() -> list[Transfer]:
             )
         )
     return found
-
-
-def _grouped(
-    column: int, stream: Stream, first: int, groups: int, heads: int, group_bytes: int, rows: tuple[int, int]
-) -> Transfer:
-    group = group_bytes // WORD_BYTES
-    return Transfer(
-        column=column,
-        stream=stream,
-        offset=first * group,
-        sizes=(groups, heads, *rows),
-        strides=(group, GROUPS_PER_HEAD * group, rows[1], 1),
-    )
 
 
 def _rows(nbytes: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from kernels.npu.program.plan import (
     Plan,
 )
 from kernels.npu.program.transfers import HEAD_COUNTS
-from kernels.npu.runtime.heads import cut_heads, pick_heads
+from kernels.npu.runtime.heads import cut_heads, heads_of_run
 from kernels.npu.runtime.launch import Launch, XrtError
 from kernels.npu.runtime.session import Session, binding
 from kernels.self_check import compare, random_operands
@@ -212,7 +212,7 @@ class NpuDevice:
                 (plan.query_bytes(count), plan.key_value_stream_bytes(count)),
                 plan.output_bytes(count),
             )
-            part = pick_heads(split, start, count)
+            part = layout.pick_heads(split, heads_of_run(start, count, len(split.q)))
             layout.pack_queries(part, output_bits, launch.inputs[0])
             layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
             self._run(launch, count)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-
-from kernels import contract as c
+import numpy.typing as npt
 
 
 def cut_heads(heads: int, counts: tuple[int, ...]) -> tuple[int, ...]:
@@ -35,18 +33,8 @@ def _cut(heads: int, counts: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(best[heads][2], reverse=True))
 
 
-def pick_heads(operands: c.Operands, start: int, count: int) -> c.Operands:
+def heads_of_run(start: int, count: int, total: int) -> slice | npt.NDArray[np.int64]:
     """`count` heads from `start` on; where there are fewer, the last one fills the rest."""
-    total = len(operands.q)
-    chosen: Any = slice(start, start + count)
-    if start + count > total:
-        chosen = np.minimum(np.arange(start, start + count), total - 1)
-    return c.Operands(
-        q=operands.q[chosen],
-        k=operands.k[chosen],
-        v=operands.v[chosen],
-        key_multiplier=operands.key_multiplier[chosen],
-        multiplier=operands.multiplier[chosen],
-        shift=operands.shift[chosen],
-        valid_keys=operands.valid_keys,
-    )
+    if start + count <= total:
+        return slice(start, start + count)
+    return np.minimum(np.arange(start, start + count), total - 1)

@@ -152,7 +152,7 @@ def test_one_column_does_four_columns_work() -> None:
 
 def test_a_core_with_room_for_one_tile_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = cost.window(BASE, Plan("int32", 256)).best.compute
-    monkeypatch.setattr(Plan, "key_value_depth", 2)
+    monkeypatch.setattr(Plan, "input_depth", 2)
     stream = 56 * 3 * 6 * 256 * 130 / STREAM.best / (CLOCK.best * 1e9)
     assert waits - cost.window(BASE, Plan("int32", 256)).best.compute == pytest.approx(stream)
 

@@ -50,8 +50,10 @@ from kernels.npu.program.plan import (
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_OUTPUT_BYTES,
+    SINGLE_TILE_WORK,
     STACK_BYTES,
     Plan,
+    Work,
 )
 
 OBJECT = "kernel.o"
@@ -65,27 +67,14 @@ def streaming(plan: Plan, heads: int) -> str:
     query_block = _array(np.int8, QUERY_BLOCK_BYTES)
     key_value_tile = _array(np.int8, plan.key_value_bytes)
     output_block = _array(np.int16, OUTPUT_BLOCK_BYTES // 2)
-    state_type = _array(np.int32, plan.state_words)
-    logits_type = _array(np.int32, plan.score_words)
-    weights_type = _array(np.int16, plan.weight_halves)
+    work = _work_types(plan.work)
+    start = Kernel("attention_start", OBJECT, [work["state"]])
+    tile = Kernel("attention_tile", OBJECT, [query_block, key_value_tile, *work.values()])
+    finish = Kernel("attention_finish", OBJECT, [query_block, work["state"], output_block])
 
-    start = Kernel("attention_start", OBJECT, [state_type])
-    tile = Kernel(
-        "attention_tile", OBJECT, [query_block, key_value_tile, state_type, logits_type, weights_type]
-    )
-    finish = Kernel("attention_finish", OBJECT, [query_block, state_type, output_block])
-
-    def core(
-        queries: Any,
-        keys_and_values: Any,
-        outputs: Any,
-        state: Any,
-        logits: Any,
-        weights: Any,
-        start: Any,
-        tile: Any,
-        finish: Any,
-    ) -> None:
+    def core(  # type: ignore[no-untyped-def]
+        queries, keys_and_values, outputs, state, logits, weights, start, tile, finish
+    ):
         block = queries.acquire(1)
         output = outputs.acquire(1)
         start(state)
@@ -124,15 +113,10 @@ def streaming(plan: Plan, heads: int) -> str:
             names=[f"output{column}_{core}" for core in cores],
         )
         for i in cores:
-            where = f"{column}_{i}"
-            buffers = [
-                Buffer(state_type, name=f"state{where}"),
-                Buffer(logits_type, name=f"logits{where}"),
-                Buffer(weights_type, name=f"weights{where}"),
-            ]
+            buffers = [Buffer(kind, name=f"{name}{column}_{i}") for name, kind in work.items()]
             fifos = [
-                query_blocks[i].cons(depth=plan.query_depth),
-                tiles.cons(depth=plan.key_value_depth),
+                query_blocks[i].cons(depth=plan.input_depth),
+                tiles.cons(depth=plan.input_depth),
                 output_blocks[i].prod(depth=plan.output_depth),
             ]
             workers.append(
@@ -147,9 +131,9 @@ def streaming(plan: Plan, heads: int) -> str:
         key_value_ends.append(stream.prod(tile=shim))
         output_ends.append(output_groups.cons(tile=shim))
 
-    def run(
-        queries: Any, stream: Any, output: Any, query_ends: Any, key_value_ends: Any, output_ends: Any
-    ) -> None:
+    def run(  # type: ignore[no-untyped-def]
+        queries, stream, output, query_ends, key_value_ends, output_ends
+    ):
         group = TaskGroup()
         for transfer in transfers.streaming(plan, heads):
             column = transfer.column
@@ -181,14 +165,10 @@ def streaming(plan: Plan, heads: int) -> str:
 def single_tile() -> str:
     """MLIR text of the single-tile program: one core, whose DMA cuts row-major matrices into blocks on the way in."""
     matrix = _array(np.int8, SINGLE_TILE * HEAD_DIM)
-    state_type = _array(np.int32, memory_map.SINGLE_STATE_WORDS)
-    logits_type = _array(np.int32, memory_map.SINGLE_SCORE_WORDS)
-    weights_type = _array(np.int16, memory_map.SINGLE_WEIGHT_HALVES)
-    attention = Kernel(
-        "attention_single", OBJECT, [matrix, matrix, matrix, state_type, logits_type, weights_type, matrix]
-    )
+    work = _work_types(SINGLE_TILE_WORK)
+    attention = Kernel("attention_single", OBJECT, [matrix, matrix, matrix, *work.values(), matrix])
 
-    def core(inputs: Any, outputs: Any, state: Any, logits: Any, weights: Any, attention: Any) -> None:
+    def core(inputs, outputs, state, logits, weights, attention):  # type: ignore[no-untyped-def]
         qkv = inputs.acquire(memory_map.SINGLE_TILE_INPUTS)
         output = outputs.acquire(1)
         attention(qkv[0], qkv[1], qkv[2], state, logits, weights, output)
@@ -198,11 +178,7 @@ def single_tile() -> str:
     shim = devices.Tile(0, SHIM_ROW)
     inputs = ObjectFifo(matrix, depth=memory_map.SINGLE_TILE_INPUT_DEPTH, name="input")
     outputs = ObjectFifo(matrix, depth=1, name="output")
-    buffers = [
-        Buffer(state_type, name="state"),
-        Buffer(logits_type, name="logits"),
-        Buffer(weights_type, name="weights"),
-    ]
+    buffers = [Buffer(kind, name=name) for name, kind in work.items()]
     worker = Worker(
         core,
         [inputs.cons(), outputs.prod(), *buffers, attention],
@@ -210,7 +186,7 @@ def single_tile() -> str:
         stack_size=STACK_BYTES,
     )
 
-    def run(qkv: Any, output: Any, inward: Any, outward: Any) -> None:
+    def run(qkv, output, inward, outward):  # type: ignore[no-untyped-def]
         group = TaskGroup()
         for transfer in transfers.single_tile():
             if transfer.stream == "output":
@@ -235,6 +211,15 @@ def single_tile() -> str:
 
 def _array(dtype: type[Any], size: int) -> Any:
     return np.ndarray[(size,), np.dtype[dtype]]  # type: ignore[misc, valid-type]
+
+
+def _work_types(work: Work) -> dict[str, Any]:
+    """What a core works in, in the order in which its functions take it."""
+    return {
+        "state": _array(np.int32, work.state_words),
+        "logits": _array(np.int32, work.score_words),
+        "weights": _array(np.int16, work.weight_halves),
+    }
 
 
 def _device(columns: int) -> Any:

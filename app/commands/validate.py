@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.options import DeviceChoice, TileSize
+from app.commands.options import DeviceChoice, TileSize, wants_bar
+from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.output.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-
-    from app.evaluation.validate.report import Captured, Report
-    from kernels.device import Device
-    from kernels.opening import Opened
-    from kernels.validation import Validation
-    from kernels.workers import Workers
-    from models.weights.loading import LoadedWeights
-
-    Progress = Callable[[int, int], None]
+    from app.evaluation.validating import ValidationRun
 
 
 def validate(
@@ -70,147 +58,62 @@ def validate(
     for option, file in (("--json", json_file), ("--picture", picture)):
         if file not in (None, "-") and not Path(file or "").absolute().parent.is_dir():
             stop(f"{option} {file}: there is no such folder", USAGE)
-    shown = sys.stderr.isatty() if progress is None else progress
     sizes = tuple(dict.fromkeys(int(size) for size in tile_size or list(TileSize)))
+    configuration = Configuration(model, device=device.value, tile_size=sizes[0], threads=threads)
     try:
-        report = _report(device, tiles, sizes, seed, model if capture else None, audio, threads, shown)
-        _write(report, json_file, picture)
+        found = _run(configuration, tiles, sizes, seed, capture, audio, wants_bar(progress, False))
+        _write(found, json_file, picture)
     except KeyboardInterrupt:
         stop("interrupted: nothing was written", INTERRUPTED)
-    if not report.passed:
+    if not found.passed:
         raise typer.Exit(FAILED)
 
 
-def _report(
-    device: DeviceChoice,
+def _run(
+    configuration: Configuration,
     tiles: int,
     sizes: tuple[int, ...],
     seed: int,
-    model: str | None,
+    capture: bool,
     audio: str | None,
-    threads: int | None,
-    shown: bool,
-) -> Report:
-    """Everything that may be missing is looked for before the long work begins."""
-    from app.evaluation.validate.report import Report
+    progress: bool,
+) -> ValidationRun:
+    from app.audio.error import AudioError
+    from app.evaluation.validating import run
     from kernels.contract import ContractError
     from kernels.device import DeviceError
-    from kernels.opening import open_device
-    from kernels.workers import Workers
+    from models.weights.loading import UnknownModelError, WeightsError
 
-    workers = Workers(threads)
     try:
-        opened = open_device(device.value, workers, tile_size=sizes[0])
-        loaded = _listen(model, audio, threads) if model is not None else None
-        validation = _validate(opened, tiles, sizes, seed, shown)
-        captured = _capture(*loaded, opened, workers, sizes[0], shown) if loaded else None
-    except DeviceError as error:
-        stop(str(error), LACKING)
-    except ContractError as error:
-        stop(f"{audio or model}: {error}", FAILED)
-    return Report(validation, captured)
-
-
-def _validate(opened: Opened, tiles: int, sizes: tuple[int, ...], seed: int, shown: bool) -> Validation:
-    from kernels.validation import validate_kernel
-
-    host, missing = _host()
-    with _bar("tiles", "tile", shown) as on_progress:
-        return validate_kernel(
-            opened.device,
-            opened.reason,
+        return run(
+            configuration,
             tiles=tiles,
             tile_sizes=sizes,
-            random_seed=seed,
-            host=host,
-            host_missing=missing,
-            on_progress=on_progress,
+            seed=seed,
+            capture=capture,
+            audio=audio,
+            progress=progress,
         )
-
-
-def _host() -> tuple[Device | None, str]:
-    from kernels.device import DeviceError
-    from kernels.npu.build.host_kernel import HostKernel
-
-    try:
-        return HostKernel(), ""
     except DeviceError as error:
-        return None, str(error)
-
-
-def _listen(
-    model: str, audio: str | None, threads: int | None
-) -> tuple[LoadedWeights, torch.Tensor, str, float]:
-    """The weights, and the first window of what their encoder is to hear."""
-    import torch
-
-    from app.audio.reading import AudioError, open_audio
-    from datasets.sample import sample
-    from models.features import LogMelFeatures
-    from models.weights.loading import UnknownModelError, WeightsError, load
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    path = audio if audio is not None else sample().audio
-    try:
-        weights = load(model)
-        with open_audio(path) as source, LogMelFeatures(source.blocks(), weights.model.dims.n_mels) as heard:
-            window = heard.window(0, 2 * weights.model.dims.n_audio_ctx)
-            return weights, window, Path(path).name, min(30.0, heard.duration)
+        stop(str(error), LACKING)
     except UnknownModelError as error:
         stop(str(error), USAGE)
     except WeightsError as error:
         stop(f"{error}; --no-capture does without", LACKING)
     except AudioError as error:
         stop(str(error), FAILED)
+    except ContractError as error:
+        stop(f"{audio or configuration.model}: {error}", FAILED)
 
 
-def _capture(
-    weights: LoadedWeights,
-    window: torch.Tensor,
-    audio: str,
-    seconds: float,
-    opened: Opened,
-    workers: Workers,
-    tile_size: int,
-    shown: bool,
-) -> Captured:
-    from app.evaluation.validate.report import Captured
-    from kernels.backends import INTEGER_BACKENDS
-    from models.attention import open_attention
-    from models.capture import measure_layers
+def _write(found: ValidationRun, json_file: str | None, picture: str | None) -> None:
+    from app.evaluation import validating, validation_picture
 
-    others = [
-        open_attention(name, threads=workers.threads, tile_size=tile_size, opened=opened)
-        for name in INTEGER_BACKENDS
-    ]
-    with _bar(f"heads of {weights.name}", "head", shown) as on_progress:
-        layers = measure_layers(weights.model, window, others, on_progress)
-    return Captured(weights.name, weights.sha256, audio, seconds, layers)
-
-
-@contextlib.contextmanager
-def _bar(name: str, unit: str, shown: bool) -> Iterator[Progress]:
-    from tqdm import tqdm
-
-    with tqdm(desc=name, unit=unit, disable=not shown, leave=False) as bar:
-
-        def on_progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield on_progress
-
-
-def _write(report: Report, json_file: str | None, picture: str | None) -> None:
-    from app.evaluation.validate import text
-    from app.evaluation.validate.picture import render
-
-    sys.stdout.write(report.to_json() if json_file == "-" else text.render(report))
+    sys.stdout.write(found.to_json() if json_file == "-" else validating.text(found))
     sys.stdout.flush()
-    files = [(picture, render(report.validation))] if picture else []
+    files = [(picture, validation_picture.render(found.validation))] if picture else []
     if json_file not in (None, "-"):
-        files.append((json_file, report.to_json()))
+        files.append((json_file, found.to_json()))
     for name, content in files:
         try:
             write_whole(Path(name or ""), content)

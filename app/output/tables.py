@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 NONE = "-"
 """Where there is no figure."""
 
-Row = Sequence[str]
+Place = Literal["console", "markdown", "page"]
+EVERYWHERE: tuple[Place, ...] = ("console", "markdown", "page")
+REPORTS: tuple[Place, ...] = ("markdown", "page")
+SCREENS: tuple[Place, ...] = ("console", "page")
+CONSOLE: tuple[Place, ...] = ("console",)
+PAGE: tuple[Place, ...] = ("page",)
+
+Row = TypeVar("Row")
+Cells = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Metric(Generic[Row]):
+    """A column of a table.
+
+    Attributes:
+        heading: of the column.
+        text: the figure of a row, written out.
+        places: where it is shown.
+        wraps: whether it is words, that may take several lines, and not a figure.
+    """
+
+    heading: str
+    text: Callable[[Row], str]
+    places: tuple[Place, ...] = EVERYWHERE
+    wraps: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its figures written out; the first column names the rows."""
+
+    caption: str
+    columns: tuple[Metric[Any], ...]
+    rows: list[list[str]]
+
+
+def written(metrics: Iterable[Metric[Row]], rows: Iterable[Row], place: Place, caption: str = "") -> Table:
+    """What rows show at a place."""
+    shown = tuple(metric for metric in metrics if place in metric.places)
+    return Table(caption, shown, [[metric.text(row) for metric in shown] for row in rows])
 
 
 class Interval(Protocol):
@@ -50,6 +91,13 @@ def share(fraction: float | None, digits: int = 1) -> str:
     return f"{text} %"
 
 
+def correlation(r: float | None, digits: int = 4) -> str:
+    """Pearson's; what is not quite 1 is not rounded up to it."""
+    if r is not None and r < 1 - 1e-9:
+        r = min(r, 1 - 10**-digits)
+    return number(r, digits)
+
+
 def points(fraction: float | None) -> str:
     """A difference of two rates in percentage points, with its sign unless it is none."""
     if fraction is None:
@@ -66,6 +114,11 @@ def percent_interval(interval: Interval | None) -> str:
 def points_interval(interval: Interval | None) -> str:
     """Both ends of a difference's interval in points."""
     return NONE if interval is None else f"{points(interval.low)} to {points(interval.high)}"
+
+
+def span(least: float, largest: float, digits: int = 0) -> str:
+    """From the least to the largest."""
+    return f"{least:.{digits}f}..{largest:.{digits}f}"
 
 
 def probability(p: float | None) -> str:
@@ -89,7 +142,7 @@ def milliseconds(seconds: float, digits: int = 3) -> str:
     return f"{1000 * seconds:.{digits}f}"
 
 
-def aligned(rows: Iterable[Row], left: int = 1) -> list[str]:
+def aligned(rows: Iterable[Cells], left: int = 1) -> list[str]:
     """Columns as wide as they have to be: the first ones to the left, the others to the right."""
     cells = list(rows)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -102,8 +155,20 @@ def aligned(rows: Iterable[Row], left: int = 1) -> list[str]:
     ]
 
 
-def markdown_table(heading: Row, rows: Iterable[Row]) -> list[str]:
-    """A table in GitHub's Markdown; text from outside has to be escaped before."""
+def console(metrics: Iterable[Metric[Row]], rows: Iterable[Row], *more: Cells) -> list[str]:
+    """The lines of a table on the console; `more` are rows that are written out already."""
+    table = written(metrics, rows, "console")
+    return aligned([[column.heading for column in table.columns], *table.rows, *more])
+
+
+def markdown(metrics: Iterable[Metric[Row]], rows: Iterable[Row]) -> list[str]:
+    """A table in GitHub's Markdown."""
+    table = written(metrics, rows, "markdown")
+    return markdown_table([column.heading for column in table.columns], table.rows)
+
+
+def markdown_table(heading: Cells, rows: Iterable[Cells]) -> list[str]:
+    """The same from cells; text from outside has to be escaped before."""
     return [f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *rows]]
 
 

@@ -5,64 +5,15 @@ A new figure is one line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from app.evaluation.comparing import Comparison
 from app.evaluation.evaluation import BackendSummary, Evaluation
 from app.evaluation.scoring import Rates
 from app.evaluation.statistics.mapsswe import MatchedPairs
 from app.output import tables as t
-
-Place = Literal["console", "markdown", "page"]
-EVERYWHERE: tuple[Place, ...] = ("console", "markdown", "page")
-REPORTS: tuple[Place, ...] = ("markdown", "page")
-PAGE: tuple[Place, ...] = ("page",)
-
-Row = TypeVar("Row")
-
-
-@dataclass(frozen=True)
-class Metric(Generic[Row]):
-    """A column of a table.
-
-    Attributes:
-        heading: of the column.
-        text: the figure of a row, written out.
-        places: where it is shown.
-        wraps: whether it is words, that may take several lines, and not a figure.
-    """
-
-    heading: str
-    text: Callable[[Row], str]
-    places: tuple[Place, ...] = PAGE
-    wraps: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its figures written out; the first column names the rows."""
-
-    caption: str
-    columns: tuple[Metric[Any], ...]
-    rows: list[list[str]]
-
-
-def cells(metrics: Iterable[Metric[Row]], row: Row, place: Place) -> list[str]:
-    """What a row shows at a place."""
-    return [metric.text(row) for metric in metrics if place in metric.places]
-
-
-def headings(metrics: Iterable[Metric[Row]], place: Place) -> list[str]:
-    """The headings at a place."""
-    return [metric.heading for metric in metrics if place in metric.places]
-
-
-def table(caption: str, metrics: Iterable[Metric[Row]], rows: Iterable[Row]) -> Table:
-    """A table for the page."""
-    shown = tuple(metric for metric in metrics if "page" in metric.places)
-    return Table(caption, shown, [cells(shown, row, "page") for row in rows])
+from app.output.tables import CONSOLE, PAGE, REPORTS, SCREENS, Metric, Table
 
 
 def _utterances(backend: BackendSummary) -> str:
@@ -91,42 +42,42 @@ def plain(value: Any) -> str:
 
 
 BACKENDS: tuple[Metric[BackendSummary], ...] = (
-    Metric("Backend", lambda b: b.backend, EVERYWHERE),
-    Metric("WER", lambda b: t.percent(b.rates.wer), EVERYWHERE),
-    Metric("95 % interval", lambda b: t.percent_interval(b.utterance_interval), EVERYWHERE),
-    Metric("Speakers drawn", lambda b: t.percent_interval(b.speaker_interval)),
+    Metric("backend", lambda b: b.backend),
+    Metric("WER", lambda b: t.percent(b.rates.wer)),
+    Metric("95 % interval", lambda b: t.percent_interval(b.utterance_interval)),
+    Metric("speakers drawn", lambda b: t.percent_interval(b.speaker_interval), PAGE),
     Metric("CER", lambda b: t.percent(b.rates.cer), REPORTS),
     Metric(
-        "Sub. / del. / ins.",
+        "sub. / del. / ins.",
         lambda b: " / ".join(map(t.count, (b.rates.substitutions, b.rates.deletions, b.rates.insertions))),
         REPORTS,
     ),
-    Metric("Words", lambda b: t.count(b.rates.words)),
-    Metric("Utterances", _utterances, REPORTS),
-    Metric("Broken", lambda b: t.count(None if b.broken is None else len(b.broken)), REPORTS),
-    Metric("Time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3), REPORTS),
+    Metric("words", lambda b: t.count(b.rates.words), PAGE),
+    Metric("utterances", _utterances, REPORTS),
+    Metric("broken", lambda b: t.count(None if b.broken is None else len(b.broken)), REPORTS),
+    Metric("time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3), REPORTS),
 )
 """Of each backend on all that it transcribed."""
 
 COMPARISONS: tuple[Metric[Comparison], ...] = (
-    Metric("Backend - baseline", lambda c: f"{c.backend} - {c.baseline}", REPORTS),
-    Metric("Points of WER", lambda c: t.points(c.difference), REPORTS),
+    Metric("backend - baseline", lambda c: f"{c.backend} - {c.baseline}", REPORTS),
+    Metric("points of WER", lambda c: t.points(c.difference), REPORTS),
     Metric("95 % interval", lambda c: t.points_interval(c.utterance_interval), REPORTS),
-    Metric("Speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
+    Metric("speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
     Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS),
-    Metric("Better / worse", lambda c: f"{t.count(c.improved)} / {t.count(c.worsened)}", REPORTS),
-    Metric("Same text", lambda c: f"{t.count(c.identical_normalised)} of {t.count(c.utterances)}", REPORTS),
+    Metric("better / worse", lambda c: f"{t.count(c.improved)} / {t.count(c.worsened)}", REPORTS),
+    Metric("same text", lambda c: f"{t.count(c.identical_normalised)} of {t.count(c.utterances)}", REPORTS),
 )
 """Of each pair of backends on the utterances that both transcribed."""
 
 RUNS: tuple[Metric[BackendSummary], ...] = (
-    Metric("Backend", lambda b: b.backend),
-    Metric("Device", lambda b: b.run.device, wraps=True),
-    Metric("Why", lambda b: b.run.device_reason, wraps=True),
-    Metric("Kernel", lambda b: plain(b.run.kernel), wraps=True),
-    Metric("Processor", lambda b: plain(b.run.processor), wraps=True),
-    Metric("Threads", lambda b: plain(b.run.threads)),
-    Metric("Started", lambda b: plain(b.run.started), wraps=True),
+    Metric("backend", lambda b: b.backend),
+    Metric("device", lambda b: b.run.device, wraps=True),
+    Metric("why", lambda b: b.run.device_reason, wraps=True),
+    Metric("kernel", lambda b: plain(b.run.kernel), wraps=True),
+    Metric("processor", lambda b: plain(b.run.processor), wraps=True),
+    Metric("threads", lambda b: plain(b.run.threads)),
+    Metric("started", lambda b: plain(b.run.started), wraps=True),
 )
 """What ran."""
 
@@ -134,65 +85,99 @@ RUNS: tuple[Metric[BackendSummary], ...] = (
 Json = Mapping[str, Any]
 
 
-def _targets(kernel: Json) -> str:
-    targets = kernel.get("targets") or ()
+def _label(tile: Json) -> str:
+    return tile["kernel"] if tile.get("shift") is None else f"{tile['kernel']}, shift {tile['shift']}"
+
+
+def _clipped(scores: Json | None) -> str:
+    return t.share(scores["clipped"]) if scores and scores.get("held") else t.NONE
+
+
+def _targets(tile: Json) -> str:
     words = (
-        f"{a['name']} {a['wanted']}: {'✓ met' if a['passed'] else '✕ missed'} ({a['found']})" for a in targets
+        f"{a['name']} {a['wanted']}: {'✓ met' if a['passed'] else '✕ missed'} ({a['found']})"
+        for a in tile.get("targets") or ()
     )
     return "; ".join(words) or t.NONE
 
 
-def _shift(kernel: Json) -> str:
-    return "" if kernel.get("shift") is None else f", shift {kernel['shift']}"
-
-
-VALIDATION: tuple[Metric[Json], ...] = (
-    Metric("Kernel", lambda v: f"{v['kernel']}{_shift(v)}"),
-    Metric("Ran on", lambda v: plain(v.get("device")), wraps=True),
-    Metric("Correlation", lambda v: t.number(v.get("correlation"), 4)),
-    Metric("Mean error", lambda v: t.number(v.get("mae"))),
-    Metric("RMSE", lambda v: t.number(v.get("rmse"))),
-    Metric("Largest", lambda v: t.number(v.get("max_error"), 0)),
-    Metric("Relative", lambda v: t.percent(v.get("relative_error"), 1)),
-    Metric("Scores clipped", lambda v: t.share((v.get("scores") or {}).get("clipped"))),
-    Metric("Targets", _targets, wraps=True),
+TILES: tuple[Metric[Json], ...] = (
+    Metric("kernel", _label, SCREENS),
+    Metric("ran on", lambda v: v.get("device") or t.NONE, PAGE, wraps=True),
+    Metric("correlation", lambda v: t.correlation(v.get("correlation")), SCREENS),
+    Metric("MAE", lambda v: t.number(v.get("mae")), SCREENS),
+    Metric("RMSE", lambda v: t.number(v.get("rmse")), SCREENS),
+    Metric("max error", lambda v: t.number(v.get("max_error")), SCREENS),
+    Metric("relative error", lambda v: t.percent(v.get("relative_error"), 1), PAGE),
+    Metric("within 5", lambda v: t.share(v["within_5"]), CONSOLE),
+    Metric("within 10", lambda v: t.share(v["within_10"]), CONSOLE),
+    Metric("output", lambda v: t.span(v["output_min"], v["output_max"]), CONSOLE),
+    Metric("scores", lambda v: t.span(v["scores"]["least"], v["scores"]["largest"]), CONSOLE),
+    Metric("INT8 clips", lambda v: _clipped(v.get("scores")), SCREENS),
+    Metric("targets", _targets, PAGE, wraps=True),
 )
-"""Of `kernels.validation.TileResult.to_dict()`."""
+"""Of `TileResult.to_dict()`, of which the page shows what there is."""
 
 LATENCY: tuple[Metric[tuple[Json, str, Json]], ...] = (
-    Metric("Work", lambda m: m[0]["what"]),
-    Metric("Backend", lambda m: m[0]["backend"], wraps=True),
-    Metric("Tile", lambda m: plain(m[0]["tile_size"])),
-    Metric("Threads", lambda m: plain(m[0]["threads"])),
-    Metric("Batch", lambda m: plain(m[0]["batch"])),
-    Metric("Phase", lambda m: m[1], wraps=True),
-    Metric("Median", lambda m: t.number(m[2]["p50_ms"], 3)),
-    Metric("95 %", lambda m: t.number(m[2]["p95_ms"], 3)),
-    Metric("Least", lambda m: t.number(m[2]["min_ms"], 3)),
-    Metric("Most", lambda m: t.number(m[2]["max_ms"], 3)),
+    Metric("work", lambda m: m[0]["what"], PAGE),
+    Metric("backend", lambda m: m[0]["backend"], wraps=True),
+    Metric("keys", lambda m: plain(m[0]["tile_size"])),
+    Metric("batch", lambda m: plain(m[0]["batch"])),
+    Metric("threads", lambda m: plain(m[0]["threads"])),
+    Metric("phase", lambda m: m[1], wraps=True),
+    Metric("count", lambda m: plain(m[2]["count"]), CONSOLE),
+    Metric("p50 ms", lambda m: t.number(m[2]["p50_ms"], 3)),
+    Metric("p95 ms", lambda m: t.number(m[2]["p95_ms"], 3)),
+    Metric("p99 ms", lambda m: t.number(m[2]["p99_ms"], 3), CONSOLE),
+    Metric("min ms", lambda m: t.number(m[2]["min_ms"], 3), PAGE),
+    Metric("max ms", lambda m: t.number(m[2]["max_ms"], 3)),
+    Metric("tiles/s", lambda m: t.count(m[0]["tiles_per_second"] if m[1] == "run" else None), CONSOLE),
 )
 """Of a measurement of `tilescribe bench --json`, the name of one of its phases, and that phase."""
 
-COST: tuple[Metric[Json], ...] = (
-    Metric("Model", lambda w: w["model"]),
-    Metric("Plan", lambda w: w["plan"], wraps=True),
-    Metric("Best", lambda w: t.milliseconds(w["seconds"]["best"]["total"], 1)),
-    Metric("Worst", lambda w: t.milliseconds(w["seconds"]["worst"]["total"], 1)),
-    Metric("Bound by", lambda w: f"{w['seconds']['best']['bound']} / {w['seconds']['worst']['bound']}"),
-    Metric("Dispatches", lambda w: t.count(w["dispatches"])),
-    Metric("Share of encoder", lambda w: t.percent(w["attention_share_of_encoder"], 1)),
+COST_TIMES: tuple[Metric[Json], ...] = (
+    Metric("model", lambda w: w["model"], SCREENS),
+    Metric("plan", lambda w: w["plan"], PAGE, wraps=True),
+    Metric("cores ms", lambda w: _ends(w, "compute"), CONSOLE),
+    Metric("data ms", lambda w: _ends(w, "dma"), CONSOLE),
+    Metric("dispatch ms", lambda w: _ends(w, "dispatch", 2), CONSOLE),
+    Metric("host ms", lambda w: _ends(w, "host"), CONSOLE),
+    Metric("window ms", lambda w: _ends(w, "total")),
+    Metric("bound", lambda w: " - ".join(dict.fromkeys(end["bound"] for end in w["seconds"].values()))),
+    Metric("RTF", lambda w: " - ".join(f"{end:.4f}" for end in w["real_time_factor"].values()), CONSOLE),
 )
-"""Of a window in its cost model."""
+"""Of a window in its cost model: times at both ends of the assumptions."""
+
+COST_WORK: tuple[Metric[Json], ...] = (
+    Metric("model", lambda w: w["model"], CONSOLE),
+    Metric("layers", lambda w: plain(w["layers"]), CONSOLE),
+    Metric("heads", lambda w: plain(w["heads"]), CONSOLE),
+    Metric("dispatches", lambda w: plain(w["dispatches"])),
+    Metric("GMAC", lambda w: f"{w['macs'] / 1e9:.1f}", CONSOLE),
+    Metric("ginstr", lambda w: f"{w['vector_instructions'] / 1e9:.2f}", CONSOLE),
+    Metric("MB shim", lambda w: f"{w['shim_bytes'] / 1e6:.0f}", CONSOLE),
+    Metric("MB cores", lambda w: f"{w['core_bytes'] / 1e6:.0f}", CONSOLE),
+    Metric("share: layers", lambda w: t.percent(w["attention_share_of_layers"], 1), CONSOLE),
+    Metric("of encoder", lambda w: t.percent(w["attention_share_of_encoder"], 1)),
+    Metric("at most", lambda w: f"{w['speedup_limit']:.2f} x", CONSOLE),
+)
+"""Of the same: what there is to do, and what it is of the whole."""
 
 ENERGY: tuple[Metric[Json], ...] = (
-    Metric("Backend", lambda w: w["backend"]),
-    Metric("Tile", lambda w: plain(w["tile_size"])),
-    Metric("Threads", lambda w: plain(w["threads"])),
-    Metric("Windows", lambda w: t.count(w["windows"])),
-    Metric("In all", lambda w: t.number(w["joules"])),
-    Metric("Over idle", lambda w: t.number(w["joules_over_idle"])),
+    Metric("backend", lambda w: w["backend"]),
+    Metric("keys", lambda w: plain(w["tile_size"])),
+    Metric("batch", lambda w: plain(w["batch"])),
+    Metric("threads", lambda w: plain(w["threads"])),
+    Metric("windows", lambda w: t.count(w["windows"])),
+    Metric("J a window", lambda w: t.number(w["joules"], 3)),
+    Metric("J over idle", lambda w: t.number(w["joules_over_idle"], 3)),
 )
 """Of a window in its energy."""
+
+
+def _ends(window: Json, part: str, digits: int = 1) -> str:
+    seconds = window["seconds"]
+    return " - ".join(t.milliseconds(seconds[end][part], digits) for end in ("best", "worst"))
 
 
 def tables(
@@ -209,31 +194,28 @@ def tables(
     backends, cost, energy = evaluation.backends, bench.get("cost_model") or {}, bench.get("energy") or {}
     timed = [(m, *phase) for m in bench.get("measurements") or () for phase in m["phases"].items()]
     measured_on = "the NPU" if bench.get("measured_on_npu") else "the CPU, not on an NPU"
-    return {
-        "rates": table("Error rates of each backend on all that it transcribed", BACKENDS, backends),
-        "comparisons": table(
-            "Differences between backends on the utterances that both transcribed",
-            COMPARISONS,
-            evaluation.comparisons,
-        ),
-        "by_length": _rates_by_group("Length", {b.backend: b.by_length for b in backends}),
-        "by_speaker": _rates_by_group("Speaker", {b.backend: b.by_speaker for b in backends}),
-        "runs": table("What ran for each backend", RUNS, backends),
-        "layers": _error_by_layer(errors),
-        "validation": table(
-            "Each kernel against FP32 attention, 64 × 64 random integers", VALIDATION, validation
-        ),
-        "latency": table(f"Measured on {measured_on}, milliseconds", LATENCY, timed),
-        "cost": table(
-            "Modelled attention of one window of 30 s, milliseconds, at both ends of the assumptions",
-            COST,
+    pair = "on the utterances that both transcribed"
+    ends = "milliseconds, at both ends of the assumptions"
+    meter = f"read from {energy.get('meter')}"
+    given: dict[str, tuple[str, Iterable[Metric[Any]], Iterable[Any]]] = {
+        "rates": ("Error rates of each backend on all that it transcribed", BACKENDS, backends),
+        "comparisons": (f"Differences between backends {pair}", COMPARISONS, evaluation.comparisons),
+        "runs": ("What ran for each backend", RUNS, backends),
+        "validation": ("Each kernel against FP32 attention, 64 × 64 random integers", TILES, validation),
+        "latency": (f"Measured on {measured_on}", LATENCY, timed),
+        "cost": (
+            f"Modelled attention of one window of 30 s, {ends}",
+            (*COST_TIMES, *COST_WORK),
             cost.get("windows") or (),
         ),
-        "energy": table(
-            f"Energy of one encoder window, joules; read from {energy.get('meter')}",
-            ENERGY,
-            energy.get("windows") or (),
-        ),
+        "energy": (f"Energy of one encoder window; {meter}", ENERGY, energy.get("windows") or ()),
+    }
+    return {
+        name: t.written(metrics, rows, "page", caption) for name, (caption, metrics, rows) in given.items()
+    } | {
+        "by_length": _rates_by_group("Length", {b.backend: b.by_length for b in backends}),
+        "by_speaker": _rates_by_group("Speaker", {b.backend: b.by_speaker for b in backends}),
+        "layers": _error_by_layer(errors),
     }
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from app.evaluation.evaluation import BackendSummary, Evaluation
-from app.evaluation.report.metrics import BACKENDS, COMPARISONS, cells, headings
+from app.evaluation.report.metrics import BACKENDS, COMPARISONS
 from app.evaluation.verdict import Verdict
-from app.output.tables import aligned, markdown_table
+from app.output import tables
 
 SHOWN_BROKEN = 5
 """Broken utterances that are named for each backend; report.json has all."""
@@ -24,12 +24,10 @@ def report_markdown(evaluation: Evaluation) -> str:
         lines += [f"**This is not the {_escape(dataset.name)} WER**: not all of the set was transcribed.", ""]
     for verdict in evaluation.verdicts:
         lines += _verdict(verdict)
-    rates = [cells(BACKENDS, backend, "markdown") for backend in evaluation.backends]
-    lines += ["## Error rates", "", *markdown_table(headings(BACKENDS, "markdown"), rates), ""]
+    lines += ["## Error rates", "", *tables.markdown(BACKENDS, evaluation.backends), ""]
     lines += _speed_notes(backend for backend in evaluation.backends if backend.speed)
     if evaluation.comparisons:
-        compared = [cells(COMPARISONS, comparison, "markdown") for comparison in evaluation.comparisons]
-        lines += ["", "## Differences", "", *markdown_table(headings(COMPARISONS, "markdown"), compared)]
+        lines += ["", "## Differences", "", *tables.markdown(COMPARISONS, evaluation.comparisons)]
     broken = [line for backend in evaluation.backends for line in _broken(backend)]
     lines += ["", "## Broken utterances", "", *broken] if broken else []
     lines += [
@@ -44,11 +42,7 @@ def report_markdown(evaluation: Evaluation) -> str:
 def print_summary(evaluation: Evaluation, folder: Path) -> None:
     """What came out, on standard output."""
     print(evaluation.dataset.title)
-    rows = [[*headings(BACKENDS, "console"), ""]]
-    for backend in evaluation.backends:
-        where = "" if backend.run.device == "cpu" else f"({backend.run.device})"
-        rows.append([*cells(BACKENDS, backend, "console"), where])
-    print("\n".join(aligned(rows)))
+    print("\n".join(tables.console(BACKENDS, evaluation.backends)))
     for verdict in evaluation.verdicts:
         reasons = "; ".join(verdict.reasons)
         print(f"{verdict.backend:12} {verdict.outcome}{': ' + reasons if reasons else ''}")
@@ -64,7 +58,7 @@ def _verdict(verdict: Verdict) -> list[str]:
     if verdict.settled_by is not None:
         told += f" About {verdict.settled_by:,} utterances would decide it."
     notes = [f"Note: {_escape(note)}." for note in verdict.notes]
-    table = markdown_table(["rule", "passed", ""], rows)
+    table = tables.markdown_table(["rule", "passed", ""], rows)
     return [f"## {verdict.backend}: {verdict.outcome}", "", *table, "", told, *notes, ""]
 
 

@@ -191,6 +191,7 @@ EXTRAS: dict[str, Any] = {
         "measurements": [
             {
                 "what": "layer", "backend": "int32", "tile_size": 64, "threads": 2, "batch": 1,
+                "tiles_per_second": None,
                 "phases": {"run": {"p50_ms": 12.5, "p95_ms": 13.0, "min_ms": 12.0, "max_ms": 14.0}},
             }
         ],
@@ -435,7 +436,7 @@ def test_extras_are_shown_and_a_model_is_no_measurement(page: Page) -> None:
     assert "legacy-int8, shift 3" in inside
     assert "✓ met" in inside
     assert "A model, not a measurement." in speed
-    assert "Measured on the CPU, not on an NPU, milliseconds" in speed
+    assert "Measured on the CPU, not on an NPU" in speed
     assert "Energy was not measured: no RAPL counters; no battery." in speed
     assert "int32, emulator on the CPU" in speed
     assert "Times of an emulator are the emulator’s." in speed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 import zlib
@@ -16,9 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app as tilescribe
-from app.evaluation.validate import picture, text
-from app.evaluation.validate.png import data_uri
-from app.evaluation.validate.report import Report
+from app.evaluation import validation_picture
+from app.evaluation.validating import ValidationRun, text
+from app.output import tables
 from kernels.emulator import Emulator
 from kernels.validation import Validation, validate_kernel
 from kernels.workers import Workers
@@ -41,7 +40,7 @@ def validation() -> Validation:
 
 
 def test_the_tables_say_what_was_measured_and_where(validation: Validation) -> None:
-    lines = text.render(Report(validation, None)).splitlines()
+    lines = text(ValidationRun(validation, None)).splitlines()
     assert (
         lines[0] == "int32 and int8 on the emulator on the CPU: asked for. The legacy kernels are emulated."
     )
@@ -68,17 +67,20 @@ def test_the_tables_say_what_was_measured_and_where(validation: Validation) -> N
 
 
 def test_the_tables_warn_that_a_tile_is_not_a_word_error_rate(validation: Validation) -> None:
-    whole = text.render(Report(validation, None))
+    whole = text(ValidationRun(validation, None))
     assert "One tile is no evidence about words." in whole
-    assert "legacy-int32 passes every target of the report here" in whole
+    assert "legacy-int32 passes every target of the founding report here" in whole
     assert "--backends cpu,int32,legacy-int32" in whole
 
 
-def test_nothing_is_rounded_up_to_perfection(validation: Validation) -> None:
-    assert text.percent(0.99999) == "99.9 %"
-    assert (text.percent(1.0), text.percent(0.0)) == ("100.0 %", "0.0 %")
-    nearly = replace(validation.tiles[0].accuracy, correlation=0.99999)
-    assert (text.correlation(nearly), text.correlation(nearly, 6)) == ("0.9999", "0.999990")
+def test_nothing_is_rounded_up_to_perfection() -> None:
+    assert (tables.share(0.99999), tables.share(0.00001), tables.share(0.5)) == (
+        "99.999 %",
+        "0.001 %",
+        "50.0 %",
+    )
+    assert (tables.share(1.0), tables.share(0.0)) == ("100.0 %", "0.0 %")
+    assert (tables.correlation(0.99999), tables.correlation(0.99999, 6)) == ("0.9999", "0.999990")
 
 
 def test_json_has_a_version_and_no_number_that_is_none(validation: Validation) -> None:
@@ -88,14 +90,14 @@ def test_json_has_a_version_and_no_number_that_is_none(validation: Validation) -
     constant = replace(validation.tiles[4].accuracy, correlation=float("nan"))
     *others, last = validation.tiles
     changed = replace(validation, tiles=(*others, replace(last, accuracy=constant)))
-    data = json.loads(Report(changed, None).to_json(), parse_constant=refuse)
+    data = json.loads(ValidationRun(changed, None).to_json(), parse_constant=refuse)
     assert (data["schema_version"], data["passed"], data["captured"]) == (1, True, None)
     assert data["validation"]["report_tile"][4]["correlation"] is None
     assert data["validation"]["batch"]["comparisons"][0]["name"] == "reference"
 
 
 def test_the_picture_draws_every_kernel(validation: Validation) -> None:
-    root = ElementTree.fromstring(picture.render(validation))
+    root = ElementTree.fromstring(validation_picture.render(validation))
     svg = "{http://www.w3.org/2000/svg}"
     words = [t.text or "" for t in root.iter(f"{svg}text")]
     for kernel in ("int32", "int8", "legacy-int32", "legacy-int8"):
@@ -105,7 +107,11 @@ def test_the_picture_draws_every_kernel(validation: Validation) -> None:
     assert "INT8 holds -128..127, clips 92.3 %" in words
     assert "NPU" not in " ".join(words)
     background = next(root.iter(f"{svg}rect"))
-    assert (background.get("fill"), background.get("width")) == ("#ffffff", root.get("width"))
+    assert (background.get("class"), float(background.get("width", 0))) == (
+        "paper",
+        float(root.get("width", 1)),
+    )
+    assert ".paper { fill: #ffffff }" in (next(root.iter(f"{svg}style")).text or "")
     images = [i.get("href", "") for i in root.iter(f"{svg}image")]
     assert len(images) == 9  # an error map and a scatter for each kernel, and one scale of colours
     assert all(uri.startswith("data:image/png;base64,") for uri in images)
@@ -115,7 +121,7 @@ def test_the_picture_draws_every_kernel(validation: Validation) -> None:
 
 def test_the_png_holds_the_cells() -> None:
     cells = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    data = base64.b64decode(data_uri(cells).partition(",")[2])
+    data = validation_picture.png(cells)
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", data[16:24])
     assert (width, height) == (12, 8)

@@ -1,1 +1,0 @@
-"""What `tilescribe validate` finds, as a table, as JSON and as a picture."""

@@ -1,0 +1,266 @@
+"""`tilescribe validate`: what each kernel computes, against FP32, the reference and the AIE2 source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import torch
+
+from app.audio.reading import open_audio
+from app.configuration import Configuration
+from app.evaluation.report.metrics import TILES
+from app.output import tables as t
+from app.output.tables import Metric
+from datasets.sample import sample
+from kernels.backends import INTEGER_BACKENDS, find
+from kernels.device import Device, DeviceError
+from kernels.npu.build.host_kernel import HostKernel
+from kernels.opening import open_device
+from kernels.validation import TileResult, Validation, validate_kernel
+from kernels.validation.batch import BatchResult, Progress
+from kernels.workers import Workers
+from models.attention import open_attention
+from models.capture import LayerResult, measure_layers
+from models.features import LogMelFeatures
+from models.weights.loading import load
+
+SCHEMA_VERSION = 1
+
+AS_REPORTED = [
+    *["as reported, device", "0.8498", "16.17", "21.45", "103.00", "25.8 %", "41.8 %", "-61..62"],
+    "",
+    "",
+]
+"""What the founding report says that its INT32 kernel gave on its device; that run cannot be repeated here."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """Kernels on a real encoder's queries, keys and values.
+
+    Attributes:
+        model: its name, or the path that it was loaded from.
+        model_sha256: of the weights' file.
+        audio: the file; its first 30 s are the encoder's window.
+        seconds: of audio in the window.
+        layers: the results of every layer and kernel.
+    """
+
+    model: str
+    model_sha256: str
+    audio: str
+    seconds: float
+    layers: tuple[LayerResult, ...]
+
+
+@dataclass(frozen=True)
+class ValidationRun:
+    """A run's findings.
+
+    Attributes:
+        validation: of the kernels themselves.
+        captured: on a real encoder; None where that was left out.
+        version: of Tilescribe.
+    """
+
+    validation: Validation
+    captured: Captured | None
+    version: str = field(default_factory=lambda: version("tilescribe"))
+
+    @property
+    def passed(self) -> bool:
+        """Whether this project's kernels passed. What a real encoder hands them is shown, and has no target."""
+        return self.validation.passed
+
+    def to_json(self) -> str:
+        """JSON, in which a number that is none (the correlation of a constant) is null."""
+        captured = self.captured and {
+            **vars(self.captured),
+            "layers": [layer.to_dict() for layer in self.captured.layers],
+        }
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "version": self.version,
+            "passed": self.passed,
+            "validation": self.validation.to_dict(),
+            "captured": captured,
+        }
+        return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+
+
+def run(
+    configuration: Configuration,
+    *,
+    tiles: int,
+    tile_sizes: Sequence[int],
+    seed: int,
+    capture: bool = True,
+    audio: str | None = None,
+    progress: bool = False,
+) -> ValidationRun:
+    """Validate every kernel. Everything that may be missing is looked for before the long work begins.
+
+    Args:
+        configuration: device, tile size and threads; its model's encoder is listened to.
+        tiles: to compare bit for bit.
+        tile_sizes: of those tiles.
+        seed: of their operands.
+        capture: whether to try the kernels on a real encoder as well.
+        audio: what it hears; the sample unless given.
+        progress: show bars on standard error.
+
+    Raises:
+        kernels.device.DeviceError: the NPU was asked for and cannot be used.
+        kernels.contract.ContractError: the encoder's numbers are not finite.
+        models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
+        app.audio.error.AudioError: the audio cannot be read.
+    """
+    workers = Workers(configuration.threads)
+    opened = open_device(configuration.device, workers, tile_size=configuration.tile_size)
+    captured = None
+    if capture:
+        if configuration.threads is not None:
+            torch.set_num_threads(configuration.threads)
+        path = audio if audio is not None else sample().audio
+        weights = load(configuration.model)
+        dims = weights.model.dims
+        with open_audio(path) as source, LogMelFeatures(source.blocks(), dims.n_mels) as heard:
+            window, seconds = heard.window(0, 2 * dims.n_audio_ctx), min(30.0, heard.duration)
+    host: Device | None = None
+    missing = ""
+    try:
+        host = HostKernel()
+    except DeviceError as error:
+        missing = str(error)
+    with _bar("tiles", "tile", progress) as on_progress:
+        validation = validate_kernel(
+            opened.device,
+            opened.reason,
+            tiles=tiles,
+            tile_sizes=tile_sizes,
+            random_seed=seed,
+            host=host,
+            host_missing=missing,
+            on_progress=on_progress,
+        )
+    if capture:
+        others = [
+            open_attention(name, threads=workers.threads, tile_size=configuration.tile_size, opened=opened)
+            for name in INTEGER_BACKENDS
+        ]
+        with _bar(f"heads of {weights.name}", "head", progress) as on_progress:
+            layers = measure_layers(weights.model, window, others, on_progress)
+        captured = Captured(weights.name, weights.sha256, Path(path).name, seconds, layers)
+    return ValidationRun(validation, captured)
+
+
+@contextmanager
+def _bar(name: str, unit: str, shown: bool) -> Iterator[Progress]:
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit=unit, disable=not shown, leave=False) as bar:
+
+        def on_progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_progress
+
+
+LAYERS: tuple[Metric[LayerResult], ...] = (
+    Metric("kernel, layer", lambda x: f"{x.kernel}, {x.layer}"),
+    Metric("correlation", lambda x: t.correlation(x.accuracy.correlation, 6)),
+    Metric("error", lambda x: t.percent(x.accuracy.relative_error)),
+    Metric("max error", lambda x: t.number(x.accuracy.max_error, 3)),
+    Metric("scores", lambda x: t.span(*x.score_limits, 1)),
+    Metric("INT8 clips", lambda x: t.share(x.clipped) if x.heads[0].scores.held else t.NONE),
+    Metric("worst head", lambda x: str(x.worst.head)),
+    Metric("its error", lambda x: t.percent(x.worst.accuracy.relative_error)),
+)
+"""Of a kernel in one layer of a real encoder."""
+
+
+def text(found: ValidationRun) -> str:
+    """The tables, and at the end the verdict."""
+    validation = found.validation
+    tiles = [{**tile.to_dict(), "kernel": tile.label, "shift": None} for tile in validation.tiles]
+    lines = [
+        f"int32 and int8 on {where(validation)}: {validation.device_reason}. The legacy kernels are emulated.",
+        "",
+        "One tile of 64 x 64 random integers, the test data of the founding report, against FP32",
+        "softmax(Q K^T / 8) V; scores in units of Q K^T / 8:",
+        "",
+        *t.console(TILES, tiles, AS_REPORTED),
+        "",
+        *_target_lines(validation.tiles),
+        "",
+        "One tile is no evidence about words.",
+    ]
+    if any(tile.kernel == "legacy-int32" and tile.passed for tile in validation.tiles):
+        lines += [
+            "legacy-int32 passes every target of the founding report here; what it does to the word error rate:",
+            "    evaluate --dataset librispeech-test-clean --backends cpu,int32,legacy-int32",
+        ]
+    if validation.batch:
+        lines += ["", *_batch(validation.batch)]
+    if found.captured:
+        captured = found.captured
+        heard = f"{captured.audio}, {captured.seconds:.1f} s in its window"
+        by_kernel = sorted(captured.layers, key=lambda x: (find(x.kernel).position, x.layer))
+        lines += [
+            "",
+            f"Queries, keys and values of {captured.model}'s encoder ({heard}), each layer given what FP32",
+            "gives it; scores in units of Q K^T / 8; errors relative to the norm of FP32's output:",
+            "",
+            *t.console(LAYERS, by_kernel),
+        ]
+    return "\n".join([*lines, "", *_verdict(validation)]) + "\n"
+
+
+def where(validation: Validation) -> str:
+    """The device in words: emulator work is never called the NPU's."""
+    emulated = validation.device == "emulator"
+    return "the emulator on the CPU" if emulated else f"the {validation.device.upper()}"
+
+
+def _target_lines(tiles: Sequence[TileResult]) -> list[str]:
+    named = [f"{target.name} {target.wanted}" for target in tiles[0].report_targets]
+    own = next((f"{target.name} {target.wanted}" for tile in tiles for target in tile.targets), "")
+    rows = [["the founding report's targets:", *named, f"ours: {own}" if own else ""]]
+    word = {True: "pass", False: "FAIL"}
+    for tile in tiles:
+        judged = [word[target.passed] for target in tile.report_targets]
+        rows.append([tile.label, *judged, word[tile.targets[0].passed] if tile.targets else t.NONE])
+    return t.aligned(rows)
+
+
+def _batch(batch: BatchResult) -> Iterator[str]:
+    *some, last = map(str, batch.tile_sizes)
+    sizes = f"{', '.join(some)} or {last}" if some else last
+    yield (
+        f"{batch.tiles} tiles of 64 rows and {sizes} keys, random and extreme, seed {batch.seed}, "
+        f"{' and '.join(batch.scores)}: {batch.outputs} outputs, bit for bit against"
+    )
+    rows = []
+    for c in batch.comparisons:
+        counts = f"{c.tiles} tiles, {c.rows} rows, {c.outputs} outputs: {c.mismatch or 'identical'}"
+        rows.append([f"  the {c.name}:", f"not compared: {c.missing}" if c.missing else counts])
+    yield from (f"{name:{max(len(n) for n, _ in rows)}} {found}" for name, found in rows)
+
+
+def _verdict(validation: Validation) -> Iterator[str]:
+    if validation.passed:
+        yield f"passed on {where(validation)}: int32 {validation.detail('int32')}"
+        return
+    yield f"FAILED on {where(validation)}:"
+    for tile in validation.tiles:
+        for target in tile.targets:
+            if not target.passed:
+                yield f"  {tile.label}: {target.name} {target.found}, wanted {target.wanted}"
+    if validation.batch and not validation.batch.passed:
+        yield f"  {validation.batch.summary()}"

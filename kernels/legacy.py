@@ -1,4 +1,4 @@
-"""The two kernels of an earlier validation report, kept to show what they do to word errors.
+"""The two kernels of the founding report, kept to show what they do to word errors.
 
 They are not this project's kernels and keep to none of its contract: no scale reaches them but a fixed shift, and
 the exponential steps by whole powers of e of the score / 256. Both take INT8 queries, keys and values of heads 64 wide:
@@ -10,21 +10,21 @@ the exponential steps by whole powers of e of the score / 256. Both take INT8 qu
     probability = min(((e >> 10) * 127) / max(sum of e >> 10, 1), 127)      integer division
     output      = clamp((acc + 64 or, where acc < 0, acc - 64) >> 7, -128, 127),  acc = sum of probability * V
 
-This is an emulation: bit for bit what that arithmetic gives, not what a device gave. On the report's test data (one
-tile of 64 x 64, see `validation.py`) the `int32` kernel comes to a correlation of 0.97 (shift 3) and 0.92 (shift 4),
-where the report measured 0.85 on a device; what is left fits a stack that ran into the buffer of the queries behind
-it, which is inferred, not observed.
+This is an emulation: bit for bit what that arithmetic gives, not what a device gave. On the founding report's test data
+(one tile of 64 x 64, see `validation.founding_tile`) the `int32` kernel comes to a correlation of 0.97 (shift 3) and
+0.92 (shift 4), where the founding report measured 0.85 on a device; what is left fits a stack that ran into the buffer
+of the queries behind it, which is inferred, not observed.
 
 Where a row has more keys than a tile's 64, each tile is computed as above, and the outputs are merged here in float,
-by each tile's exact share of the whole row's softmax. That is kind to the kernels: the report's give neither maximum
-nor sum, so that tiles could only have been averaged as if all weighed the same.
+by each tile's exact share of the whole row's softmax. That is kind to the kernels: they give neither maximum nor sum,
+so that tiles could only have been averaged as if all weighed the same.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -34,10 +34,10 @@ from kernels import contract as c
 from kernels.workers import Workers, WorkSpace
 
 SHIFT = 3
-"""The shift that the report documents: 1 / 8 for the square root of 64."""
+"""The shift that the founding report documents: 1 / 8 for the square root of 64."""
 
 BUILT_SHIFT = 4
-"""The shift that fits the output range which the report measured."""
+"""The shift that fits the output range that the founding report measured."""
 
 TILE = 64
 """Keys of a tile."""
@@ -50,7 +50,7 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
-class SeedOperands:
+class LegacyOperands:
     """INT8 heads, with the steps that the kernels themselves never see.
 
     Attributes:
@@ -70,7 +70,7 @@ class SeedOperands:
 
 def quantise(
     q: npt.NDArray[np.float32], k: npt.NDArray[np.float32], v: npt.NDArray[np.float32]
-) -> SeedOperands:
+) -> LegacyOperands:
     """Round heads to INT8, symmetric, one step per head: max|x| / 127.
 
     Args:
@@ -84,7 +84,7 @@ def quantise(
     if any(x.shape[-1] != c.HEAD_DIM for x in (q, k, v)):
         raise c.ContractError(f"heads are {c.HEAD_DIM} wide: q is {q.shape}, k is {k.shape}, v is {v.shape}")
     (q8, of_q), (k8, of_k), (v8, of_v) = (_rounded(x) for x in (q, k, v))
-    return SeedOperands(q8, k8, v8, of_q.astype(np.float64) * of_k, of_v)
+    return LegacyOperands(q8, k8, v8, of_q.astype(np.float64) * of_k, of_v)
 
 
 def _rounded(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -118,14 +118,10 @@ class LegacyKernel:
         self.scores = scores
         self.shift = shift
         self._workers = workers or Workers()
-        self._scratch = WorkSpace(_scratch)
+        self._space = WorkSpace(_make_space)
 
     def run(
-        self,
-        q: npt.NDArray[np.int8],
-        k: npt.NDArray[np.int8],
-        v: npt.NDArray[np.int8],
-        valid_keys: int | None = None,
+        self, q: npt.NDArray[np.int8], k: npt.NDArray[np.int8], v: npt.NDArray[np.int8]
     ) -> npt.NDArray[np.float32]:
         """Attention of every head.
 
@@ -133,27 +129,21 @@ class LegacyKernel:
             q: int8, shape (n, rows, 64).
             k: int8, shape (n, keys, 64).
             v: int8, shape (n, keys, 64).
-            valid_keys: how many leading keys count, the rest is padding; all unless given.
 
         Returns:
             float32, shape (n, rows, 64), in V's step: of a single tile the kernel's INT8 values as they are.
 
         Raises:
-            kernels.contract.ContractError: shapes or dtypes that do not fit together, or no valid key.
+            kernels.contract.ContractError: shapes or dtypes that do not fit together, or no key.
         """
         if any(x.dtype != np.int8 or x.ndim != 3 or x.shape[2] != c.HEAD_DIM for x in (q, k, v)):
             raise c.ContractError(f"q, k and v have to be int8 of (heads, rows or keys, {c.HEAD_DIM})")
         if k.shape != v.shape or len(q) != len(k):
             raise c.ContractError(f"q, k and v do not fit together: {q.shape}, {k.shape}, {v.shape}")
-        valid = k.shape[1] if valid_keys is None else valid_keys
-        if not 1 <= valid <= k.shape[1] <= c.MAX_KEYS:
-            raise c.ContractError(f"{valid} valid keys of {k.shape[1]}: 1 <= valid <= keys <= {c.MAX_KEYS}")
+        if not 1 <= k.shape[1] <= c.MAX_KEYS:
+            raise c.ContractError(f"{k.shape[1]} keys: 1 <= keys <= {c.MAX_KEYS}")
         out = np.empty(q.shape, np.float32)
-
-        def head(h: int) -> None:
-            self._head(q[h], k[h, :valid], v[h, :valid], out[h])
-
-        self._workers.each(head, len(q))
+        self._workers.each(lambda h: self._head(q[h], k[h], v[h], out[h]), len(q))
         return out
 
     def _head(
@@ -163,39 +153,49 @@ class LegacyKernel:
         v: npt.NDArray[np.int8],
         out: npt.NDArray[np.float32],
     ) -> None:
-        valid = len(k)
-        tiles = -(-valid // TILE)
-        scratch = self._scratch(tiles)
-        keys, values = scratch["keys"], scratch["values"]
-        keys[:, :valid] = k.T
-        keys[:, valid:] = 0
-        values[:valid] = v
-        values[valid:] = 0
+        space = self._space(-(-len(k) // TILE))
+        space.keys[:, : len(k)] = k.T
+        space.keys[:, len(k) :] = 0
+        values = space.values.reshape(-1, c.HEAD_DIM)
+        values[: len(k)] = v
+        values[len(k) :] = 0
         for start in range(0, len(q), _ROWS):
-            n = min(_ROWS, len(q) - start)
-            s = np.matmul(q[start : start + n].astype(np.float32), keys, out=scratch["scores"][:n])
-            p, tops, sums = scratch["probabilities"][:, :n], scratch["tops"][:, :n], scratch["sums"][:, :n]
-            _probabilities(s, valid, self.shift, self.scores == "int8", _EXP, scratch["x"], p, tops, sums)
+            queries = q[start : start + _ROWS].astype(np.float32)
+            n = len(queries)
+            s = np.matmul(queries, space.keys, out=space.scores[:n])
+            p, tops, sums = space.probabilities[:, :n], space.tops[:, :n], space.sums[:, :n]
+            _probabilities(s, len(k), self.shift, self.scores == "int8", space.x, p, tops, sums)
             # A row's probabilities add up to 127 at most, so these sums are exact in float32 too.
-            acc = np.matmul(p, values.reshape(tiles, TILE, c.HEAD_DIM), out=scratch["products"][:, :n])
+            acc = np.matmul(p, space.values, out=space.products[:, :n])
             _merge(acc, tops, sums, out[start : start + n])
 
 
-def _scratch(tiles: int) -> dict[str, npt.NDArray[Any]]:
-    return {
-        "keys": np.empty((c.HEAD_DIM, tiles * TILE), np.float32),
-        "values": np.empty((tiles * TILE, c.HEAD_DIM), np.float32),
-        "scores": np.empty((_ROWS, tiles * TILE), np.float32),
-        "x": np.empty(TILE, np.int32),
-        "probabilities": np.empty((tiles, _ROWS, TILE), np.float32),
-        "tops": np.empty((tiles, _ROWS), np.int32),
-        "sums": np.empty((tiles, _ROWS), np.int64),
-        "products": np.empty((tiles, _ROWS, c.HEAD_DIM), np.float32),
-    }
+class _Space(NamedTuple):
+    keys: Any
+    values: Any
+    scores: Any
+    x: Any
+    probabilities: Any
+    tops: Any
+    sums: Any
+    products: Any
+
+
+def _make_space(tiles: int) -> _Space:
+    return _Space(
+        keys=np.empty((c.HEAD_DIM, tiles * TILE), np.float32),
+        values=np.empty((tiles, TILE, c.HEAD_DIM), np.float32),
+        scores=np.empty((_ROWS, tiles * TILE), np.float32),
+        x=np.empty(TILE, np.int32),
+        probabilities=np.empty((tiles, _ROWS, TILE), np.float32),
+        tops=np.empty((tiles, _ROWS), np.int32),
+        sums=np.empty((tiles, _ROWS), np.int64),
+        products=np.empty((tiles, _ROWS, c.HEAD_DIM), np.float32),
+    )
 
 
 @_jit
-def _probabilities(s, valid, shift, int8_scores, exp, x, p, tops, sums):  # type: ignore[no-untyped-def]
+def _probabilities(s, valid, shift, int8_scores, x, p, tops, sums):  # type: ignore[no-untyped-def]
     """Exact scores (rows, keys) to probabilities 0..127 (tiles, rows, 64), with each tile's maximum and sum of e.
 
     A probability depends on x alone, so that 128 divisions a tile are enough.
@@ -222,10 +222,10 @@ def _probabilities(s, valid, shift, int8_scores, exp, x, p, tops, sums):  # type
                 d = min(i32(i32(top - x[j] + i32(255)) >> i32(8)), i32(127))
                 x[j] = d
                 furthest = max(furthest, d)
-                total += exp[d]
+                total += _EXP[d]
             scale = max(total >> 10, 1)
             for i in range(furthest + 1):
-                of_x[i] = np.float32(min(((exp[i] >> 10) * 127) // scale, 127))
+                of_x[i] = np.float32(min(((_EXP[i] >> 10) * 127) // scale, 127))
             for j in range(width):
                 weights[j] = of_x[x[j]]
             for j in range(width, TILE):
@@ -238,7 +238,7 @@ def _probabilities(s, valid, shift, int8_scores, exp, x, p, tops, sums):  # type
 def _merge(acc, tops, sums, out):  # type: ignore[no-untyped-def]
     """The tiles' sums (tiles, rows, 64) to INT8 outputs, and those to their mean by each tile's share of the softmax.
 
-    The report's rounding pushes negative sums down before a shift that floors.
+    The rounding pushes negative sums down before a shift that floors.
     """
     tiles, rows, width = acc.shape
     share = np.empty(tiles, np.float32)

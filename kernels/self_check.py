@@ -14,16 +14,37 @@ from kernels.device import DeviceError
 Work = Callable[[c.Operands], npt.NDArray[np.int16]]
 
 
-def random_operands(rows: int, keys: int) -> c.Operands:
-    """One head of random operands over their whole range, the last two keys being padding; always the same."""
-    random = np.random.default_rng(0)
+def random_operands(
+    rows: int,
+    keys: int,
+    random: np.random.Generator | None = None,
+    *,
+    width: int = c.HEAD_DIM,
+    multipliers: tuple[int, int] = (600, c.MULTIPLIER_MAX),
+    shifts: tuple[int, int] = (16, 16),
+) -> c.Operands:
+    """One head of random operands over their whole range, the last two keys being padding.
+
+    Args:
+        rows: of queries.
+        keys: padding included.
+        random: what they are drawn from; always the same unless given.
+        width: columns of the values, 64 or 128.
+        multipliers: the least and the largest of the rows.
+        shifts: the least and the largest.
+    """
+    random = random or np.random.default_rng(0)
+
+    def int8(*shape: int) -> npt.NDArray[np.int8]:
+        return random.integers(-128, 128, shape).astype(np.int8)
+
     return c.Operands(
-        q=random.integers(-128, 128, (1, rows, c.HEAD_DIM)).astype(np.int8),
-        k=random.integers(-128, 128, (1, keys, c.HEAD_DIM)).astype(np.int8),
-        v=random.integers(-128, 128, (1, keys, c.HEAD_DIM)).astype(np.int8),
-        key_multiplier=random.integers(1, 256, (1, keys)).astype(np.uint8),
-        multiplier=random.integers(600, c.MULTIPLIER_MAX + 1, (1, rows)).astype(np.uint16),
-        shift=np.array([16], np.int32),
+        q=int8(1, rows, c.HEAD_DIM),
+        k=int8(1, keys, c.HEAD_DIM),
+        v=int8(1, keys, width),
+        key_multiplier=random.integers(1, c.KEY_MULTIPLIER_MAX + 1, (1, keys)).astype(np.uint8),
+        multiplier=random.integers(multipliers[0], multipliers[1] + 1, (1, rows)).astype(np.uint16),
+        shift=random.integers(shifts[0], shifts[1] + 1, 1).astype(np.int32),
         valid_keys=keys - 2,
     )
 

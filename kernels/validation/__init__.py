@@ -1,5 +1,114 @@
 """Whether kernels compute what they should: the founding report's tile against FP32, many against the reference."""
 
-from kernels.validation.founding_tile import TileResult, Validation, validate_kernel, validate_tile
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kernels import backends, legacy
+from kernels import contract as c
+from kernels.device import Device
+from kernels.validation.batch import TILES, BatchResult, Progress, run_batch
+from kernels.validation.founding_tile import TileResult, validate_tile
 
 __all__ = ["TileResult", "Validation", "validate_kernel", "validate_tile"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found about kernels on a device.
+
+    Attributes:
+        device: what ran `int32` and `int8`: `emulator` or `npu`.
+        device_reason: why it was that device.
+        tiles: each kernel on the founding report's tile.
+        batch: many tiles against the reference; None where no kernel was asked for that has one.
+    """
+
+    device: str
+    device_reason: str
+    tiles: tuple[TileResult, ...]
+    batch: BatchResult | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether this project's kernels passed; the legacy kernels are shown, not judged."""
+        return all(self.passed_by(tile.kernel) for tile in self.tiles if not tile.legacy)
+
+    def passed_by(self, kernel: str) -> bool:
+        """Whether one kernel met its targets, and every bit of the batch where it has a reference."""
+        batch = self._batch_of(kernel)
+        return self._tile(kernel).passed and (batch is None or batch.passed)
+
+    def detail(self, kernel: str) -> str:
+        """One kernel's findings in a line."""
+        found = self._tile(kernel).accuracy.correlation
+        line = f"correlation {found:.4f} with FP32 on the founding report's tile"
+        batch = self._batch_of(kernel)
+        return f"{line}; {batch.summary()}" if batch else line
+
+    def _tile(self, kernel: str) -> TileResult:
+        return next(tile for tile in self.tiles if tile.kernel == kernel and tile.documented)
+
+    def _batch_of(self, kernel: str) -> BatchResult | None:
+        return None if backends.find(kernel).legacy else self.batch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "passed": self.passed,
+            "device": self.device,
+            "device_reason": self.device_reason,
+            "report_tile": [tile.to_dict() for tile in self.tiles],
+            "batch": self.batch.to_dict() if self.batch else None,
+        }
+
+
+def validate_kernel(
+    device: Device,
+    reason: str = "",
+    *,
+    kernels: Sequence[str] = backends.INTEGER_BACKENDS,
+    tiles: int = TILES,
+    tile_sizes: Sequence[int] = c.TILE_SIZES,
+    random_seed: int = 0,
+    host: Device | None = None,
+    host_missing: str = "",
+    on_progress: Progress | None = None,
+) -> Validation:
+    """Validate kernels: the founding report's tile against FP32, and many tiles bit for bit against the reference.
+
+    Args:
+        device: runs `int32` and `int8`.
+        reason: why it is that device.
+        kernels: which; a device without a program for one of them refuses.
+        tiles: in the batch; 300 take some seconds.
+        tile_sizes: in the batch.
+        random_seed: of the batch.
+        host: the compiled AIE2 source, where there is one, to compare with as well.
+        host_missing: why there is none.
+        on_progress: called with the batch's tiles done and in all.
+
+    Raises:
+        kernels.device.DeviceError: the device cannot run a kernel.
+    """
+    found = [validate_tile(kernel, device) for kernel in kernels]
+    if "legacy-int32" in kernels:
+        found.append(validate_tile("legacy-int32", device, legacy.BUILT_SHIFT))
+    batch = None
+    if scores := [score for score in c.SCORE_TYPES if score in kernels]:
+        batch = run_batch(
+            device,
+            tiles=tiles,
+            tile_sizes=tile_sizes,
+            scores=scores,
+            seed=random_seed,
+            host=host,
+            host_missing=host_missing,
+            on_progress=on_progress,
+        )
+    return Validation(device.name, reason, tuple(found), batch)

@@ -214,17 +214,18 @@ def run_batch(
     with_host = Compared("compiled AIE2 source", missing="" if host else host_missing or "there is none")
     done = outputs = 0
     for case in cases(tiles, tile_sizes, scores, seed):
-        found = _run(device, case)
         rows = list(case.reference_rows)
-        expected = reference.attention(
-            case.operands.rows(rows),
-            scores=case.scores,
-            tile_size=case.tile_size,
-            output_bits=case.output_bits,
-        )[0]
+        how: dict[str, Any] = {
+            "scores": case.scores,
+            "tile_size": case.tile_size,
+            "output_bits": case.output_bits,
+        }
+        found = device.run(case.operands, **how)[0]
+        expected = reference.attention(case.operands.rows(rows), **how)[0]
         with_reference = _compare(with_reference, case, rows, found[rows], expected)
         if host:
-            with_host = _compare(with_host, case, list(range(ROWS)), found, _run(host, case))
+            by_host = host.run(case.operands, **how)[0]
+            with_host = _compare(with_host, case, range(ROWS), found, by_host)
         done += case.tiles
         outputs += found.size
         if on_progress:
@@ -236,17 +237,10 @@ def run_batch(
     )
 
 
-def _run(device: Device, case: Case) -> npt.NDArray[np.int16]:
-    result: npt.NDArray[np.int16] = device.run(
-        case.operands, scores=case.scores, tile_size=case.tile_size, output_bits=case.output_bits
-    )[0]
-    return result
-
-
 def _compare(
     compared: Compared,
     case: Case,
-    rows: list[int],
+    rows: Sequence[int],
     found: npt.NDArray[np.int16],
     expected: npt.NDArray[np.int16],
 ) -> Compared:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from kernels import contract as c
 from kernels.contract import Operands
+from kernels.self_check import random_operands
 
 ROWS = 64
 """Rows of a tile."""
+
+Change = Callable[[Operands, np.random.Generator], Operands]
 
 
 def make(kind: str, random: np.random.Generator, keys: int, width: int, tile_size: int) -> Operands:
@@ -25,48 +27,20 @@ def make(kind: str, random: np.random.Generator, keys: int, width: int, tile_siz
         width: columns of the values, 64 or 128.
         tile_size: keys per tile.
     """
-
-    def int8(*shape: int) -> npt.NDArray[np.int8]:
-        return random.integers(-128, 128, shape).astype(np.int8)
-
-    plain = Operands(
-        q=int8(1, ROWS, c.HEAD_DIM),
-        k=int8(1, keys, c.HEAD_DIM),
-        v=int8(1, keys, width),
-        key_multiplier=random.integers(1, c.KEY_MULTIPLIER_MAX + 1, (1, keys)).astype(np.uint8),
-        multiplier=random.integers(512, c.MULTIPLIER_MAX + 1, (1, ROWS)).astype(np.uint16),
-        shift=random.integers(12, 21, 1).astype(np.int32),
-        valid_keys=int(random.integers(keys - tile_size + 1, keys + 1)),
+    plain = random_operands(
+        ROWS, keys, random, width=width, multipliers=(512, c.MULTIPLIER_MAX), shifts=(12, 20)
     )
-    return _EXTREMES[kind](plain, random)
+    plain = replace(plain, valid_keys=int(random.integers(keys - tile_size + 1, keys + 1)))
+    return _KINDS[kind](plain, random)
 
 
-def _flat(queries: int, keys: int) -> Callable[[Operands, np.random.Generator], Operands]:
-    """Queries and values of one number, keys of another."""
+def _filled(**numbers: int) -> Change:
+    """With arrays of one number each."""
 
     def change(plain: Operands, _: np.random.Generator) -> Operands:
-        q, k, v = (np.full_like(x, n) for x, n in ((plain.q, queries), (plain.k, keys), (plain.v, queries)))
-        return replace(plain, q=q, k=k, v=v)
+        return replace(plain, **{name: np.full_like(getattr(plain, name), n) for name, n in numbers.items()})
 
     return change
-
-
-def _steep(plain: Operands, _: np.random.Generator) -> Operands:
-    return replace(
-        plain,
-        multiplier=np.full_like(plain.multiplier, c.MULTIPLIER_MAX),
-        key_multiplier=np.full_like(plain.key_multiplier, c.KEY_MULTIPLIER_MAX),
-        shift=np.full_like(plain.shift, c.SHIFT_MIN),
-    )
-
-
-def _level(plain: Operands, _: np.random.Generator) -> Operands:
-    return replace(
-        plain,
-        multiplier=np.ones_like(plain.multiplier),
-        key_multiplier=np.ones_like(plain.key_multiplier),
-        shift=np.full_like(plain.shift, c.SHIFT_MAX),
-    )
 
 
 def _any_factor(plain: Operands, random: np.random.Generator) -> Operands:
@@ -88,21 +62,19 @@ def _drifting(plain: Operands, random: np.random.Generator) -> Operands:
     return replace(plain, q=plain.q & np.int8(127), k=keys ^ (plain.k & np.int8(7)))
 
 
-def _zeros(plain: Operands, _: np.random.Generator) -> Operands:
-    return replace(plain, q=np.zeros_like(plain.q), k=np.zeros_like(plain.k))
-
-
-_EXTREMES: dict[str, Callable[[Operands, np.random.Generator], Operands]] = {
+_KINDS: dict[str, Change] = {
     "random": lambda plain, _: plain,
-    "all -128": _flat(-128, -128),
+    "all -128": _filled(q=-128, k=-128, v=-128),
     "random, any multiplier and shift": _any_factor,
-    "all 127": _flat(127, 127),
+    "all 127": _filled(q=127, k=127, v=127),
     "only -128 and 127": _only_ends,
-    "127 against -128": _flat(127, -128),
-    "random, largest multipliers, least shift": _steep,
-    "random, least multipliers, largest shift": _level,
+    "127 against -128": _filled(q=127, k=-128, v=127),
+    "random, largest multipliers, least shift": _filled(
+        multiplier=c.MULTIPLIER_MAX, key_multiplier=c.KEY_MULTIPLIER_MAX, shift=c.SHIFT_MIN
+    ),
+    "random, least multipliers, largest shift": _filled(multiplier=1, key_multiplier=1, shift=c.SHIFT_MAX),
     "one valid key": lambda plain, _: replace(plain, valid_keys=1),
     "keys that grow or shrink": _drifting,
-    "zeros": _zeros,
+    "zeros": _filled(q=0, k=0),
 }
-KINDS = tuple(_EXTREMES)
+KINDS = tuple(_KINDS)

@@ -1,4 +1,4 @@
-"""The report's two kernels: the figures of their test data, every bit of a tile, and what they do to an encoder."""
+"""The founding report's two kernels: their known figures, every bit of a tile, and what they do to an encoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLE = np.array([round(2**20 * np.exp(-i)) for i in range(128)])
 
 
 def one_tile(q: Any, k: Any, v: Any, shift: int, clamp: bool) -> Any:
-    """The report's arithmetic as its document has it, in 64-bit integers; with each row's maximum and sum of e."""
+    """The kernels' arithmetic as documented, in 64-bit integers; with each row's maximum and sum of e."""
     q, k, v = (x.astype(np.int64) for x in (q, k, v))
     s = (q @ k.T) >> shift
     if clamp:
@@ -77,28 +77,18 @@ def test_a_tile_is_the_reports_arithmetic_bit_for_bit(scores: Any, shift: int, k
         assert np.array_equal(found[h], expected)
 
 
-@pytest.mark.parametrize(("scores", "valid"), list(product(["int32", "int8"], [300, 257, 256, 65])))
-def test_tiles_are_merged_by_their_share_of_the_softmax(scores: Any, valid: int) -> None:
-    random = np.random.default_rng(valid)
-    q, k, v = int8(random, 1, 130, 64), int8(random, 1, 300, 64), int8(random, 1, 300, 64)
-    found = legacy.LegacyKernel(scores, Workers(1)).run(q, k, v, valid)[0]
-    starts = range(0, valid, 64)
-    tiles = [
-        one_tile(q[0], k[0, s : min(s + 64, valid)], v[0, s : min(s + 64, valid)], 3, scores == "int8")
-        for s in starts
-    ]
+@pytest.mark.parametrize(("scores", "keys"), list(product(["int32", "int8"], [300, 257, 256, 65])))
+def test_tiles_are_merged_by_their_share_of_the_softmax(scores: Any, keys: int) -> None:
+    random = np.random.default_rng(keys)
+    q, k, v = int8(random, 1, 130, 64), int8(random, 1, keys, 64), int8(random, 1, keys, 64)
+    found = legacy.LegacyKernel(scores, Workers(1)).run(q, k, v)[0]
+    starts = range(0, keys, 64)
+    tiles = [one_tile(q[0], k[0, s : s + 64], v[0, s : s + 64], 3, scores == "int8") for s in starts]
     highest = np.max([top for _, top, _ in tiles], axis=0)
     mass = [total * np.exp((top - highest) / 256) for _, top, total in tiles]
     expected = sum(out * m for (out, _, _), m in zip(tiles, mass, strict=True)) / sum(mass)
     assert np.abs(found - expected).max() < 1e-3
     assert found.std() > 1
-
-
-def test_padding_counts_for_nothing() -> None:
-    random = np.random.default_rng(0)
-    q, k, v = int8(random, 2, 20, 64), int8(random, 2, 200, 64), int8(random, 2, 200, 64)
-    kernel = legacy.LegacyKernel("int32", Workers(1))
-    assert np.array_equal(kernel.run(q, k, v, 131), kernel.run(q, k[:, :131], v[:, :131]))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -116,8 +106,8 @@ def test_threads_change_no_bit(threads: int) -> None:
         ({"k": np.zeros((1, 4, 64), np.int16)}, "int8 of"),
         ({"v": np.zeros((1, 5, 64), np.int8)}, "do not fit together"),
         ({"q": np.zeros((2, 4, 64), np.int8)}, "do not fit together"),
-        ({"valid_keys": 0}, "0 valid keys of 4"),
-        ({"valid_keys": 5}, "5 valid keys of 4"),
+        ({"k": np.zeros((1, 0, 64), np.int8), "v": np.zeros((1, 0, 64), np.int8)}, "0 keys"),
+        ({"k": np.zeros((1, 4097, 64), np.int8), "v": np.zeros((1, 4097, 64), np.int8)}, "4097 keys"),
     ],
 )
 def test_operands_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
@@ -189,7 +179,7 @@ def test_windows_and_heads_keep_their_places() -> None:
         assert torch.equal(together[w : w + 1, :, h : h + 1], alone)
 
 
-def test_transcribe_says_that_a_seed_kernel_is_emulated(spoken: Utterance) -> None:
+def test_transcribe_says_that_a_legacy_kernel_is_emulated(spoken: Utterance) -> None:
     words = ["transcribe", str(spoken.audio), "--model", "tiny.en", "--backend", "legacy-int32"]
     result = CliRunner().invoke(tilescribe, words)
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""The report's tile under every kernel, and what makes a kernel pass."""
+"""The founding report's tile under every kernel, and what makes a kernel pass."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from app.evaluation.validating import ValidationRun, text
-from kernels import reference as contract_reference
+from kernels import reference
 from kernels.backends import INTEGER_BACKENDS
 from kernels.emulator import Emulator
 from kernels.validation import Validation, validate_kernel, validate_tile
 from kernels.validation.accuracy import INT8_STEP, NATURAL_PER_LOGIT, accuracy, natural_scores, score_range
-from kernels.validation.founding_tile import reference, report_tile, tile_operands
+from kernels.validation.founding_tile import softmax_attention, tile_data, tile_operands
 from kernels.workers import Workers
 
 
@@ -34,26 +34,26 @@ def test_the_test_data_is_the_reports() -> None:
     np.random.seed(42)  # noqa: NPY002
     shape = (64, 64)
     expected = [np.random.randint(-64, 64, shape, dtype=np.int8) for _ in range(3)]  # noqa: NPY002
-    q, k, v = report_tile()
+    q, k, v = tile_data()
     assert all(np.array_equal(a, b) for a, b in zip((q, k, v), expected, strict=True))
     scores = q.astype(float) @ k.astype(float).T / 8
     # the range that the report prints: -4631 to 4963
     assert (scores.min(), scores.max()) == (-4631.375, 4963.625)
 
 
-def test_the_reference_is_softmax_attention() -> None:
-    q, k, v = (x[:5] for x in report_tile(1))
+def test_the_oracle_is_softmax_attention() -> None:
+    q, k, v = (x[:5] for x in tile_data(1))
     small = q // 16
     for r in range(5):
         weights = [math.exp(int(small[r].astype(int) @ k[j].astype(int)) / 8) for j in range(5)]
         expected = sum(w * v[j].astype(float) for j, w in enumerate(weights)) / sum(weights)
-        assert reference(small, k, v)[r] == pytest.approx(expected)
+        assert softmax_attention(small, k, v)[r] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scores", ["int32", "int8"])
 def test_a_raw_tiles_logits_are_a_unit_of_q_k_over_eight(scores: Any) -> None:
-    operands = tile_operands(scores, *report_tile())
-    q, k, _ = report_tile()
+    operands = tile_operands(scores, *tile_data())
+    q, k, _ = tile_data()
     exact = q.astype(float) @ k.astype(float).T / 8
     natural = natural_scores(operands, 0, scores)
     step = INT8_STEP if scores == "int8" else NATURAL_PER_LOGIT
@@ -61,15 +61,15 @@ def test_a_raw_tiles_logits_are_a_unit_of_q_k_over_eight(scores: Any) -> None:
 
 
 def test_natural_scores_are_the_contracts() -> None:
-    operands = tile_operands("int32", *report_tile(3))
+    operands = tile_operands("int32", *tile_data(3))
     operands.multiplier[0, 1], operands.key_multiplier[0, 2] = 3, 7
     operands = replace(operands, valid_keys=60)
     found = natural_scores(operands, 0, "int32") / NATURAL_PER_LOGIT
     assert found.shape == (64, 60)
     for r, j in ((0, 0), (1, 2), (1, 59), (63, 2)):
-        s = contract_reference.score([int(x) for x in operands.q[0, r]], [int(x) for x in operands.k[0, j]])
+        s = reference.score([int(x) for x in operands.q[0, r]], [int(x) for x in operands.k[0, j]])
         factors = int(operands.key_multiplier[0, j]), int(operands.multiplier[0, r]), int(operands.shift[0])
-        assert round(found[r, j]) == contract_reference.logit(s, *factors, "int32")
+        assert round(found[r, j]) == reference.logit(s, *factors, "int32")
 
 
 def test_what_int8_clips_is_counted_to_the_last_score() -> None:
@@ -178,7 +178,7 @@ class Phoenix(Emulator):
         return self.run(operands, scores=scores, output_bits=8)[0].astype(np.int8)
 
 
-def test_an_npu_is_given_the_tile_as_a_single_tile_run_and_the_seed_kernels_are_not_its() -> None:
+def test_an_npu_is_given_the_tile_as_a_single_tile_run_and_the_legacy_kernels_are_not_its() -> None:
     device = Phoenix(Workers(1))
     found = validate_kernel(device, "it works here", tiles=2)
     assert device.singles == 2

@@ -27,7 +27,7 @@ from kernels.npu.diagnosis import npu_obstacle
 from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, SCORE_TYPES, Plan
 from kernels.npu.program.transfers import HEAD_COUNTS
 from kernels.npu.runtime.device import NpuDevice
-from kernels.validation.founding_tile import report_tile, tile_operands
+from kernels.validation.founding_tile import tile_data, tile_operands
 from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.hardware
@@ -78,7 +78,7 @@ def test_single_tile(npu: NpuDevice, scores: ScoreType) -> None:
         store.find(Program(scores, None))
     except BuildError as error:
         pytest.skip(str(error))
-    q, k, v = report_tile()
+    q, k, v = tile_data()
     expected = reference.attention(tile_operands(scores, q, k, v), scores=scores, output_bits=8)[0]
     for _ in range(3):
         assert np.array_equal(npu.run_single(scores, q, k, v), expected)

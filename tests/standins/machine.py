@@ -155,11 +155,8 @@ class Machine:
             return "ERROR"
         heads, program = int(words[3]), program_of(about["program"])
         plan = program.plan
-        sizes = (
-            (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES)
-            if plan is None
-            else (plan.query_bytes(heads), plan.key_value_stream_bytes(heads), plan.output_bytes(heads))
-        )
+        single = (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES)
+        sizes = plan.buffer_bytes(heads) if plan else single
         given = buffers[: len(sizes)]
         if len(given) < len(sizes) or any(b is None or len(b) < n for b, n in zip(given, sizes, strict=True)):
             return "TIMEOUT"

@@ -78,9 +78,7 @@ class HostKernel:
         rows, width = operands.q.shape[1], operands.v.shape[2]
         split = by_columns(operands)
         heads = len(split.q)
-        queries = np.empty(plan.query_bytes(heads), np.uint8)
-        stream = np.empty(plan.key_value_stream_bytes(heads), np.uint8)
-        output = np.empty(plan.output_bytes(heads), np.uint8)
+        queries, stream, output = (np.empty(size, np.uint8) for size in plan.buffer_bytes(heads))
         pack_queries(split, output_bits, queries)
         pack_keys_and_values(split, tile_size, stream)
         self.run_buffers(plan, heads, queries, stream, output, rows=rows)
@@ -104,19 +102,16 @@ class HostKernel:
         Args:
             plan: the program.
             heads: in the run.
-            queries: uint8, `plan.query_bytes(heads)` long, as `layout.pack_queries` writes it.
-            stream: uint8, `plan.key_value_stream_bytes(heads)` long, as `layout.pack_keys_and_values` writes it.
-            output: uint8, `plan.output_bytes(heads)` long: written.
+            queries: uint8, as long as `plan.buffer_bytes` says, as `layout.pack_queries` writes it.
+            stream: the same, as `layout.pack_keys_and_values` writes it.
+            output: the same: written.
             rows: compute only the blocks with these leading rows of each head (the device computes all).
 
         Raises:
             DeviceError: a buffer has another size, or the source did what the device does not do.
         """
-        for buffer, size in (
-            (queries, plan.query_bytes(heads)),
-            (stream, plan.key_value_stream_bytes(heads)),
-            (output, plan.output_bytes(heads)),
-        ):
+        buffers = (queries, stream, output)
+        for buffer, size in zip(buffers, plan.buffer_bytes(heads), strict=True):
             if buffer.dtype != np.uint8 or buffer.size != size or not buffer.flags.c_contiguous:
                 raise DeviceError(f"a buffer of {buffer.size} bytes, where the run has {size}")
         self._call(
@@ -133,7 +128,7 @@ class HostKernel:
             plan.work.state_words,
             plan.work.score_words,
             plan.work.weight_halves,
-            *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in (queries, stream, output)),
+            *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in buffers),
         )
 
     def run_single(self, scores: c.ScoreType, data: Bytes, output: Bytes) -> None:
@@ -201,9 +196,6 @@ def _key(chosen: str) -> str:
     digest.update(subprocess.run([chosen, "--version"], capture_output=True, check=False).stdout)
     digest.update(platform.machine().encode())
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        flags = next(
-            (line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))), ""
-        )
-        digest.update(flags.encode())
+    lines = info.read_text().splitlines() if info.exists() else []
+    digest.update(next((line for line in lines if line.startswith(("flags", "Features"))), "").encode())
     return digest.hexdigest()[:32]

@@ -36,19 +36,14 @@ XCLBINUTIL_REMEDY = (
 )
 
 COMPILE_FLAGS = (
-    "--target=aie2-none-unknown-elf",
-    "-std=c++20",
-    "-O2",
-    "-DNDEBUG",
+    "--target=aie2-none-unknown-elf", "-std=c++20", "-O2", "-DNDEBUG",
     # aie_api would include Vitis's adf.h, which Peano has not.
     "-D__AIE_API_AIE_ADF_HPP__",
-    "-Wno-parentheses",
-    "-Wno-attributes",
-    "-Wno-macro-redefined",
-    "-Wno-empty-body",
-)
+    "-Wno-parentheses", "-Wno-attributes", "-Wno-macro-redefined", "-Wno-empty-body",
+)  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[3]
+AIE = ROOT / "kernels" / "npu" / "program" / "aie"
 
 
 class ToolLackingError(BuildError):
@@ -88,23 +83,14 @@ class Toolchain:
         """Peano's command that compiles the cores' functions."""
         scores = f"-DSCORES_INT8={int(program.scores == 'int8')}"
         kind = f"-DTILE_SIZE={program.plan.tile_size}" if program.plan else "-DSINGLE_TILE"
-        source = ROOT / "kernels" / "npu" / "program" / "aie" / "kernel.cc"
-        compiler = str(self.peano / "bin" / "clang++")
         return [
-            compiler,
-            *COMPILE_FLAGS,
-            f"-I{self.headers}",
-            kind,
-            scores,
-            "-c",
-            str(source),
-            "-o",
-            str(target),
-        ]
+            str(self.peano / "bin" / "clang++"), *COMPILE_FLAGS, f"-I{self.headers}", kind, scores,
+            "-c", str(AIE / "kernel.cc"), "-o", str(target),
+        ]  # fmt: skip
 
     def design_command(self, program: Program, heads: int) -> list[str]:
         """The command that prints the program's MLIR."""
-        command = [sys.executable, str(ROOT / "kernels" / "npu" / "program" / "aie" / "design.py")]
+        command = [sys.executable, str(AIE / "design.py")]
         if program.plan is None:
             return [*command, "--single-tile"]
         plan = program.plan
@@ -173,8 +159,7 @@ def _mlir_aie() -> Path:
     for name, up in (("aie", 2), ("mlir_aie", 0)):
         spec = importlib.util.find_spec(name)
         for place in (spec.submodule_search_locations if spec else None) or ():
-            root = Path(place).resolve()
-            root = root.parents[up - 1] if up else root
+            root = Path(place, *[".."] * up).resolve()
             if (root / "python" / "aie").is_dir():
                 return root
     raise ToolLackingError(f"mlir-aie is not installed: {MLIR_AIE_REMEDY}")

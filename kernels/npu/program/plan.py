@@ -156,3 +156,7 @@ class Plan:
     def output_bytes(self, heads: int) -> int:
         """The run's output buffer: INT16, (heads, rows, 64)."""
         return heads * PADDED_TOKENS * HEAD_DIM * 2
+
+    def buffer_bytes(self, heads: int) -> tuple[int, int, int]:
+        """The run's three buffers: queries, keys and values, output."""
+        return self.query_bytes(heads), self.key_value_stream_bytes(heads), self.output_bytes(heads)

@@ -205,12 +205,9 @@ class NpuDevice:
         for count in cut_heads(len(split.q), tuple(built)):
             build = built[count]
             used = min(count, len(split.q) - start)
+            *inputs, output_bytes = plan.buffer_bytes(count)
             launch = self._session.launch(
-                build.xclbin,
-                build.instructions,
-                count,
-                (plan.query_bytes(count), plan.key_value_stream_bytes(count)),
-                plan.output_bytes(count),
+                build.xclbin, build.instructions, count, tuple(inputs), output_bytes
             )
             part = layout.pick_heads(split, heads_of_run(start, count, len(split.q)))
             layout.pack_queries(part, output_bits, launch.inputs[0])

@@ -75,11 +75,7 @@ def test_a_run_moves_what_the_description_says_and_waits_for_its_outputs(
     plan = Plan("int32", 64, 4)
     design.streaming(plan, heads)
     program = iron_standin.resolved
-    assert program.buffers == [
-        plan.query_bytes(heads),
-        plan.key_value_stream_bytes(heads),
-        plan.output_bytes(heads),
-    ]
+    assert program.buffers == list(plan.buffer_bytes(heads))
     numbers = {"queries": 0, "keys and values": 1, "output": 2}
     expected = [
         (t.column, numbers[t.stream], t.offset, t.sizes, t.strides) for t in transfers.streaming(plan, heads)

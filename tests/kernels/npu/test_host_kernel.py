@@ -141,10 +141,7 @@ def test_the_single_tile_equals_the_reference(host: HostKernel, scores: c.ScoreT
 
 def test_buffers_of_another_size_are_refused(host: HostKernel) -> None:
     program = Plan()
-    queries, stream, output = (
-        np.zeros(size, np.uint8)
-        for size in (program.query_bytes(1), program.key_value_stream_bytes(1), program.output_bytes(1))
-    )
+    queries, stream, output = (np.zeros(size, np.uint8) for size in program.buffer_bytes(1))
     with pytest.raises(DeviceError, match="a buffer of 104448 bytes, where the run has 208896"):
         host.run_buffers(program, 2, queries, stream, output)
     with pytest.raises(DeviceError, match="a single tile: 12288 bytes in, 4096 out"):
@@ -154,9 +151,7 @@ def test_buffers_of_another_size_are_refused(host: HostKernel) -> None:
 def test_what_the_source_may_not_do_is_an_error_and_not_a_result(host: HostKernel) -> None:
     """A multiplier outside the contract overflows the device's 32 bits: the stand-in says so."""
     program = Plan()
-    queries = np.zeros(program.query_bytes(1), np.uint8)
-    stream = np.zeros(program.key_value_stream_bytes(1), np.uint8)
-    output = np.zeros(program.output_bytes(1), np.uint8)
+    queries, stream, output = (np.zeros(size, np.uint8) for size in program.buffer_bytes(1))
     header = queries[: plan.QUERY_BLOCK_BYTES][-64:].view("<i4")
     header[:3] = 70, 64, 16
     with pytest.raises(DeviceError, match="does what the device does not: SRS: the shift is out of range"):

@@ -29,8 +29,7 @@ def test_blocks_lie_together_in_row_major_order(rows: int, columns: int) -> None
 def test_what_is_packed_can_be_read_back(tile_size: int, rows: int, keys: int) -> None:
     operands = random_operands(np.random.default_rng(rows + keys), 2, rows, keys)
     program = Plan(tile_size=tile_size)
-    queries = np.full(program.query_bytes(2), 0xEE, np.uint8)
-    stream = np.full(program.key_value_stream_bytes(2), 0xEE, np.uint8)
+    queries, stream, _ = (np.full(size, 0xEE, np.uint8) for size in program.buffer_bytes(2))
     layout.pack_queries(operands, 8, queries)
     layout.pack_keys_and_values(operands, tile_size, stream)
     back, output_bits = layout.unpack(queries, stream, program, 2)
@@ -53,8 +52,7 @@ def test_byte_by_byte() -> None:
     """Where some bytes lie, from the layout's description."""
     operands = random_operands(np.random.default_rng(0), 2, 1536, 1536)
     program = Plan(tile_size=128)
-    queries = np.empty(program.query_bytes(2), np.uint8)
-    stream = np.empty(program.key_value_stream_bytes(2), np.uint8)
+    queries, stream, _ = (np.empty(size, np.uint8) for size in program.buffer_bytes(2))
     layout.pack_queries(operands, 16, queries)
     layout.pack_keys_and_values(operands, 128, stream)
     block = queries[(48 + 7) * 2176 :][:2176]  # head 1, rows 224..255

@@ -37,8 +37,8 @@ def loaded(machine: Machine, tmp_path: Path) -> SimpleNamespace:
     instructions = pyxrt.bo(device, len(words), pyxrt.bo.flags.cacheable, kernel.group_id(1))
     instructions.map()[:] = words
     instructions.sync(TO)
-    sizes = (plan.query_bytes(1), plan.key_value_stream_bytes(1), plan.output_bytes(1))
-    data = [pyxrt.bo(device, n, pyxrt.bo.host_only, kernel.group_id(3 + i)) for i, n in enumerate(sizes)]
+    sizes = enumerate(plan.buffer_bytes(1), 3)
+    data = [pyxrt.bo(device, n, pyxrt.bo.host_only, kernel.group_id(i)) for i, n in sizes]
     machine.cores = "nothing"
     return SimpleNamespace(
         device=device, context=context, kernel=kernel, instructions=instructions, data=data, words=words

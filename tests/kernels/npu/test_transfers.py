@@ -28,7 +28,7 @@ from kernels.npu.program.plan import (
 
 Bytes = npt.NDArray[np.uint8]
 
-BUFFERS = {"queries": "query_bytes", "keys and values": "key_value_stream_bytes", "output": "output_bytes"}
+STREAMS = ("queries", "keys and values", "output")
 
 
 def operands(
@@ -85,7 +85,7 @@ def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> B
     emulator = Emulator()
     for column in range(plan.columns):
         moved = {t.stream: t for t in transfers.streaming(plan, heads) if t.column == column}
-        assert set(moved) == set(BUFFERS)
+        assert set(moved) == set(STREAMS)
         # Down the memory tile: groups are split between the cores, every tile goes to all of them.
         groups = sent(moved["queries"], queries).reshape(-1, CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
         tiles = sent(moved["keys and values"], stream).reshape(-1, plan.tiles, plan.key_value_bytes)
@@ -104,8 +104,7 @@ def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> B
 def test_cores_that_are_fed_by_the_transfers_compute_the_run(tile_size: int, columns: int) -> None:
     heads, plan = 2, Plan("int8" if columns == 2 else "int32", tile_size, columns)
     given = operands(heads)
-    queries = np.empty(plan.query_bytes(heads), np.uint8)
-    stream = np.empty(plan.key_value_stream_bytes(heads), np.uint8)
+    queries, stream, _ = (np.empty(size, np.uint8) for size in plan.buffer_bytes(heads))
     layout.pack_queries(given, 16, queries)
     layout.pack_keys_and_values(given, tile_size, stream)
     output = run_on_the_array(plan, heads, queries, stream)
@@ -119,7 +118,8 @@ def test_every_query_and_output_word_passes_once_and_every_key_once_for_each_gro
     columns: int, heads: int
 ) -> None:
     plan = Plan(columns=columns)
-    passed = {name: np.zeros(getattr(plan, size)(heads) // 4, np.int64) for name, size in BUFFERS.items()}
+    sizes = zip(STREAMS, plan.buffer_bytes(heads), strict=True)
+    passed = {name: np.zeros(size // 4, np.int64) for name, size in sizes}
     for transfer in transfers.streaming(plan, heads):
         np.add.at(passed[transfer.stream], transfer.words(), 1)
     assert (passed["queries"] == 1).all()
@@ -132,8 +132,9 @@ def test_every_query_and_output_word_passes_once_and_every_key_once_for_each_gro
 @pytest.mark.parametrize("tile_size", TILE_SIZES)
 def test_a_descriptor_can_express_every_transfer(tile_size: int, columns: int, heads: int) -> None:
     plan = Plan("int32", tile_size, columns)
+    sizes: dict[str, int] = dict(zip(STREAMS, plan.buffer_bytes(heads), strict=True))
     for transfer in transfers.streaming(plan, heads):
-        assert transfer.violations(getattr(plan, BUFFERS[transfer.stream])(heads)) == []
+        assert transfer.violations(sizes[transfer.stream]) == []
     for transfer in transfers.single_tile():
         size = SINGLE_TILE_OUTPUT_BYTES if transfer.stream == "output" else SINGLE_TILE_INPUT_BYTES
         assert transfer.violations(size) == []

@@ -131,6 +131,8 @@ def streaming(plan: Plan, heads: int) -> str:
         key_value_ends.append(stream.prod(tile=shim))
         output_ends.append(output_groups.cons(tile=shim))
 
+    query_bytes, stream_bytes, output_bytes = plan.buffer_bytes(heads)
+
     def run(  # type: ignore[no-untyped-def]
         queries, stream, output, query_ends, key_value_ends, output_ends
     ):
@@ -138,27 +140,22 @@ def streaming(plan: Plan, heads: int) -> str:
         for transfer in transfers.streaming(plan, heads):
             column = transfer.column
             if transfer.stream == "output":
-                pattern = _pattern(transfer, plan.output_bytes(heads), np.int16)
+                pattern = _pattern(transfer, output_bytes, np.int16)
                 output_ends[column].drain(output, tap=pattern, wait=True, group=group)
             elif transfer.stream == "queries":
-                pattern = _pattern(transfer, plan.query_bytes(heads), np.int8)
+                pattern = _pattern(transfer, query_bytes, np.int8)
                 query_ends[column].fill(queries, tap=pattern, group=group)
             else:
-                pattern = _pattern(transfer, plan.key_value_stream_bytes(heads), np.int8)
+                pattern = _pattern(transfer, stream_bytes, np.int8)
                 key_value_ends[column].fill(stream, tap=pattern, group=group)
         group.finish()
 
-    runtime = Runtime(
-        run,
-        [
-            _array(np.int8, plan.query_bytes(heads)),
-            _array(np.int8, plan.key_value_stream_bytes(heads)),
-            _array(np.int16, plan.output_bytes(heads) // 2),
-            query_ends,
-            key_value_ends,
-            output_ends,
-        ],
-    )
+    buffers = [
+        _array(np.int8, query_bytes),
+        _array(np.int8, stream_bytes),
+        _array(np.int16, output_bytes // 2),
+    ]
+    runtime = Runtime(run, [*buffers, query_ends, key_value_ends, output_ends])
     return str(Program(_device(plan.columns), runtime, workers=workers).resolve_program())
 
 

@@ -1,4 +1,6 @@
-"""The NPU: how the contract is laid over its array, the device's source, how it is built, checked and run.
+"""The NPU: how the contract is laid over its array, and how that program is built, run and checked.
 
-Read `plan.py` and `layout.py` first, then `aie/attention.hpp`, then `xrt.py`. No part of it has run on hardware yet.
+Who knows AIE reads `kernels/CONTRACT.md`, then `program` (`plan.py`, `layout.py`, `transfers.py`, the cores' source
+`aie/attention.hpp`, the design `aie/design.py`, `memory_map.py`), then `build` and `runtime`. `diagnosis` says what a
+machine lacks, `cost.py` what it would take. No part of it has run on hardware yet.
 """

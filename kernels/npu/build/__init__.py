@@ -1,1 +1,4 @@
-"""From source to a program: the tool chain, the builds that are kept, and the source compiled for the host."""
+"""From source to a program: `toolchain.py` finds the tools, `xclbin.py` makes a build, `store.py` keeps it.
+
+`manifest.py` says what a build is; `host_kernel.py` is the cores' source compiled for the host, to check it.
+"""

@@ -30,7 +30,7 @@ class Build:
 
     Attributes:
         xclbin: the program.
-        instructions: of a run with the number of heads asked for.
+        instructions: of a run with one number of heads.
         manifest: what it says of itself.
     """
 
@@ -55,16 +55,25 @@ def find(program: Program, heads: int = 0) -> Build:
     Raises:
         BuildError: there is none, or it may not be used.
     """
-    refusals = []
-    for path, about in usable(program):
-        if heads in about.instructions:
-            return Build(path / XCLBIN, path / about.instructions[heads], about)
+    builds = usable(program)
+    found = _by_heads(builds)
+    if heads not in found:
+        path, about = builds[0]
         has = ", ".join(map(str, about.instructions))
-        refusals.append(
+        raise BuildError(
             f"{path} has instructions for {has} heads, not for {heads}: "
             f"scripts/build_xclbin {program.options} --heads {heads} builds them"
         )
-    raise BuildError(refusals[0])
+    return found[heads]
+
+
+def by_heads(program: Program) -> dict[int, Build]:
+    """The newest build of a program that may be used, for each number of heads that there are instructions for.
+
+    Raises:
+        BuildError: there is none, or it may not be used.
+    """
+    return _by_heads(usable(program))
 
 
 def usable(program: Program) -> list[tuple[Path, Manifest]]:
@@ -146,6 +155,14 @@ def put(stage: Path, target: Path) -> None:
         os.rename(target, old)
         shutil.rmtree(old)
     os.rename(stage, target)
+
+
+def _by_heads(builds: list[tuple[Path, Manifest]]) -> dict[int, Build]:
+    found: dict[int, Build] = {}
+    for path, about in builds:
+        for heads, name in about.instructions.items():
+            found.setdefault(heads, Build(path / XCLBIN, path / name, about))
+    return found
 
 
 def _age(path: Path) -> float:

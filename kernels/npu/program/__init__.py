@@ -1,1 +1,1 @@
-"""The device program: its plan, layout, transfers, memory map, and the AIE2 source."""
+"""The device program: its plan, the layout of its buffers, what is transferred, the cores' source, the memory map."""

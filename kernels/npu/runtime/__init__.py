@@ -1,1 +1,1 @@
-"""Running a program on the NPU through XRT."""
+"""Running programs with XRT: `device.py` is the NPU, `session.py` its contexts, `launch.py` a run in one of them."""

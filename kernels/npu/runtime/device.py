@@ -29,7 +29,6 @@ from kernels.npu.program.plan import (
     SINGLE_TILE_OUTPUT_BYTES,
     Plan,
 )
-from kernels.npu.program.transfers import HEAD_COUNTS
 from kernels.npu.runtime.heads import cut_heads, heads_of_run
 from kernels.npu.runtime.launch import Launch, XrtError
 from kernels.npu.runtime.session import Session, binding
@@ -237,21 +236,10 @@ class NpuDevice:
     def _built(self, plan: Plan) -> dict[int, store.Build]:
         """The program's builds by their number of heads, held against the sources at the first use."""
         if plan not in self._programs:
-            found: dict[int, store.Build] = {}
-            refusals: list[BuildError] = []
-            program = Program(plan.scores, plan)
-            counts = set(HEAD_COUNTS)
-            while counts:
-                heads = min(counts)
-                try:
-                    found[heads] = store.find(program, heads)
-                    counts |= found[heads].manifest.instructions.keys() - found.keys()
-                except BuildError as error:
-                    refusals.append(error)
-                counts.remove(heads)
-            if not found:
-                raise DeviceError(str(refusals[0])) from refusals[0]
-            self._programs[plan] = found
+            try:
+                self._programs[plan] = store.by_heads(Program(plan.scores, plan))
+            except BuildError as error:
+                raise DeviceError(str(error)) from error
         return self._programs[plan]
 
     def _check(self, plan: Plan) -> None:

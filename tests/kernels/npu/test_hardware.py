@@ -25,7 +25,6 @@ from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.diagnosis import npu_obstacle
 from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, SCORE_TYPES, Plan
-from kernels.npu.program.transfers import HEAD_COUNTS
 from kernels.npu.runtime.device import NpuDevice
 from kernels.validation.founding_tile import tile_data, tile_operands
 from models.features import LogMelFeatures
@@ -59,17 +58,10 @@ def npu() -> Iterator[NpuDevice]:
 
 
 def built(plan: Plan) -> list[int]:
-    found = []
-    refusal = ""
-    for heads in HEAD_COUNTS:
-        try:
-            store.find(Program(plan.scores, plan), heads)
-            found.append(heads)
-        except BuildError as error:
-            refusal = refusal or str(error)
-    if not found:
-        pytest.skip(refusal)
-    return found
+    try:
+        return sorted(store.by_heads(Program(plan.scores, plan)))
+    except BuildError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("scores", SCORE_TYPES)

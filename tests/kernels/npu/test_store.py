@@ -69,8 +69,10 @@ def test_heads_without_instructions_are_named(kept: Path) -> None:
 
 
 def test_of_several_builds_the_newest_that_may_be_used_is_taken(kept: Path) -> None:
-    old, new = put(kept, STREAMING, [8], "old"), put(kept, STREAMING, [8], "new")
+    old, new = put(kept, STREAMING, [6, 8], "old"), put(kept, STREAMING, [8], "new")
     os.utime(old / MANIFEST, (1, 1))
+    found = store.by_heads(STREAMING)
+    assert {heads: build.xclbin.parent for heads, build in found.items()} == {8: new, 6: old}
     assert store.find(STREAMING, 8).xclbin.parent == new
     (new / XCLBIN).write_bytes(b"damaged")
     assert store.find(STREAMING, 8).xclbin.parent == old

@@ -35,7 +35,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine
 @pytest.fixture
 def few_heads(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Programs for one head and two: less to compute."""
-    monkeypatch.setattr("kernels.npu.runtime.device.HEAD_COUNTS", (1, 2))
     build_programs(monkeypatch, tmp_path / "few", (1, 2))
 
 

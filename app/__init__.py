@@ -1,11 +1,15 @@
 """Tilescribe: the commands, the audio pipeline and the Python API.
 
-import app
-
-model = app.load_model("base", backend="int32")
-print(model.transcribe("audio.wav").text)
-for segment in model.stream("audio.wav"):
-print(segment.start, segment.end, segment.text)
+>>> import app
+>>> from datasets.sample import sample
+>>> model = app.load_model("tiny.en", backend="int32")
+>>> for segment in model.stream(sample().audio):
+...     print(f"{segment.start:.0f} to {segment.end:.0f} s:{segment.text[:37]}")
+0 to 9 s: The quiet harbor wakes before the su
+9 to 14 s: By noon the market is full of voices
+>>> transcript = model.transcribe(sample().audio, app.DecodeOptions(beam_size=5), batch_size=4)
+>>> transcript.text[-22:], transcript.language, transcript.run.backend
+('of fish has been sold.', 'en', 'int32')
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.api import Run, SegmentStream, Transcriber, Transcript, load_model
-    from app.audio.reading import AudioError
+    from app.audio.error import AudioError
     from kernels.device import DeviceError, DeviceLost
     from models.decoding.options import DecodeOptions, OptionsError
     from models.decoding.results import Segment, Word
@@ -36,22 +40,11 @@ __all__ = [
     "load_model",
 ]
 
-_HOMES = {
-    "AudioError": "app.audio.reading",
-    "DecodeOptions": "models.decoding.options",
-    "DeviceError": "kernels.device",
-    "DeviceLost": "kernels.device",
-    "OptionsError": "models.decoding.options",
-    "Segment": "models.decoding.results",
-    "WeightsError": "models.weights.loading",
-    "Word": "models.decoding.results",
-}
-
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the commands answer `--help` without loading PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module 'app' has no attribute {name!r}")
-    from importlib import import_module
+    from app import api
 
-    return getattr(import_module(_HOMES.get(name, "app.api")), name)
+    return getattr(api, name)

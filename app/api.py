@@ -8,24 +8,26 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
+from app.audio.error import AudioError as AudioError  # this and what follows like it is part of the API
 from app.audio.reading import AudioSource, array_blocks, open_audio
 from app.configuration import Configuration
-from kernels.backends import DEFAULT
-from kernels.contract import DEFAULT_TILE_SIZE
+from kernels.device import DeviceError as DeviceError
+from kernels.device import DeviceLost as DeviceLost
+from kernels.device import DeviceName
 from models.attention import Attention, open_attention
 from models.compute import ComputeType, ResolvedType, compute_reason, resolve_compute_type
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
-from models.decoding.recogniser import Recogniser, decoder_of
+from models.decoding.options import OptionsError as OptionsError
 from models.decoding.results import Segment
+from models.decoding.results import Word as Word
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights.loading import LoadedWeights, load
+from models.weights.loading import WeightsError as WeightsError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from kernels.device import DeviceName
 
 __all__ = ["Audio", "Run", "SegmentStream", "Transcriber", "Transcript", "load_model"]
 
@@ -156,7 +158,6 @@ class Transcriber:
             has no instructions for came to.
         compute_reason: why it is that one.
         encoder: the model's encoder with that attention.
-        recogniser: that encoder with the model's decoder.
     """
 
     def __init__(
@@ -179,9 +180,17 @@ class Transcriber:
         self.compute_type = resolve_compute_type(configuration.compute_type)
         self.compute_reason = compute_reason(configuration.compute_type)
         self.encoder = Encoder(weights.model, self.attention, self.compute_type)
-        self.recogniser = Recogniser(
-            weights.model, self.encoder, decoder_of(weights.model, self.compute_type)
-        )
+
+    @classmethod
+    def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
+        """A transcriber as it is configured, with weights of its own.
+
+        Sets PyTorch's number of threads, where one is given. Raises what `load_model` raises.
+        """
+        # What may be missing is looked for before the weights are read.
+        resolve_compute_type(configuration.compute_type)
+        attention = _open_attention(configuration)
+        return cls(load(configuration.model, download=download), configuration, attention)
 
     def stream(
         self,
@@ -230,12 +239,17 @@ class Transcriber:
             batch_size=batch_size,
         )
         stream = SegmentStream(features, run, options.language)
-        told: dict[str, Any] = {"on_progress": on_progress, "on_language": stream._found}
+        common: dict[str, Any] = {
+            "encode": self.encoder,
+            "compute_type": self.compute_type,
+            "on_progress": on_progress,
+            "on_language": stream._found,
+        }
         if batch_size == 1:
-            stream._source = transcribe_windows(self.recogniser, features, options, **told)
+            stream._source = transcribe_windows(self.weights.model, features, options, **common)
         else:
             stream._source = transcribe_batched(
-                self.recogniser, features, options, batch_size=batch_size, **told
+                self.weights.model, features, options, batch_size=batch_size, **common
             )
         return stream
 
@@ -245,13 +259,13 @@ class Transcriber:
 
 
 def load_model(
-    model: str = "base",
-    backend: str = DEFAULT,
-    device: DeviceName = "auto",
+    model: str = Configuration.model,
+    backend: str = Configuration.backend,
+    device: DeviceName = Configuration.device,
     *,
     threads: int | None = None,
-    tile_size: int = DEFAULT_TILE_SIZE,
-    compute_type: ComputeType = "auto",
+    tile_size: int = Configuration.tile_size,
+    compute_type: ComputeType = Configuration.compute_type,
     download: bool = True,
 ) -> Transcriber:
     """Load a Whisper model with a backend for its encoder's attention.
@@ -271,10 +285,8 @@ def load_model(
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
         ValueError: there is no such compute type.
     """
-    resolve_compute_type(compute_type)
     configuration = Configuration(model, backend, device, tile_size, compute_type, threads)
-    attention = _open_attention(configuration)
-    return Transcriber(load(model, download=download), configuration, attention)
+    return Transcriber.load(configuration, download=download)
 
 
 def _open_attention(configuration: Configuration) -> Attention:

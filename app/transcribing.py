@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.audio.inputs import STANDARD_INPUT, Recording
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.output.writers import Format, Layout, render, write
+from app.output.writers import Output
 
 if TYPE_CHECKING:
-    from app.api import Transcriber, Transcript
+    from app.api import Transcriber
     from models.decoding.options import DecodeOptions
 
 
@@ -24,22 +23,18 @@ class Job:
     Attributes:
         transcriber: model and backend.
         options: how to decode.
+        output: where transcripts go.
         batch_size: windows decoded at once.
         allow_truncated: take what there is of files that end early.
-        folder: where files go; `-` is standard output, None is nowhere.
-        choice: their formats.
-        layout: of subtitles.
         bar: whether to show progress.
         quiet: whether to say only what went wrong.
     """
 
     transcriber: Transcriber
     options: DecodeOptions
+    output: Output
     batch_size: int
     allow_truncated: bool
-    folder: str | None
-    choice: tuple[Format, ...]
-    layout: Layout
     bar: bool
     quiet: bool
 
@@ -71,7 +66,7 @@ class Job:
                 return FAILED
             except OSError as error:
                 say(
-                    f"error: {recording.name}: {error.strerror or error}: {error.filename or self.folder or ''}"
+                    f"error: {recording.name}: {error.strerror or error}: {error.filename or self.output.folder or ''}"
                 )
                 failed += 1
             except KeyboardInterrupt:
@@ -95,21 +90,12 @@ class Job:
             )
             for segment in stream:
                 text = segment.text.strip()
-                if text and self.folder != "-":
+                if text and not self.output.to_standard_output:
                     bar.print(text)
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
             say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
-        self._write(recording, transcript)
-
-    def _write(self, recording: Recording, transcript: Transcript) -> None:
-        if self.folder is None:
-            return
-        if self.folder == "-":
-            sys.stdout.write(render(transcript, self.choice[0], self.layout))
-            sys.stdout.flush()
-            return
-        for path in write(transcript, Path(self.folder) / recording.stem, self.choice, self.layout):
+        for path in self.output.write(transcript, recording.stem):
             if not self.quiet:
                 say(f"wrote {path}")
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # commands take their choices from here: their --help must not wait for NumPy
+    import numpy as np
+    import numpy.typing as npt
 
 HEAD_DIM = 64
 """Width of a head: the channels of a query or key. Every Whisper model has 64."""
@@ -86,6 +87,8 @@ def exp2_mantissa(fraction: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def exponent_table() -> npt.NDArray[np.int16]:
     """The 256 values of `exp2_mantissa`, for realisations that look them up: int16, shape (256,)."""
+    import numpy as np
+
     return exp2_mantissa(np.arange(256, dtype=np.int64)).astype(np.int16)
 
 
@@ -94,12 +97,12 @@ class ContractError(ValueError):
 
 
 _DTYPES = {
-    "q": np.int8,
-    "k": np.int8,
-    "v": np.int8,
-    "key_multiplier": np.uint8,
-    "multiplier": np.uint16,
-    "shift": np.int32,
+    "q": "int8",
+    "k": "int8",
+    "v": "int8",
+    "key_multiplier": "uint8",
+    "multiplier": "uint16",
+    "shift": "int32",
 }
 _RANGES = {
     "multiplier": (1, MULTIPLIER_MAX),
@@ -166,7 +169,7 @@ class Operands:
             raise ContractError("there has to be one key multiplier per key")
         for name, dtype in _DTYPES.items():
             if getattr(self, name).dtype != dtype:
-                raise ContractError(f"{name} has to be {np.dtype(dtype)}, not {getattr(self, name).dtype}")
+                raise ContractError(f"{name} has to be {dtype}, not {getattr(self, name).dtype}")
         if not 1 <= self.valid_keys <= keys <= MAX_KEYS:
             raise ContractError(f"{self.valid_keys} valid keys of {keys}: 1 <= valid <= keys <= {MAX_KEYS}")
         for name, (low, high) in _RANGES.items():

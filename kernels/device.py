@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from kernels import contract as c
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 DeviceName = Literal["auto", "npu", "emulator"]
-DEVICE_NAMES: tuple[DeviceName, ...] = ("auto", "npu", "emulator")
+DEVICE_NAMES: tuple[DeviceName, ...] = get_args(DeviceName)
 
 
 class DeviceError(Exception):

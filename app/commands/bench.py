@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from app.commands.options import DeviceChoice
+from app.commands.options import DeviceOption
+from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.output.files import write_whole
 
 if TYPE_CHECKING:
     from app.evaluation.bench.results import Backend, BenchResult, Options
     from app.evaluation.bench.windows import Windows
+    from kernels.device import DeviceName
     from kernels.npu.cost import Stack
 
 
@@ -26,9 +28,7 @@ def bench(
     backends: Annotated[
         str, typer.Option(help="int32, int8, and cpu (FP32, encoder windows only), with commas.")
     ] = "int32,int8",
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
-    ] = DeviceChoice.AUTO,
+    device: DeviceOption = Configuration.device,
     tile_size: Annotated[
         list[str] | None,
         typer.Option(metavar="64|128|256|all", help="Keys per tile; 64 unless given; can be repeated."),
@@ -75,7 +75,7 @@ def bench(
 def _options(
     model: str,
     backends: str,
-    device: DeviceChoice,
+    device: DeviceName,
     tile_size: list[str] | None,
     threads: list[int] | None,
     batch: str,
@@ -108,7 +108,7 @@ def _options(
     return Options(
         model=model,
         backends=cast("tuple[Backend, ...]", tuple(chosen)),
-        device=device.value,
+        device=device,
         tile_sizes=tuple(int(size) for size in sizes),
         threads=tuple(dict.fromkeys(threads)) if threads else (None,),
         batches=tuple(int(windows) for windows in batches),

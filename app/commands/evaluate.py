@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temperatures, wants_bar
+from app.commands.options import (
+    ComputeType,
+    DeviceOption,
+    ProgressOption,
+    ThreadsOption,
+    TileSizeOption,
+    temperatures,
+    wants_bar,
+)
+from app.configuration import Configuration
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 
 if TYPE_CHECKING:
@@ -47,10 +56,8 @@ def evaluate(
         ),
     ] = "cpu,int32,int8",
     model: Annotated[str, typer.Option(help="A name from `tilescribe models list`, or a path.")] = "base",
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
-    ] = DeviceChoice.AUTO,
-    tile_size: Annotated[TileSize, typer.Option(help="Keys per tile.")] = TileSize.SMALL,
+    device: DeviceOption = Configuration.device,
+    tile_size: TileSizeOption = Configuration.tile_size,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="evaluations/DATASET_MODEL unless given.")
     ] = None,
@@ -63,11 +70,11 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Utterances decoded at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes; they share the threads.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")] = None,
+    threads: ThreadsOption = None,
     compute_type: Annotated[
-        ComputeTypeChoice,
+        ComputeType,
         typer.Option(help="Of all but integer attention; with float32, cpu is the FP32 reference."),
-    ] = ComputeTypeChoice.FLOAT32,
+    ] = "float32",
     language: Annotated[
         str, typer.Option(help="Of the data set; auto detects it for each utterance.")
     ] = "en",
@@ -92,9 +99,7 @@ def evaluate(
         bool, typer.Option("--allow-missing", help="Leave out transcript lines without audio.")
     ] = False,
     download: Annotated[bool, typer.Option(help="Fetch the data set where it is not at hand.")] = True,
-    progress: Annotated[
-        bool | None, typer.Option(help="Show a progress bar; by default on a terminal.")
-    ] = None,
+    progress: ProgressOption = None,
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
@@ -110,8 +115,8 @@ def evaluate(
             dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
             model=model,
             backends=chosen,
-            device=device.value,
-            tile_size=int(tile_size),
+            device=device,
+            tile_size=tile_size,
             options=DecodeOptions(
                 language=None if language == "auto" else language,
                 temperature=temperatures(0.0, temperature_increment_on_fallback),
@@ -125,13 +130,13 @@ def evaluate(
             batch_size=batch_size,
             workers=workers,
             threads=threads,
-            compute_type=compute_type.value,
+            compute_type=compute_type,
             limits=read_limits(limits, margin=margin),
             replications=replications,
             seed=seed,
             candidate=jobs.candidate_of(candidate, chosen),
             bench=bench,
-            progress=wants_bar(progress, False),
+            progress=wants_bar(progress),
         )
     except UnknownDatasetError as error:
         stop(str(error), USAGE)

@@ -1,34 +1,62 @@
-"""Options that several commands have: their choices, and what they mean."""
+"""Options that several commands have, with the values that the registries know."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+
+from kernels.backends import BACKEND_NAMES
+from kernels.contract import TILE_SIZES
+from kernels.device import DeviceName
+from models.compute import ComputeType
+
+if TYPE_CHECKING:  # mypy takes no computed values for a type
+    BackendName = str
+    TileSize = int
+    TileSizeItem = str
+else:
+    BackendName = Literal[BACKEND_NAMES]
+    TileSize = Literal[TILE_SIZES]
+    # Typer has no lists of literals.
+    TileSizeItem = StrEnum("TileSizeItem", [(str(size), str(size)) for size in TILE_SIZES])
+
+__all__ = [
+    "BackendName",
+    "ComputeType",
+    "DeviceOption",
+    "ModelOption",
+    "ProgressOption",
+    "ThreadsOption",
+    "TileSizeItem",
+    "TileSizeOption",
+    "filled",
+    "temperatures",
+    "wants_bar",
+]
+
+DeviceOption = Annotated[
+    DeviceName, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder."),
+]
+ProgressOption = Annotated[bool | None, typer.Option(help="Show a progress bar; by default on a terminal.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")]
+TileSizeOption = Annotated[TileSize, typer.Option(help="Keys per tile.")]
+
+Kind = TypeVar("Kind")
 
 
-class DeviceChoice(StrEnum):
-    """Where the integer kernels run."""
-
-    AUTO = "auto"
-    NPU = "npu"
-    EMULATOR = "emulator"
-
-
-class ComputeTypeChoice(StrEnum):
-    """What the matrix products outside the integer attention are computed in."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    INT8 = "int8"
-
-
-class TileSize(StrEnum):
-    """Keys per tile."""
-
-    SMALL = "64"
-    MEDIUM = "128"
-    LARGE = "256"
+def filled(kind: type[Kind], given: Mapping[str, Any], **others: Any) -> Kind:
+    """A dataclass from a command's options: each field from the option of its name, where there is one."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in given.items() if name in names} | others)
 
 
 def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
@@ -39,6 +67,6 @@ def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
     return tuple(round(first + i * step, 6) for i in range(count + 1))
 
 
-def wants_bar(progress: bool | None, quiet: bool) -> bool:
+def wants_bar(progress: bool | None, quiet: bool = False) -> bool:
     """Whether to draw a progress bar: as asked, else on a terminal unless notes are to be left out."""
     return sys.stderr.isatty() and not quiet if progress is None else progress

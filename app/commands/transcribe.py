@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from app.audio.inputs import InputError, recordings
-from app.commands.options import ComputeTypeChoice, DeviceChoice, TileSize, temperatures, wants_bar
+from app.commands.options import (
+    BackendName,
+    ComputeType,
+    DeviceOption,
+    ModelOption,
+    ProgressOption,
+    ThreadsOption,
+    TileSizeOption,
+    filled,
+    temperatures,
+    wants_bar,
+)
+from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.output.writers import Layout, formats, output_path
+from app.output.writers import Layout, Output, formats
 from app.startup import load_numba
 from app.transcribing import Job
 
@@ -20,46 +30,23 @@ if TYPE_CHECKING:
     from models.decoding.options import DecodeOptions
 
 
-class Backend(StrEnum):
-    """Arithmetic of the encoder's attention."""
-
-    INT32 = "int32"
-    INT8 = "int8"
-    CPU = "cpu"
-    LEGACY_INT32 = "legacy-int32"
-    LEGACY_INT8 = "legacy-int8"
-
-
-class TaskChoice(StrEnum):
-    """What to write: the words that were said, or their translation into English."""
-
-    TRANSCRIBE = "transcribe"
-    TRANSLATE = "translate"
-
-
 def transcribe(
+    context: typer.Context,
     audio: Annotated[
         list[str],
         typer.Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input."),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder."
-        ),
-    ] = "base",
+    model: ModelOption = Configuration.model,
     backend: Annotated[
-        Backend, typer.Option(help="Arithmetic of the encoder's attention; cpu: floating point.")
-    ] = Backend.INT32,
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
-    ] = DeviceChoice.AUTO,
-    tile_size: Annotated[TileSize, typer.Option(help="Keys per tile.")] = TileSize.SMALL,
+        BackendName, typer.Option(help="Arithmetic of the encoder's attention; cpu: floating point.")
+    ] = Configuration.backend,
+    device: DeviceOption = Configuration.device,
+    tile_size: TileSizeOption = Configuration.tile_size,
     compute_type: Annotated[
-        ComputeTypeChoice,
+        ComputeType,
         typer.Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
-    ] = ComputeTypeChoice.AUTO,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")] = None,
+    ] = Configuration.compute_type,
+    threads: ThreadsOption = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Over 1: cut at quiet places and decode so many pieces at once.")
     ] = 1,
@@ -79,15 +66,15 @@ def transcribe(
             "--skip-existing", help="Leave out what has its files already: resumes an interrupted run."
         ),
     ] = False,
-    progress: Annotated[
-        bool | None, typer.Option(help="Show a progress bar; by default on a terminal.")
-    ] = None,
+    progress: ProgressOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Transcribe what there is of files that end early.")
     ] = False,
     language: Annotated[str | None, typer.Option(help="Code or name; detected unless given.")] = None,
-    task: Annotated[TaskChoice, typer.Option(help="translate: into English.")] = TaskChoice.TRANSCRIBE,
+    task: Annotated[
+        Literal["transcribe", "translate"], typer.Option(help="translate: into English.")
+    ] = "transcribe",
     initial_prompt: Annotated[
         str | None, typer.Option(help="Text before the first window: names, spelling.")
     ] = None,
@@ -142,93 +129,48 @@ def transcribe(
     max_words_per_line: Annotated[int | None, typer.Option(min=1, help="Words in a line.")] = None,
 ) -> None:
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
-    layout = Layout(highlight_words, max_line_width, max_line_count, max_words_per_line)
+    # Options have the names of the fields that they fill.
+    given = context.params
     try:
+        layout = filled(Layout, given)
         if layout != Layout() and not word_timestamps:
             raise ValueError("--highlight-words and the --max- options need --word-timestamps")
-        choice = formats(output_format or "txt")
-        if output_dir == "-" and len(choice) > 1:
-            raise ValueError("standard output takes one format: -f txt, srt, vtt, tsv or json")
+        folder = None if output_dir is None and output_format is None else output_dir or "."
+        output = Output(folder, formats(output_format or "txt"), layout)
         inputs, problems = recordings(audio)
         from models.decoding.options import DecodeOptions
 
-        options = DecodeOptions(
-            task=str(task),
-            language=language,
-            temperature=temperatures(temperature, temperature_increment_on_fallback),
-            best_of=best_of,
-            beam_size=beam_size,
-            patience=patience,
-            length_penalty=length_penalty,
-            suppress_tokens=suppress_tokens,
-            initial_prompt=initial_prompt,
-            carry_initial_prompt=carry_initial_prompt,
-            condition_on_previous_text=condition_on_previous_text,
-            compression_ratio_threshold=compression_ratio_threshold,
-            logprob_threshold=logprob_threshold,
-            no_speech_threshold=no_speech_threshold,
-            word_timestamps=word_timestamps,
-            prepend_punctuations=prepend_punctuations,
-            append_punctuations=append_punctuations,
-            clip_timestamps=clip_timestamps,
-            hallucination_silence_threshold=hallucination_silence_threshold,
-            seed=seed,
-        )
+        first_and_next = temperatures(temperature, temperature_increment_on_fallback)
+        options = filled(DecodeOptions, given, temperature=first_and_next)
     except (ValueError, InputError) as error:
         stop(str(error), USAGE)
     for problem in problems:
         say(f"error: {problem}")
-    folder = None if output_dir is None and output_format is None else output_dir or "."
-    if skip_existing and folder not in (None, "-"):
-        there = [
-            r for r in inputs if all(output_path(Path(folder or ".") / r.stem, f).exists() for f in choice)
-        ]
-        inputs = [r for r in inputs if r not in there]
+    if skip_existing:
+        there = [recording for recording in inputs if output.has(recording.stem)]
+        inputs = [recording for recording in inputs if recording not in there]
         if there and not quiet:
             say(f"{len(there)} already transcribed")
     if not inputs:
         raise typer.Exit(FAILED if problems else 0)
-    transcriber = _load(model, backend, device, threads, int(tile_size), compute_type, options)
+    transcriber = _load(filled(Configuration, given), options)
     if not quiet:
         say(_description(transcriber))
     job = Job(
-        transcriber,
-        options,
-        batch_size,
-        allow_truncated,
-        folder,
-        choice,
-        layout,
-        wants_bar(progress, quiet),
-        quiet,
+        transcriber, options, output, batch_size, allow_truncated, bar=wants_bar(progress, quiet), quiet=quiet
     )
     raise typer.Exit(job.run(inputs, failed=len(problems)))
 
 
-def _load(
-    model: str,
-    backend: Backend,
-    device: DeviceChoice,
-    threads: int | None,
-    tile_size: int,
-    compute_type: ComputeTypeChoice,
-    options: DecodeOptions,
-) -> Transcriber:
+def _load(configuration: Configuration, options: DecodeOptions) -> Transcriber:
     load_numba()
-    from app.api import load_model
+    from app.api import Transcriber
     from kernels.device import DeviceError
     from models.decoding.options import OptionsError
     from models.weights.loading import UnknownModelError, WeightsError
 
     try:
-        transcriber = load_model(
-            model,
-            backend.value,
-            device.value,
-            threads=threads,
-            tile_size=tile_size,
-            compute_type=compute_type.value,
-        )
+        transcriber = Transcriber.load(configuration)
         options.for_model(transcriber.weights.model)
     except (UnknownModelError, OptionsError) as error:
         stop(str(error), USAGE)

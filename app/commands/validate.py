@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.options import DeviceChoice, TileSize, wants_bar
+from app.commands.options import DeviceOption, ThreadsOption, TileSizeItem, wants_bar
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.output.files import write_whole
+from kernels.contract import TILE_SIZES
 
 if TYPE_CHECKING:
     from app.evaluation.validating import ValidationRun
 
 
 def validate(
-    device: Annotated[
-        DeviceChoice, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
-    ] = DeviceChoice.AUTO,
+    device: DeviceOption = Configuration.device,
     tiles: Annotated[int, typer.Option(min=1, help="Tiles to compare bit for bit.")] = 1000,
     tile_size: Annotated[
-        list[TileSize] | None, typer.Option(help="Keys per tile; all unless given; can be repeated.")
+        list[TileSizeItem] | None, typer.Option(help="Keys per tile; all unless given; can be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of those tiles' operands.")] = 0,
     capture: Annotated[
@@ -35,7 +34,7 @@ def validate(
     audio: Annotated[
         str | None, typer.Option(metavar="FILE", help="What it hears, the first 30 s; else the sample.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")] = None,
+    threads: ThreadsOption = None,
     json_file: Annotated[
         str | None,
         typer.Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables."),
@@ -58,10 +57,10 @@ def validate(
     for option, file in (("--json", json_file), ("--picture", picture)):
         if file not in (None, "-") and not Path(file or "").absolute().parent.is_dir():
             stop(f"{option} {file}: there is no such folder", USAGE)
-    sizes = tuple(dict.fromkeys(int(size) for size in tile_size or list(TileSize)))
-    configuration = Configuration(model, device=device.value, tile_size=sizes[0], threads=threads)
+    sizes = tuple(dict.fromkeys(int(size) for size in tile_size or TILE_SIZES))
+    configuration = Configuration(model, device=device, tile_size=sizes[0], threads=threads)
     try:
-        found = _run(configuration, tiles, sizes, seed, capture, audio, wants_bar(progress, False))
+        found = _run(configuration, tiles, sizes, seed, capture, audio, wants_bar(progress))
         _write(found, json_file, picture)
     except KeyboardInterrupt:
         stop("interrupted: nothing was written", INTERRUPTED)

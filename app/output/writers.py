@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,7 +42,69 @@ def formats(choice: str) -> tuple[Format, ...]:
     raise ValueError(f"unknown format {choice!r}: choose from {', '.join(FORMATS)}, all")
 
 
-def render(transcript: Transcript, form: Format, layout: Layout | None = None) -> str:
+@dataclass(frozen=True)
+class Output:
+    """Where transcripts go, and in which formats.
+
+    Attributes:
+        folder: of the files, which are made with what is above them; `-` is standard output, None is nowhere.
+        formats: of the files; standard output takes one.
+        layout: of subtitles.
+
+    Raises:
+        ValueError: several formats for standard output.
+    """
+
+    folder: str | None
+    formats: tuple[Format, ...]
+    layout: Layout = Layout()
+
+    def __post_init__(self) -> None:
+        if self.to_standard_output and len(self.formats) > 1:
+            raise ValueError("standard output takes one format: -f txt, srt, vtt, tsv or json")
+
+    @property
+    def to_standard_output(self) -> bool:
+        """Whether the transcripts are printed."""
+        return self.folder == "-"
+
+    def paths(self, stem: Path) -> list[Path]:
+        """The files of a recording: `stem`.txt and so on under the folder."""
+        if self.folder is None or self.to_standard_output:
+            return []
+        return [Path(self.folder) / stem.with_name(f"{stem.name}.{form}") for form in self.formats]
+
+    def has(self, stem: Path) -> bool:
+        """Whether all of a recording's files are there."""
+        paths = self.paths(stem)
+        return bool(paths) and all(path.exists() for path in paths)
+
+    def write(self, transcript: Transcript, stem: Path) -> list[Path]:
+        """Print a transcript, or write its files; each appears when it is complete, in place of an older one.
+
+        Args:
+            transcript: of a recording.
+            stem: the path under the folder, without the format's suffix.
+
+        Returns:
+            The files, in the order of the formats.
+
+        Raises:
+            OSError: a folder or file cannot be written.
+        """
+        if self.folder is None:
+            return []
+        texts = [render(transcript, form, self.layout) for form in self.formats]
+        if self.to_standard_output:
+            sys.stdout.write(texts[0])
+            sys.stdout.flush()
+            return []
+        paths = self.paths(stem)
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        return [write_whole(path, text) for path, text in zip(paths, texts, strict=True)]
+
+
+def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> str:
     """The text of a file in one format, by openai-whisper's own writers."""
     result = transcript.to_dict()
     if form == "json":
@@ -53,33 +116,6 @@ def render(transcript: Transcript, form: Format, layout: Layout | None = None) -
         segment["text"] = segment["text"].strip()
     result["segments"] = [segment for segment in result["segments"] if segment["text"]]
     text = io.StringIO()
-    options: dict[str, Any] = asdict(layout or Layout())
+    options: dict[str, Any] = asdict(layout)
     get_writer(form, "").write_result(result, text, options)
     return text.getvalue()
-
-
-def write(
-    transcript: Transcript, stem: Path, choice: tuple[Format, ...], layout: Layout | None = None
-) -> list[Path]:
-    """Write `stem`.txt and so on; a file appears when it is complete, in place of an older one.
-
-    Args:
-        transcript: what to write.
-        stem: path without the format's suffix; missing folders are made.
-        choice: the formats.
-        layout: of the subtitles.
-
-    Returns:
-        The files, in the order of `choice`.
-
-    Raises:
-        OSError: a folder or file cannot be written.
-    """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    texts = {form: render(transcript, form, layout) for form in choice}
-    return [write_whole(output_path(stem, form), text) for form, text in texts.items()]
-
-
-def output_path(stem: Path, form: Format) -> Path:
-    """The file of a format."""
-    return stem.with_name(f"{stem.name}.{form}")

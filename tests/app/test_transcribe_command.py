@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import time
 import wave
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +22,12 @@ from typer.testing import CliRunner, Result
 
 from app.cli import _transcribe as command
 from app.cli import app as tilescribe
+from app.commands import transcribe as transcribing
+from app.commands.options import temperatures
+from app.configuration import Configuration
+from app.output.writers import Layout
 from datasets.utterance import Utterance
+from models.decoding.options import DecodeOptions
 
 TEXT = "The quiet harbor wakes before the sun"
 NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
@@ -215,6 +223,18 @@ def test_wrong_usage_is_one_line_before_anything_is_read(
 ) -> None:
     result = transcribe(spoken.audio, *arguments)
     assert (result.exit_code, result.stdout, one_line(result)) == (2, "", f"error: {message}")
+
+
+@pytest.mark.parametrize("kind", [Configuration, DecodeOptions, Layout])
+def test_options_have_the_names_and_defaults_of_the_fields_that_they_fill(kind: Any) -> None:
+    options = inspect.signature(transcribing.transcribe).parameters
+    by_hand = {"temperature"}  # becomes several, with --temperature-increment-on-fallback
+    only_in_python = {"suppress_blank", "max_initial_timestamp", "without_timestamps"}
+    for field in dataclasses.fields(kind):
+        if field.name not in by_hand | only_in_python:
+            assert options[field.name].default == field.default, field.name
+    first, step = (options[name].default for name in ("temperature", "temperature_increment_on_fallback"))
+    assert temperatures(first, step) == DecodeOptions().temperature
 
 
 def test_an_unknown_model_is_wrong_usage_and_a_near_miss_is_named(spoken: Utterance) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.api import Run, Transcript
-from app.output.writers import FORMATS, Layout, formats, output_path, render, write
+from app.output.writers import FORMATS, Layout, Output, formats, render
 from models.decoding.options import DecodeOptions
 from models.decoding.results import Segment, Word
 
@@ -102,10 +102,13 @@ def test_words_per_line_break_subtitles(transcript: Transcript) -> None:
 
 
 def test_every_format_is_written_and_nothing_else(transcript: Transcript, tmp_path: Path) -> None:
-    stem = tmp_path / "new" / "talk.v2"
-    paths = write(transcript, stem, formats("all"))
-    assert paths == [output_path(stem, form) for form in FORMATS]
-    assert sorted(p.name for p in stem.parent.iterdir()) == sorted(f"talk.v2.{form}" for form in FORMATS)
+    output = Output(str(tmp_path), formats("all"))
+    stem = Path("new/talk.v2")
+    assert not output.has(stem)
+    paths = output.write(transcript, stem)
+    assert paths == [tmp_path / "new" / f"talk.v2.{form}" for form in FORMATS]
+    assert output.has(stem)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
     for path, form in zip(paths, FORMATS, strict=True):
         assert path.read_text(encoding="utf-8") == render(transcript, form)
         assert stat.S_IMODE(path.stat().st_mode) & 0o400
@@ -121,7 +124,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        write(transcript, tmp_path / "a", ("txt",))
+        Output(str(tmp_path), ("txt",)).write(transcript, Path("a"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 

@@ -57,19 +57,21 @@ class Dataset:
     @property
     def description(self) -> str:
         """The name and how much of it there is, in one line. A part is never called by the whole's name alone."""
-        count, whole = len(self.utterances), self.name.removeprefix("librispeech-")
-        passed = [f"{self.without_audio:,} without audio"] * (self.without_audio > 0)
-        passed += [f"{self.without_text:,} without text"] * (self.without_text > 0)
-        left_out = f" ({', '.join(passed)} left out)" if passed else ""
+        count, whole = f"{len(self.utterances):,}", self.name.removeprefix("librispeech-")
+        passed = [
+            f"{files:,} without {what}"
+            for files, what in ((self.without_audio, "audio"), (self.without_text, "text"))
+            if files
+        ]
         if self.expected is None:
-            return f"{self.name}: {count:,} utterances, as given{left_out}"
-        if self.complete:
-            return f"{self.name}: all {count:,} utterances{left_out}"
-        if count < self.expected:
-            return f"{self.name}: {count:,} of {self.expected:,} utterances: a part, not {whole}{left_out}"
-        return (
-            f"{self.name}: {count:,} utterances, not the {self.expected:,} of {whole}: not {whole}{left_out}"
-        )
+            extent = f"{count} utterances, as given"
+        elif self.complete:
+            extent = f"all {count} utterances"
+        elif len(self.utterances) < self.expected:
+            extent = f"{count} of {self.expected:,} utterances: a part, not {whole}"
+        else:
+            extent = f"{count} utterances, not the {self.expected:,} of {whole}: not {whole}"
+        return f"{self.name}: {extent}" + (f" ({', '.join(passed)} left out)" if passed else "")
 
     @property
     def content_sha256(self) -> str:

@@ -1,4 +1,7 @@
-"""Getting a file of known size and MD5 over HTTP: from several mirrors in turn, going on where a try broke off."""
+"""Getting a file of known size and MD5 over HTTP: from several mirrors in turn, going on where a try broke off.
+
+Our own code, as the libraries for it (pooch, torchaudio's) begin again from the first byte, and know one mirror.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +64,16 @@ def md5_of(path: Path) -> str:
 
 
 def download(
-    urls: Sequence[str], part: Path, *, nbytes: int, md5: str, label: str, progress: bool = True
+    urls: Sequence[str], part: Path, nbytes: int, md5: str, *, label: str, progress: bool = True
 ) -> None:
     """Make `part` a file of that size and MD5, from the first of `urls` that has it.
 
     What is in `part` is gone on with (RFC 9110, range requests), whichever mirror it came from; a server that can't
     do that sends the whole. `part` is kept when the network fails, and removed when its MD5 is wrong.
 
-    Raises NotDownloadedError, and OSError where `part` can't be written.
+    Raises:
+        NotDownloadedError: no mirror has it.
+        OSError: `part` can't be written.
     """
     causes: dict[str, list[str]] = {}
     for url in urls:

@@ -36,18 +36,19 @@ class Contents:
     def problem(self) -> str | None:
         """What does not fit together, in one line that names the first; None where all does."""
         remedy = "copy the set again, with every file of its chapters"
-        recordings = len(self.utterances) + len(self.without_text)
-        if self.without_audio:
-            first, lines = self.without_audio[0], len(self.utterances) + len(self.without_audio)
-            silent = f"{len(self.without_audio):,} of {lines:,} utterances have no audio"
-            also = f", {len(self.without_text):,} recordings no text" if self.without_text else ""
+        silent, wordless = len(self.without_audio), len(self.without_text)
+        if silent:
+            first, also = self.without_audio[0], f", {wordless:,} recordings no text" if wordless else ""
             return (
-                f"{first}: missing, though {_transcript(first).name} has its text; {silent}{also}: {remedy}"
+                f"{first}: missing, though {_transcript(first).name} has its text; {silent:,} of "
+                f"{len(self.utterances) + silent:,} utterances have no audio{also}: {remedy}"
             )
-        if self.without_text:
+        if wordless:
             first = self.without_text[0]
-            wordless = f"{len(self.without_text):,} of {recordings:,} recordings have no text"
-            return f"{first}: has no line in {_transcript(first).name}; {wordless}: {remedy}"
+            return (
+                f"{first}: has no line in {_transcript(first).name}; {wordless:,} of "
+                f"{len(self.utterances) + wordless:,} recordings have no text: {remedy}"
+            )
         return None
 
 
@@ -128,13 +129,8 @@ def _lines(transcript: Path) -> Iterator[Utterance]:
         name, _, text = line.strip().partition(" ")
         if not name:
             continue
-        if not text.strip():
-            raise DatasetError(
-                f"{transcript}, line {number}: utterance {name} has no text: copy the set again"
-            )
-        if name in seen:
-            raise DatasetError(
-                f"{transcript}, line {number}: utterance {name} a second time: copy the set again"
-            )
+        problem = "has no text" if not text.strip() else "a second time" if name in seen else ""
+        if problem:
+            raise DatasetError(f"{transcript}, line {number}: utterance {name} {problem}: copy the set again")
         seen.add(name)
         yield Utterance(name, transcript.parent / f"{name}.flac", text.strip(), speaker=name.split("-")[0])

@@ -23,44 +23,23 @@ Row = tuple[int, dict[str, Any]]
 """A line number, from 1, and what the line says."""
 
 
+class _LineError(Exception):
+    """What is wrong with a line, after its number."""
+
+
 def read(manifest: Path, base: Path | None = None) -> tuple[tuple[Utterance, ...], tuple[str, ...]]:
     """Read a manifest: its utterances in the order of their ids, and a line about each recording that is not there.
+
+    An utterance without an id gets its path as the manifest has it (relative to `base`, if it lies there).
 
     Args:
         manifest: its suffix says its format.
         base: what paths are relative to; the manifest's folder unless given.
 
-    An utterance without an id gets its path as the manifest has it (relative to `base`, if it lies there).
-
     Raises:
         DatasetError: the manifest can't be read or has no rows; a row has no audio or no text, a field of the wrong
             kind, or an id that another row has. The message has the file and the line.
     """
-    base = manifest.parent if base is None else base
-    found: dict[str, Utterance] = {}
-    lines: dict[str, int] = {}
-    missing: list[str] = []
-    for number, row in _rows(manifest):
-        try:
-            utterance = _utterance(row, base)
-        except ValueError as error:
-            raise DatasetError(f"{manifest}, line {number}: {error}") from None
-        if utterance.id in lines:
-            raise DatasetError(
-                f"{manifest}, line {number}: id {utterance.id!r} is that of line {lines[utterance.id]}: "
-                "give every row an id of its own"
-            )
-        lines[utterance.id] = number
-        if utterance.audio.is_file():
-            found[utterance.id] = utterance
-        else:
-            missing.append(f"{manifest}, line {number}: {utterance.audio} is missing")
-    if not lines:
-        raise DatasetError(f"{manifest}: has no rows: give each recording one, with audio and text")
-    return tuple(found[name] for name in sorted(found)), tuple(missing)
-
-
-def _rows(manifest: Path) -> Iterator[Row]:
     suffix = manifest.suffix.lower()
     if suffix not in SUFFIXES:
         raise DatasetError(f"{manifest}: is not a manifest: its name has to end in {', '.join(SUFFIXES)}")
@@ -68,101 +47,123 @@ def _rows(manifest: Path) -> Iterator[Row]:
         text = manifest.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(manifest, error) from None
-    return _json_rows(manifest, text) if suffix == ".jsonl" else _table_rows(manifest, text, suffix)
+    base = manifest.parent if base is None else base
+    found: dict[str, Utterance] = {}
+    lines: dict[str, int] = {}
+    missing: list[str] = []
+    try:
+        for number, row in _json_rows(text) if suffix == ".jsonl" else _table_rows(text, suffix):
+            utterance = _utterance(number, row, base)
+            if utterance.id in lines:
+                first = f"id {utterance.id!r} is that of line {lines[utterance.id]}"
+                raise _LineError(number, f"{first}: give every row an id of its own")
+            lines[utterance.id] = number
+            if utterance.audio.is_file():
+                found[utterance.id] = utterance
+            else:
+                missing.append(f"{manifest}, line {number}: {utterance.audio} is missing")
+    except _LineError as error:
+        number, problem = error.args
+        raise DatasetError(f"{manifest}, line {number}: {problem}") from None
+    if not lines:
+        raise DatasetError(f"{manifest}: has no rows: give each recording one, with audio and text")
+    return tuple(found[name] for name in sorted(found)), tuple(missing)
 
 
-def _json_rows(manifest: Path, text: str) -> Iterator[Row]:
+def _json_rows(text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DatasetError(f"{manifest}, line {number}: is not JSON ({error})") from None
+            raise _LineError(number, f"is not JSON ({error})") from None
         if not isinstance(row, dict):
-            raise DatasetError(
-                f'{manifest}, line {number}: is not an object like {{"audio": ..., "text": ...}}'
-            )
+            raise _LineError(number, 'is not an object like {"audio": ..., "text": ...}')
         yield number, row
 
 
-def _table_rows(manifest: Path, text: str, suffix: str) -> Iterator[Row]:
-    lines = io.StringIO(text, newline="")
-    table = (
-        csv.reader(lines, strict=True)
-        if suffix == ".csv"
-        else csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+def _table_rows(text: str, suffix: str) -> Iterator[Row]:
+    how: dict[str, Any] = (
+        {"strict": True} if suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     )
+    table = csv.reader(io.StringIO(text, newline=""), **how)
     columns: list[str] = []
     while True:
         number = table.line_num + 1
         try:
             cells = next(table, None)
         except csv.Error as error:
-            raise DatasetError(
-                f"{manifest}, line {number}: can't be read as {suffix[1:].upper()} ({error})"
-            ) from None
+            raise _LineError(number, f"can't be read as {suffix[1:].upper()} ({error})") from None
         if cells is None:
             return
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
             columns = [cell.strip() for cell in cells]
-            _check_columns(manifest, number, columns)
+            _check_columns(number, columns)
         elif len(cells) != len(columns):
-            raise DatasetError(
-                f"{manifest}, line {number}: has {len(cells)} cells, where the first line names {len(columns)} columns"
-            )
+            wrong = f"has {len(cells)} cells, where the first line names {len(columns)} columns"
+            raise _LineError(number, wrong)
         else:
             yield number, dict(zip(columns, cells, strict=True))
 
 
-def _check_columns(manifest: Path, number: int, columns: list[str]) -> None:
+def _check_columns(number: int, columns: list[str]) -> None:
     for needed in ("audio", "text"):
         if columns.count(needed) != 1:
             problem = "more than one column" if needed in columns else "no column"
-            raise DatasetError(
-                f"{manifest}, line {number}: {problem} {needed!r}: the first line has to name the columns "
-                f"audio and text (it names {', '.join(map(repr, columns))})"
+            raise _LineError(
+                number,
+                f"{problem} {needed!r}: the first line has to name the columns audio and text "
+                f"(it names {', '.join(map(repr, columns))})",
             )
 
 
-def _utterance(row: dict[str, Any], base: Path) -> Utterance:
-    """Raises ValueError, saying what is wrong with the row."""
-    for needed in ("audio", "text"):
-        if needed not in row or row[needed] is None:
-            raise ValueError(f"no {needed!r}")
-        if not isinstance(row[needed], str):
-            raise ValueError(f"{needed!r} is not text but {row[needed]!r}")
-        if not row[needed].strip():
-            raise ValueError(f"{needed!r} is empty")
-    given = row["audio"].strip()
+def _utterance(number: int, row: dict[str, Any], base: Path) -> Utterance:
+    given, text = (_text(number, row, column) for column in ("audio", "text"))
     if "\0" in given:
-        raise ValueError("'audio' has a NUL character in it")
+        raise _LineError(number, "'audio' has a NUL character in it")
     audio = base / Path(given).expanduser()
-    name = _label(row, "id") or (audio.relative_to(base) if audio.is_relative_to(base) else audio).as_posix()
-    return Utterance(name, audio, row["text"].strip(), _label(row, "speaker"), _seconds(row.get("seconds")))
+    own_name = (audio.relative_to(base) if audio.is_relative_to(base) else audio).as_posix()
+    return Utterance(
+        _label(number, row, "id") or own_name,
+        audio,
+        text,
+        _label(number, row, "speaker"),
+        _seconds(number, row),
+    )
 
 
-def _label(row: dict[str, Any], column: str) -> str | None:
+def _text(number: int, row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    if value is None:
+        raise _LineError(number, f"no {column!r}")
+    if not isinstance(value, str):
+        raise _LineError(number, f"{column!r} is not text but {value!r}")
+    if not value.strip():
+        raise _LineError(number, f"{column!r} is empty")
+    return value.strip()
+
+
+def _label(number: int, row: dict[str, Any], column: str) -> str | None:
     """An id or a speaker: text, or a whole number; None where it is left out."""
     value = row.get(column)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{column!r} is neither text nor a number but {value!r}")
+        raise _LineError(number, f"{column!r} is neither text nor a number but {value!r}")
     return str(value).strip() or None
 
 
-def _seconds(value: object) -> float | None:
+def _seconds(number: int, row: dict[str, Any]) -> float | None:
+    value = row.get("seconds")
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        seconds = (
-            float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-        )
-    except (ValueError, OverflowError):
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not (0 < seconds < math.inf):
-        raise ValueError(f"'seconds' is not a length of time but {value!r}")
+        raise _LineError(number, f"'seconds' is not a length of time but {value!r}")
     return seconds

@@ -54,11 +54,9 @@ def located(entry: NamedSet, data_dir: Path | None = None) -> Path | None:
 def is_whole(entry: NamedSet, folder: Path) -> bool:
     """Whether every utterance of a set is in a folder, with audio and text, and nothing else."""
     try:
-        contents = read(folder)
+        return entry.is_whole(read(folder))
     except DatasetError:
         return False
-    whole = (entry.utterances, entry.speakers)
-    return contents.problem is None and (len(contents.utterances), contents.speakers) == whole
 
 
 def absent(entry: NamedSet, data_dir: Path | None) -> DatasetError:
@@ -66,19 +64,18 @@ def absent(entry: NamedSet, data_dir: Path | None) -> DatasetError:
     base, _ = _places(entry, data_dir)
     option = f" --data-dir {data_dir}" if data_dir is not None else ""
     command = f"`tilescribe datasets fetch {entry.name}{option}`"
-    size = f"{entry.archive_bytes / 1e6:.0f} MB"
+    gets = f"{command} gets it ({entry.archive_bytes / 1e6:.0f} MB)"
     if (base / entry.archive).is_file():
         return DatasetError(f"{entry.name} is not unpacked yet ({base / entry.archive}): {command} does that")
     if data_dir is None:
         return DatasetError(
-            f"{entry.name} is not on this machine ({base}): {command} gets it ({size}), "
-            "or give a copy at hand with --data-dir"
+            f"{entry.name} is not on this machine ({base}): {gets}, or give a copy at hand with --data-dir"
         )
     given = data_folder(data_dir)
     missing = "" if given.is_dir() else ", which does not exist"
     return DatasetError(
         f"{entry.name} is not in {given}{missing}: give the folder {entry.folder}, LibriSpeech or the one above it; "
-        f"{command} gets it ({size})"
+        f"{gets}"
     )
 
 
@@ -88,7 +85,10 @@ def fetch(entry: NamedSet, data_dir: Path | None = None, *, progress: bool = Tru
     The folder appears whole and checked or not at all, also where several processes fetch it at once or one is
     interrupted; a download goes on where it broke off. An archive that someone has put into the folder of the sets
     is used instead of a download. A copy in the cache that is not whole is replaced, one in `data_dir` never.
-    Notes go to standard error. Raises DatasetError.
+    Notes go to standard error.
+
+    Raises:
+        DatasetError: no mirror has it, there is no room, or something else is in its place.
     """
     base, target = _places(entry, data_dir)
     try:
@@ -106,12 +106,12 @@ def fetch(entry: NamedSet, data_dir: Path | None = None, *, progress: bool = Tru
             if archive.suffix == ".part":
                 archive.unlink()
     except OSError as error:
-        remedy = "make the folder writable, or name another with --data-dir or TILESCRIBE_CACHE"
+        place, cause = error.filename or base, error.strerror or error
         if error.errno in _NO_ROOM:
-            raise _no_room(entry, base, f"{error.filename or base}: {error.strerror}") from None
-        place = error.filename or base
+            raise _no_room(entry, base, f"{place}: {cause}") from None
         raise DatasetError(
-            f"{entry.name} can't be written to {place}: {error.strerror or error}: {remedy}"
+            f"{entry.name} can't be written to {place}: {cause}: make the folder writable, "
+            "or name another with --data-dir or TILESCRIBE_CACHE"
         ) from None
     return target
 
@@ -133,13 +133,11 @@ def _present(entry: NamedSet, data_dir: Path | None) -> Path | None:
     folder = located(entry, data_dir)
     if folder is not None and is_whole(entry, folder):
         return folder
-    if data_dir is None:
-        return None
-    if folder is None and any(_transcripts(data_folder(data_dir))):
+    if data_dir is not None and folder is None and any(_transcripts(data_folder(data_dir))):
         raise DatasetError(
             f"{data_folder(data_dir)} holds another set than {entry.folder}: give the folder above it"
         )
-    if folder is not None and any(folder.iterdir()):
+    if data_dir is not None and folder is not None and any(folder.iterdir()):
         raise DatasetError(
             f"{folder} holds something else than the whole of {entry.folder} "
             f"(`tilescribe datasets verify {entry.name} --data-dir {data_dir}` says what), and is not written over: "
@@ -181,22 +179,20 @@ def _archive(entry: NamedSet, base: Path, progress: bool) -> Path:
     note(progress, f"{entry.name}: getting {entry.archive}, {entry.archive_bytes / 1e6:.1f} MB{kept}")
     try:
         download(
-            entry.urls,
-            part,
-            nbytes=entry.archive_bytes,
-            md5=entry.archive_md5,
-            label=entry.name,
-            progress=progress,
+            entry.urls, part, entry.archive_bytes, entry.archive_md5, label=entry.name, progress=progress
         )
     except NotDownloadedError as error:
-        have = size_of(part)
-        kept = f" ({have / 1e6:.1f} MB have arrived and are kept)" if have else ""
         raise DatasetError(
-            f"{entry.name} can't be fetched: {error}{kept}: check the network and try again, or get {entry.urls[0]} "
-            f"another way (MD5 {entry.archive_md5}), put it at {given} and try again, "
+            f"{entry.name} can't be fetched: {error}{_kept(part)}: check the network and try again, or get "
+            f"{entry.urls[0]} another way (MD5 {entry.archive_md5}), put it at {given} and try again, "
             "or give a copy at hand with --data-dir"
         ) from None
     return part
+
+
+def _kept(part: Path) -> str:
+    have = size_of(part)
+    return f" ({have / 1e6:.1f} MB have arrived and are kept)" if have else ""
 
 
 def _unpack(entry: NamedSet, archive: Path, scratch: Path, target: Path, progress: bool) -> None:
@@ -230,9 +226,7 @@ def _require_room(entry: NamedSet, base: Path, nbytes: float, purpose: str) -> N
 
 
 def _no_room(entry: NamedSet, base: Path, cause: str) -> DatasetError:
-    have = size_of(base / f"{entry.archive}.part")
-    kept = f" ({have / 1e6:.1f} MB have arrived and are kept)" if have else ""
     return DatasetError(
-        f"there is no room for {entry.name} in {base}: {cause}{kept}: "
+        f"there is no room for {entry.name} in {base}: {cause}{_kept(base / f'{entry.archive}.part')}: "
         "make room, or name a folder on another disk with --data-dir or TILESCRIBE_CACHE"
     )

@@ -22,7 +22,9 @@ def unpack(archive: Path, folder: Path, *, label: str, progress: bool = True) ->
     Every member is judged before it is written: an archive with a link, a device or a path that leads out is
     refused. tarfile's data filter (PEP 706) stands behind that, where this Python has it.
 
-    Raises ArchiveError, and OSError where `folder` can't be written. What was written until then stays in `folder`.
+    Raises:
+        ArchiveError: it is damaged, or not to be unpacked; what was written until then stays in `folder`.
+        OSError: `folder` can't be written.
     """
     try:
         with (

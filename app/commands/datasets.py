@@ -77,15 +77,17 @@ def verify_datasets(
     from datasets.utterance import DatasetError
 
     entries = _known(names or list(CATALOGUE))
-    rows = [("NAME", "STATE", "UTTERANCES", "SPEAKERS", "HOURS", "NO AUDIO", "NO TEXT", "DAMAGED", "FOLDER")]
+    rows: list[Sequence[str]] = [
+        ("NAME", "STATE", "UTTERANCES", "SPEAKERS", "HOURS", "NO AUDIO", "NO TEXT", "DAMAGED", "FOLDER")
+    ]
     failed = False
     for entry in entries:
         folder = storing.located(entry, data_dir)
+        if folder is None and not names:
+            continue
         try:
             if folder is None:
-                if names:
-                    raise storing.absent(entry, data_dir)
-                continue
+                raise storing.absent(entry, data_dir)
             found = checking.verify(entry, folder)
         except DatasetError as error:
             say(f"error: {error}")
@@ -93,16 +95,16 @@ def verify_datasets(
             continue
         except KeyboardInterrupt:
             stop("interrupted", INTERRUPTED)
+        contents = found.contents
+        misfits = (contents.without_audio, contents.without_text, found.damaged)
         rows.append(
             (
                 entry.name,
                 found.state,
-                f"{found.utterances:,} of {entry.utterances:,}",
-                f"{len(found.speakers)} of {len(entry.speakers)}",
+                f"{len(contents.utterances):,} of {entry.utterances:,}",
+                f"{len(contents.speakers)} of {len(entry.speakers)}",
                 f"{found.seconds / 3600:.2f}",
-                f"{len(found.without_audio):,}",
-                f"{len(found.without_text):,}",
-                f"{len(found.damaged):,}",
+                *(f"{len(files):,}" for files in misfits),
                 str(folder),
             )
         )
@@ -140,7 +142,7 @@ def _whereabouts(entry: NamedSet, data_dir: Path | None) -> str:
         contents = read(folder)
     except DatasetError:
         return f"damaged: {folder}"
-    if storing.is_whole(entry, folder):
+    if entry.is_whole(contents):
         return str(folder)
     return f"{len(contents.utterances):,} of {entry.utterances:,}: {folder}"
 

@@ -40,7 +40,7 @@ def part(tmp_path: Path) -> Path:
 
 def get(part: Path, *mirrors: Mirror | str) -> None:
     urls = [m if isinstance(m, str) else f"{m.url}/archive" for m in mirrors]
-    download(urls, part, nbytes=len(DATA), md5=MD5, label="the set")
+    download(urls, part, len(DATA), MD5, label="the set")
 
 
 def test_a_file_is_fetched_and_checked(mirror: Mirror, part: Path) -> None:

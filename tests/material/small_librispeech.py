@@ -57,7 +57,6 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 def small_set(archive: bytes, *mirrors: str, md5: str | None = None) -> NamedSet:
     """The catalogue's entry for the set: its archive, and where that lies."""
     return NamedSet(
-        name="librispeech-test-small",
         folder="test-small",
         archive_bytes=len(archive),
         archive_md5=md5 or hashlib.md5(archive).hexdigest(),

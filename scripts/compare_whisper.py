@@ -1,0 +1,72 @@
+"""Tilescribe beside openai-whisper, utterance by utterance: WER, identical transcripts, real-time factor.
+
+    python scripts/compare_whisper.py --data-dir LibriSpeech/test-clean --model tiny.en
+
+All decode greedily without fallback and with timestamps, and are scored by openai-whisper's English normaliser.
+`transcribe` reads window after window as openai-whisper does, each prompted with the text before it. `evaluate` reads
+pieces of up to 30 s that know nothing of each other, several recordings at once, so that a record does not depend on
+what came before: where a recording takes a second window (it is longer, or the model left its end), a word may differ,
+and with it the WER in the tables of `evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jiwer
+from tqdm import tqdm
+from whisper.normalizers import EnglishTextNormalizer
+
+from app import DecodeOptions, load_model
+from app.audio.reading import load_audio
+from datasets.librispeech import utterances
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--threads", type=int, help="all processors unless given")
+    parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
+    parser.add_argument("--differences", action="store_true", help="print the transcripts that differ")
+    given = parser.parse_args()
+    chosen = list(utterances(given.data_dir))[: given.limit]
+    ours = load_model(given.model, given.backend, threads=given.threads, compute_type=given.compute_type)
+    options = DecodeOptions(temperature=0.0, language="en")
+    plain = ours.weights.model
+    ways: dict[str, Callable[[Any], str]] = {
+        "openai-whisper": lambda s: plain.transcribe(s, temperature=0.0, language="en", fp16=False)["text"],
+        "transcribe": lambda s: ours.transcribe(s, options).text,
+        "evaluate": lambda s: ours.transcribe(s, options, batch_size=8).text,
+    }
+    texts: dict[str, list[str]] = {name: [] for name in ways}
+    seconds = dict.fromkeys(ways, 0.0)
+    total = 0.0
+    for utterance in tqdm(chosen, unit="utterance"):
+        samples = load_audio(utterance.audio)
+        total += len(samples) / 16000
+        for name, way in ways.items():
+            start = time.perf_counter()
+            texts[name].append(way(samples).strip())
+            seconds[name] += time.perf_counter() - start
+        said = {name: its[-1] for name, its in texts.items()}
+        if given.differences and len(set(said.values())) > 1:
+            tqdm.write("\n".join([utterance.id, *(f"  {name:14} {text}" for name, text in said.items())]))
+    normalise = EnglishTextNormalizer()
+    references = [normalise(utterance.text) for utterance in chosen]
+    print(f"{given.model}, {given.backend}: {len(chosen)} utterances, {total:.0f} s of {given.data_dir}")
+    print(f"{'':14} {'WER':>7} {'as openai-whisper':>18} {'real-time factor':>17}")
+    for name, hypotheses in texts.items():
+        wer = jiwer.wer(references, [normalise(text) for text in hypotheses])
+        same = sum(a == b for a, b in zip(hypotheses, texts["openai-whisper"], strict=True))
+        print(f"{name:14} {wer:7.2%} {f'{same} of {len(chosen)}':>18} {seconds[name] / total:17.3f}")
+
+
+if __name__ == "__main__":
+    main()

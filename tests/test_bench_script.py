@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import whisper
+from material.small_librispeech import make_set
 from places import SCRIPTS
 from whisper.tokenizer import get_encoding
 
@@ -132,11 +134,13 @@ def test_some_utterances_are_spread_over_the_set(tmp_path: Path) -> None:
     assert len(made.some(99)) == 20
 
 
-def test_the_long_recording_is_a_chapter_where_one_is_given(speech: Path, tmp_path: Path) -> None:
-    data = speech / "LibriSpeech"
-    made = material.gather(data / "dev-clean", data / "train-clean-100" / "19" / "198", 0.3, tmp_path)
-    assert made.description == "dev-clean (4 utterances); chapter 198 joined (0.3 minutes)"
+def test_the_long_recording_is_a_chapter_where_one_is_given(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "LibriSpeech" / "test-small")
+    made = material.gather(data, data / "19" / "198", 0.01, tmp_path)
+    assert made.description == "test-small (4 utterances); chapter 198 joined (0.0 minutes)"
     assert all(u.text for u in made.utterances)
+    with wave.open(str(made.long)) as file:
+        assert file.getnframes() == 0.01 * 60 * 16000  # of two recordings of half a second
 
 
 def test_openai_whisper_loads_the_checkpoint_that_is_written(tmp_path: Path, tiny: Any) -> None:
@@ -157,7 +161,6 @@ def test_a_token_is_split_as_byte_pair_encoding_joined_it() -> None:
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])
 def test_faster_whisper_gets_whispers_tokens(name: str, tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers comes with the extra `bench`")
     folder = conversion.write_ctranslate2_folder(name, tmp_path / name)
     written = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     exact = get_encoding("gpt2" if name == "tiny.en" else "multilingual", num_languages=99)

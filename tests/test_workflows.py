@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from places import ROOT
 
 from kernels.npu.build.toolchain import MLIR_AIE_VERSION
@@ -37,7 +38,6 @@ def test_the_build_scripts_options_are_its_own() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_every_workflow_is_well_formed(path: Path) -> None:
-    yaml = pytest.importorskip("yaml")
     workflow = yaml.safe_load(path.read_text())
     assert {"name", "jobs", "permissions"} <= set(workflow)
     for job in workflow["jobs"].values():

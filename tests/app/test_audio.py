@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from material.audio_files import id3_with_cover, picture, sweep, wave, write
 from numpy.typing import NDArray
-from places import ROOT, SPEECH
+from places import ROOT
 
 from app.audio.reading import SAMPLE_RATE, AudioError, array_blocks, load_audio, open_audio
+from datasets.utterance import Utterance
 
 AS_IT_WAS = sweep(SAMPLE_RATE)[:, 0] / np.float32(32768)
 VORBIS = {"strict": "experimental"}
@@ -124,16 +125,13 @@ def test_lossless_16_khz_mono_is_exact(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(heard, noise[:, 0] / np.float32(32768))
 
 
-def test_real_speech_survives_opus() -> None:
-    clip = SPEECH / "misc" / "jfk.flac"
-    if not clip.exists():
-        pytest.skip(f"no speech at {SPEECH}")
-    plain = load_audio(clip)
-    assert len(plain) == 176000
+def test_speech_survives_opus(spoken: Utterance) -> None:
+    plain = load_audio(spoken.audio)
+    assert len(plain) == 225520
     stream = io.BytesIO()
     with av.open(stream, "w", format="webm") as out:
         track = out.add_stream("libopus", rate=48000, layout="mono")
-        with av.open(str(clip)) as source:
+        with av.open(str(spoken.audio)) as source:
             for frame in source.decode(audio=0):
                 out.mux(track.encode(frame))
         out.mux(track.encode(None))

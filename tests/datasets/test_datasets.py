@@ -38,12 +38,6 @@ def test_ids_are_in_order_whatever_the_order_of_lines(tmp_path: Path) -> None:
     assert [u.text for u in utterances(folder)] == ["A", "B"]
 
 
-def test_librispeech_on_disk(speech: Path) -> None:
-    found = list(utterances(speech / "LibriSpeech" / "test-clean"))
-    assert len(found) == len({u.id for u in found}) == 103
-    assert len({u.speaker for u in found}) == 20
-
-
 @pytest.mark.parametrize(
     ("lines", "audio", "message"),
     [

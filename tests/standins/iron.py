@@ -122,42 +122,25 @@ class Handle:
         self.held = 0
 
     def split(
-        self,
-        offsets: list[int],
-        tile: Tile,
-        depths: list[int] | None = None,
-        obj_types: list[Any] | None = None,
-        names: list[str] | None = None,
+        self, offsets: list[int], tile: Tile, depths: Any = None, obj_types: Any = None, names: Any = None
     ) -> list[ObjectFifo]:
         assert not self.produces
-        assert obj_types is not None
-        assert names is not None
-        assert len(offsets) == len(obj_types) == len(names)
-        parts = [
-            ObjectFifo(kind, depth=depth, name=name)
-            for kind, name, depth in zip(obj_types, names, depths or [self.depth] * len(offsets), strict=True)
-        ]
+        parts = self._parts(offsets, depths, obj_types, names)
         Link(tile, [self], [part.prod() for part in parts], offsets)
         return parts
 
     def join(
-        self,
-        offsets: list[int],
-        tile: Tile,
-        depths: list[int] | None = None,
-        obj_types: list[Any] | None = None,
-        names: list[str] | None = None,
+        self, offsets: list[int], tile: Tile, depths: Any = None, obj_types: Any = None, names: Any = None
     ) -> list[ObjectFifo]:
         assert self.produces
-        assert obj_types is not None
-        assert names is not None
-        assert len(offsets) == len(obj_types) == len(names)
-        wanted = depths or [self.depth] * len(offsets)
-        parts = [
-            ObjectFifo(kind, depth=d, name=n) for kind, n, d in zip(obj_types, names, wanted, strict=True)
-        ]
-        Link(tile, [p.cons(depth=d) for p, d in zip(parts, wanted, strict=True)], [self], offsets)
+        parts = self._parts(offsets, depths, obj_types, names)
+        Link(tile, [part.cons() for part in parts], [self], offsets)
         return parts
+
+    def _parts(self, offsets: list[int], depths: Any, obj_types: Any, names: Any) -> list[ObjectFifo]:
+        assert None not in (obj_types, names)
+        described = zip(offsets, obj_types, names, depths or [self.depth] * len(offsets), strict=True)
+        return [ObjectFifo(kind, depth=depth, name=name) for _, kind, name, depth in described]
 
     def forward(
         self, tile: Tile, obj_type: Any = None, depth: int | None = None, name: str | None = None
@@ -231,10 +214,10 @@ class Worker:
         fn_args: list[Any],
         tile: Tile,
         while_true: bool = True,
-        stack_size: int | None = None,
+        stack_size: int = 1024,
     ) -> None:
         self.core_fn, self.fn_args, self.tile, self.while_true = core_fn, fn_args, tile, while_true
-        self.stack_size = 1024 if stack_size is None else stack_size
+        self.stack_size = stack_size
         self.fifos = [a for a in fn_args if isinstance(a, Handle)]
         self.buffers = [a for a in fn_args if isinstance(a, Buffer)]
         for handle in self.fifos:
@@ -430,9 +413,8 @@ class Program:
             self.device.check(handle.tile, range(1))
             count = sum(m.fifo == handle.fifo.name for m in run.moved)
             assert count, f"{handle.fifo.name}: no transfer"
-            (
-                tiles[handle.tile.where].outgoing if handle.produces else tiles[handle.tile.where].incoming
-            ).append(count)
+            used = tiles[handle.tile.where]
+            (used.outgoing if handle.produces else used.incoming).append(count)
         sizes = [nbytes(buffer.array_type) for buffer in self.runtime.buffers]
         resolved = Resolved(self.device.columns, dict(tiles), run.moved, sizes, self.workers, kernels)
         return resolved
@@ -447,18 +429,17 @@ def install() -> dict[str, ModuleType]:
         made.__dict__.update(names)
         return made
 
-    iron = {n: getattr(this, n) for n in _IRON}
     devices = {"Tile": Tile, "NPU1": device_class(4), **{f"NPU1Col{n}": device_class(n) for n in (1, 2, 3)}}
-    made = {
-        "aie": module("aie"),
-        "aie.helpers": module("aie.helpers"),
-        "aie.helpers.taplib": module("aie.helpers.taplib", TensorAccessPattern=TensorAccessPattern),
-        "aie.iron": module("aie.iron", **iron),
-        "aie.iron.device": module("aie.iron.device", **devices),
-        "aie.iron.controlflow": module("aie.iron.controlflow", range_=range_),
-    }
-    made["aie.iron"].device = made["aie.iron.device"]  # type: ignore[attr-defined]
-    return made
+    device = module("aie.iron.device", **devices)
+    made = (
+        module("aie"),
+        module("aie.helpers"),
+        module("aie.helpers.taplib", TensorAccessPattern=TensorAccessPattern),
+        module("aie.iron", device=device, **{name: getattr(this, name) for name in _IRON}),
+        device,
+        module("aie.iron.controlflow", range_=range_),
+    )
+    return {part.__name__: part for part in made}
 
 
 _IRON = ("Buffer", "Kernel", "ObjectFifo", "Program", "Runtime", "TaskGroup", "Worker")

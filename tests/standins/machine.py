@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from material.buffers import unpack
 
 from kernels import contract as c
 from kernels.contract import TILE_SIZES
@@ -26,7 +27,6 @@ from kernels.emulator import Emulator
 from kernels.npu.build import manifest
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.npu.build.manifest import XCLBIN, Program, instructions_name
-from kernels.npu.program import layout
 from kernels.npu.program.plan import (
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
@@ -174,7 +174,7 @@ class Machine:
         if self.cores == "host":
             _host().run_buffers(plan, heads, queries, stream, output)
             return
-        operands, bits = layout.unpack(queries, stream, plan, heads)
+        operands, bits = unpack(queries, stream, plan, heads)
         operands.check(plan.tile_size, plan.scores, bits)
         result = _emulator().run(operands, scores=plan.scores, tile_size=plan.tile_size, output_bits=bits)
         output[:] = result.astype("<i2").reshape(-1).view(np.uint8)

@@ -1,4 +1,4 @@
-"""Tensor layouts of the NPU's buffers: how the host packs operands, and how to read them back.
+"""Tensor layouts of the NPU's buffers: how the host packs operands.
 
 The matrix unit takes blocks that lie together in memory: 4 rows x 8 channels of the queries, 8 keys x 8 channels of the
 keys (each transposed on the core), 4 keys x 8 columns of the values. The host writes them so; the array's DMA then
@@ -25,7 +25,6 @@ from kernels.npu.program.plan import (
     PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
     ROWS_PER_CORE,
-    Plan,
 )
 
 Bytes = npt.NDArray[np.uint8]
@@ -44,12 +43,6 @@ def blocked(matrix: npt.NDArray[np.int8], rows: int, columns: int) -> npt.NDArra
     """
     *outer, n, m = matrix.shape
     return matrix.reshape(*outer, n // rows, rows, m // columns, columns).swapaxes(-3, -2)
-
-
-def unblocked(blocks: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """The inverse of `blocked`: int8, (..., a, b, rows, columns) to (..., a * rows, b * columns)."""
-    *outer, a, b, rows, columns = blocks.shape
-    return blocks.swapaxes(-3, -2).reshape(*outer, a * rows, b * columns)
 
 
 def check_fits(operands: c.Operands) -> None:
@@ -122,33 +115,6 @@ def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> N
     multiplier = np.ones((heads, PADDED_TOKENS), "<i2")
     multiplier[:, : operands.k.shape[1]] = operands.key_multiplier
     tiles[..., 2 * size :] = multiplier.reshape(heads, -1, tile_size).view(np.uint8)
-
-
-def unpack(queries: Bytes, stream: Bytes, plan: Plan, heads: int) -> tuple[c.Operands, int]:
-    """Read a run's two input buffers back, as the cores do: operands of 1,536 rows and keys, and the output bits."""
-    blocks = queries.reshape(heads, -1, QUERY_BLOCK_BYTES)
-    size = ROWS_PER_CORE * c.HEAD_DIM
-    ends = size + 2 * ROWS_PER_CORE
-    q = blocks[..., :size].copy().view(np.int8).reshape(heads, -1, ROWS_PER_CORE // 4, 8, 4, 8)
-    header = blocks[..., ends:].copy().view("<i4")
-    tiles = stream.reshape(heads, plan.tiles, -1)
-    tile = plan.tile_size * c.HEAD_DIM
-    k = tiles[..., :tile].copy().view(np.int8).reshape(heads, plan.tiles, -1, 8, 8, 8)
-    v = tiles[..., tile : 2 * tile].copy().view(np.int8).reshape(heads, plan.tiles, -1, 8, 4, 8)
-    operands = c.Operands(
-        q=unblocked(q).reshape(heads, PADDED_TOKENS, c.HEAD_DIM),
-        k=unblocked(k).reshape(heads, PADDED_TOKENS, c.HEAD_DIM),
-        v=unblocked(v).reshape(heads, PADDED_TOKENS, c.HEAD_DIM),
-        key_multiplier=tiles[..., 2 * tile :]
-        .copy()
-        .view("<i2")
-        .reshape(heads, PADDED_TOKENS)
-        .astype(np.uint8),
-        multiplier=blocks[..., size:ends].copy().view("<i2").reshape(heads, PADDED_TOKENS).astype(np.uint16),
-        shift=header[:, 0, 0].astype(np.int32),
-        valid_keys=int(header[0, 0, 1]),
-    )
-    return operands, int(header[0, 0, 2])
 
 
 def _padded(x: npt.NDArray[np.int8], length: int) -> npt.NDArray[np.int8]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from material.buffers import unblocked, unpack
 from material.operands import random_operands
 
 from kernels import contract as c
@@ -21,7 +22,7 @@ def test_blocks_lie_together_in_row_major_order(rows: int, columns: int) -> None
     for a, b in itertools.product(range(64 // rows), range(64 // columns)):
         expected = matrix[a * rows : (a + 1) * rows, b * columns : (b + 1) * columns]
         np.testing.assert_array_equal(cut[a, b], expected)
-    np.testing.assert_array_equal(layout.unblocked(cut), matrix)
+    np.testing.assert_array_equal(unblocked(cut), matrix)
 
 
 @pytest.mark.parametrize("tile_size", c.TILE_SIZES)
@@ -32,7 +33,7 @@ def test_what_is_packed_can_be_read_back(tile_size: int, rows: int, keys: int) -
     queries, stream, _ = (np.full(size, 0xEE, np.uint8) for size in program.buffer_bytes(2))
     layout.pack_queries(operands, 8, queries)
     layout.pack_keys_and_values(operands, tile_size, stream)
-    back, output_bits = layout.unpack(queries, stream, program, 2)
+    back, output_bits = unpack(queries, stream, program, 2)
     back.check(tile_size)
     assert (output_bits, back.valid_keys) == (8, operands.valid_keys)
     np.testing.assert_array_equal(back.shift, operands.shift)

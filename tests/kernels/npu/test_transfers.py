@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import pytest
+from material.buffers import as_cores_read
+from material.operands import random_operands
 
-from kernels import contract as c
 from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
 from kernels.npu.program import layout, transfers
@@ -19,7 +20,6 @@ from kernels.npu.program.plan import (
     OUTPUT_BLOCK_BYTES,
     PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
-    ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_OUTPUT_BYTES,
@@ -31,21 +31,6 @@ Bytes = npt.NDArray[np.uint8]
 STREAMS = ("queries", "keys and values", "output")
 
 
-def operands(
-    heads: int, rows: int = PADDED_TOKENS, keys: int = PADDED_TOKENS, valid: int = 1500
-) -> c.Operands:
-    random = np.random.default_rng(heads)
-    return c.Operands(
-        q=random.integers(-127, 128, (heads, rows, 64)).astype(np.int8),
-        k=random.integers(-127, 128, (heads, keys, 64)).astype(np.int8),
-        v=random.integers(-127, 128, (heads, keys, 64)).astype(np.int8),
-        key_multiplier=random.integers(1, 256, (heads, keys)).astype(np.uint8),
-        multiplier=random.integers(500, 1024, (heads, rows)).astype(np.uint16),
-        shift=random.integers(12, 16, heads).astype(np.int32),
-        valid_keys=valid,
-    )
-
-
 def sent(transfer: transfers.Transfer, buffer: Bytes) -> Bytes:
     """What a descriptor reads."""
     return buffer.view("<u4")[transfer.words()].view(np.uint8)
@@ -54,29 +39,6 @@ def sent(transfer: transfers.Transfer, buffer: Bytes) -> Bytes:
 def received(transfer: transfers.Transfer, data: Bytes, buffer: Bytes) -> None:
     """What a descriptor writes."""
     buffer.view("<u4")[transfer.words()] = data.view("<u4")
-
-
-def as_a_core_reads(blocks: Bytes, tiles: Bytes, tile_size: int) -> c.Operands:
-    """Operands of many cores' work at once: a query block each, and all tiles that pass meanwhile."""
-    work, rows, keys = len(blocks), ROWS_PER_CORE * 64, tile_size * 64
-    header = blocks[:, rows + 2 * ROWS_PER_CORE :].copy().view("<i4")
-    assert (header[:, 1] == header[0, 1]).all()
-    q = blocks[:, :rows].copy().view(np.int8).reshape(work, -1, 8, 4, 8)
-    k = tiles[..., :keys].copy().view(np.int8).reshape(work, -1, tile_size // 8, 8, 8, 8)
-    v = tiles[..., keys : 2 * keys].copy().view(np.int8).reshape(work, -1, tile_size // 4, 8, 4, 8)
-    return c.Operands(
-        q=layout.unblocked(q),
-        k=layout.unblocked(k).reshape(work, PADDED_TOKENS, 64),
-        v=layout.unblocked(v).reshape(work, PADDED_TOKENS, 64),
-        key_multiplier=tiles[..., 2 * keys :]
-        .copy()
-        .view("<i2")
-        .reshape(work, PADDED_TOKENS)
-        .astype(np.uint8),
-        multiplier=blocks[:, rows : rows + 2 * ROWS_PER_CORE].copy().view("<i2").astype(np.uint16),
-        shift=header[:, 0].astype(np.int32),
-        valid_keys=int(header[0, 1]),
-    )
 
 
 def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> Bytes:
@@ -92,7 +54,7 @@ def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> B
         assert len(groups) == len(tiles) == heads * plan.groups_per_column
         joined = np.empty((len(groups), CORES_PER_COLUMN, OUTPUT_BLOCK_BYTES), np.uint8)
         for core in range(CORES_PER_COLUMN):
-            work = as_a_core_reads(groups[:, core], tiles, plan.tile_size)
+            work, _ = as_cores_read(groups[:, core, None], tiles, plan.tile_size)
             out = emulator.run(work, scores=plan.scores, tile_size=plan.tile_size)
             joined[:, core] = out.reshape(len(out), -1).view(np.uint8)
         received(moved["output"], joined.reshape(-1), output)
@@ -103,7 +65,9 @@ def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> B
 @pytest.mark.parametrize("tile_size", TILE_SIZES)
 def test_cores_that_are_fed_by_the_transfers_compute_the_run(tile_size: int, columns: int) -> None:
     heads, plan = 2, Plan("int8" if columns == 2 else "int32", tile_size, columns)
-    given = operands(heads)
+    given = random_operands(
+        np.random.default_rng(heads), heads, PADDED_TOKENS, PADDED_TOKENS, valid_keys=1500
+    )
     queries, stream, _ = (np.empty(size, np.uint8) for size in plan.buffer_bytes(heads))
     layout.pack_queries(given, 16, queries)
     layout.pack_keys_and_values(given, tile_size, stream)

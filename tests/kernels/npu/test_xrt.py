@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from material.operands import random_operands
 from standins.machine import Machine, build_programs
 from standins.pyxrt import install
 
@@ -45,15 +46,9 @@ def emulator() -> Emulator:
 
 def operands(heads: int, rows: int, keys: int, valid: int, columns: int = 64, seed: int = 0) -> c.Operands:
     random = np.random.default_rng(seed)
-    return c.Operands(
-        q=random.integers(-128, 128, (heads, rows, 64)).astype(np.int8),
-        k=random.integers(-128, 128, (heads, keys, 64)).astype(np.int8),
-        v=random.integers(-128, 128, (heads, keys, columns)).astype(np.int8),
-        key_multiplier=random.integers(1, 256, (heads, keys)).astype(np.uint8),
-        multiplier=random.integers(1, 1024, (heads, rows)).astype(np.uint16),
-        shift=random.integers(14, 20, heads).astype(np.int32),
-        valid_keys=valid,
-    )
+    v = random.integers(-128, 128, (heads, keys, columns)).astype(np.int8)
+    shift = random.integers(14, 20, heads).astype(np.int32)
+    return random_operands(random, heads, rows, keys, v=v, shift=shift, valid_keys=valid)
 
 
 @pytest.mark.parametrize(

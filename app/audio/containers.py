@@ -34,7 +34,12 @@ class Progress:
 
 
 def open_container(stream: BinaryIO, name: str) -> InputContainer:
-    """A demuxer at the start of a stream that can seek. Raises AudioError, and OSError."""
+    """A demuxer at the start of a stream that can seek.
+
+    Raises:
+        AudioError: it is not audio, or damaged.
+        OSError: it can't be read.
+    """
     import av
 
     stream.seek(0)
@@ -51,7 +56,11 @@ def open_container(stream: BinaryIO, name: str) -> InputContainer:
 
 
 def audio_track(container: InputContainer, name: str) -> AudioStream:
-    """The default audio track, else the one with most channels. Raises AudioError where there is none."""
+    """The default audio track, else the one with most channels.
+
+    Raises:
+        AudioError: there is none.
+    """
     from av.stream import Disposition
 
     if not container.streams.audio:

@@ -10,39 +10,11 @@ from pathlib import Path
 
 STANDARD_INPUT = "-"
 
-SUFFIXES = frozenset(
-    [
-        ".aac",
-        ".aif",
-        ".aifc",
-        ".aiff",
-        ".amr",
-        ".au",
-        ".avi",
-        ".caf",
-        ".flac",
-        ".m4a",
-        ".m4b",
-        ".m4v",
-        ".mka",
-        ".mkv",
-        ".mov",
-        ".mp3",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".ts",
-        ".w64",
-        ".wav",
-        ".wave",
-        ".weba",
-        ".webm",
-        ".wma",
-    ]
+_AUDIO = (
+    ".aac .aif .aifc .aiff .amr .au .caf .flac .m4a .m4b .mka .mp3 .oga .ogg .opus .w64 .wav .wave .weba .wma"
 )
+_VIDEO = ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm"
+SUFFIXES = frozenset(f"{_AUDIO} {_VIDEO}".split())
 """What is taken for a recording in a folder; a file that is named itself may be called anything."""
 
 

@@ -53,8 +53,11 @@ class AudioSource(Protocol):
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
         """Yield the audio from its start: float32 (n,) in [-1, 1], 16 kHz mono.
 
-        Every block but the last is exactly `seconds` long (rounded to a sample); the last is shorter, never
-        empty. Raises ValueError where `seconds` holds no sample, and AudioError.
+        Every block but the last is exactly `seconds` long (rounded to a sample); the last is shorter, never empty.
+
+        Raises:
+            ValueError: `seconds` holds no sample.
+            AudioError: the rest can't be read, is not there, or holds NaN or infinity.
         """
         ...
 
@@ -79,13 +82,18 @@ def open_audio(
     is read, then the one with most channels, as FFmpeg's command does. Channels that FFmpeg has no rule to
     mix are averaged.
 
-    Raises AudioError: here for input that is missing, unreadable, empty, not audio or without an audio track;
-    from `blocks` for NaN or infinity among the samples, and where there are none. A packet that can't be
-    decoded is skipped, as FFmpeg's command does. Where the end is missing, AudioError follows the last block,
-    or with `allow_truncated` the source's `truncated` is set. That can be told only where a length is
-    declared: WAVE unless it was streamed, FLAC, AIFF, AU, MP4 and M4A, Matroska and WebM unless streamed, MP3
-    with a Xing or VBRI header. Ogg, AAC (ADTS), other MP3, AVI, CAF, W64, WMA and MPEG-TS, and MP4 cut
-    between two fragments, are just shorter.
+    A packet that can't be decoded is skipped, as FFmpeg's command does. Where the end is missing, AudioError
+    follows the last block. That can be told only where a length is declared: WAVE unless it was streamed, FLAC,
+    AIFF, AU, MP4 and M4A, Matroska and WebM unless streamed, MP3 with a Xing or VBRI header. Ogg, AAC (ADTS), other
+    MP3, AVI, CAF, W64, WMA and MPEG-TS, and MP4 cut between two fragments, are just shorter.
+
+    Args:
+        source: the path or the stream.
+        name: what to call it in messages; its path or own name unless given.
+        allow_truncated: set the source's `truncated` where the end is missing, and raise nothing.
+
+    Raises:
+        AudioError: it is missing, unreadable, empty, not audio or without an audio track.
     """
     return _FileSource(source, name, allow_truncated)
 
@@ -95,12 +103,18 @@ def array_blocks(
 ) -> AudioSource:
     """Give an array a file's interface. The array is not copied.
 
-    float32 and float64 are in [-1, 1], int16 and int32 of full scale. The shape is (n,), (n, channels) or
-    (channels, n): of two axes, the channels are the one of at most MAX_CHANNELS. 16 kHz mono passes unchanged
-    (integers divided by their full scale), all else is mixed and resampled as a file's samples are.
+    16 kHz mono passes unchanged (integers divided by their full scale), all else is mixed and resampled as a
+    file's samples are.
 
-    Raises AudioError: another dtype or number of axes; both axes, or neither, short enough to be channels; a
-    rate that is not positive; no samples; NaN or infinity.
+    Args:
+        samples: (n,), (n, channels) or (channels, n): of two axes, the channels are the one of at most MAX_CHANNELS;
+            float32 and float64 in [-1, 1], int16 and int32 of full scale.
+        sample_rate: in Hz.
+        name: what to call it in messages.
+
+    Raises:
+        AudioError: another dtype or number of axes; both axes, or neither, short enough to be channels; a rate that
+            is not positive; no samples; NaN or infinity.
     """
     return _ArraySource(samples, sample_rate, name)
 
@@ -149,14 +163,16 @@ class _FileSource(AudioSource):
     def _open(self, path: str | os.PathLike[str]) -> BinaryIO:
         try:
             return Path(path).open("rb")
-        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-            raise AudioError(self.name, "no such file") from error
-        except IsADirectoryError as error:
-            raise AudioError(self.name, "is a directory") from error
-        except PermissionError as error:
-            raise AudioError(self.name, "permission denied") from error
-        except OSError as error:
-            raise self._unreadable(error) from error
+        except (OSError, ValueError) as error:
+            known = {
+                FileNotFoundError: "no such file",
+                NotADirectoryError: "no such file",
+                ValueError: "no such file",  # a NUL in the name
+                IsADirectoryError: "is a directory",
+                PermissionError: "permission denied",
+            }
+            reason = known.get(type(error)) or f"can't be read: {getattr(error, 'strerror', None) or error}"
+            raise AudioError(self.name, reason) from error
 
     def _unreadable(self, error: OSError) -> AudioError:
         return AudioError(self.name, f"can't be read: {error.strerror or error}")

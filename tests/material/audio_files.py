@@ -1,7 +1,8 @@
-"""Sound files for the tests, made on the spot with PyAV."""
+"""Sound files for the tests, made on the spot with PyAV, and what is said or heard of them."""
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+from app.audio.reading import SAMPLE_RATE, AudioError, load_audio
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
@@ -86,3 +90,64 @@ def id3_with_cover(jpeg: bytes) -> bytes:
     frame = b"APIC" + struct.pack(">I", len(body)) + b"\0\0" + body
     size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"ID3\x03\0\0" + size + frame
+
+
+def likeness(heard: NDArray[Any], meant: NDArray[Any]) -> tuple[float, float]:
+    """The highest normalised cross-correlation, to an eighth of a sample, and the lag of `heard` in s."""
+    n = 1 << (len(heard) + len(meant)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(heard, n) * np.conj(np.fft.rfft(meant, n)), 8 * n) * 8
+    best = int(product.argmax())
+    lag = best if best < 4 * n else best - 8 * n
+    return float(product[best] / np.linalg.norm(heard) / np.linalg.norm(meant)), lag / 8 / SAMPLE_RATE
+
+
+def message(source: Any, **options: Any) -> str:
+    with pytest.raises(AudioError) as caught:
+        load_audio(source, **options)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None or isinstance(caught.value.__cause__, Exception)
+    return str(caught.value)
+
+
+def halve(path: Path) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+class Unseekable(io.RawIOBase):
+    """A stream like a pipe's, its bytes made on demand."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = memoryview(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = min(len(buffer), len(self._rest), 5000)
+        buffer[:n] = self._rest[:n]
+        self._rest = self._rest[n:]
+        return n
+
+
+AS_IT_WAS = sweep(SAMPLE_RATE)[:, 0] / np.float32(32768)
+VORBIS = {"strict": "experimental"}
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "s16.wav": ("pcm_s16le", {}),
+    "s24.wav": ("pcm_s24le", {}),
+    "f32.wav": ("pcm_f32le", {}),
+    "u8.wav": ("pcm_u8", {}),
+    "mulaw.wav": ("pcm_mulaw", {}),
+    "a.flac": ("flac", {}),
+    "a.aiff": ("pcm_s16be", {}),
+    "a.mp3": ("libmp3lame", {}),
+    "a.m4a": ("aac", {}),
+    "alac.m4a": ("alac", {}),
+    "a.aac": ("aac", {"container": "adts"}),
+    "vorbis.ogg": ("vorbis", {"options": VORBIS}),
+    "opus.ogg": ("libopus", {}),
+    "a.webm": ("libopus", {}),
+    "video.mp4": ("aac", {"video_seconds": 3.0}),
+    "video.mkv": ("aac", {"video_seconds": 3.0}),
+}

@@ -1,8 +1,8 @@
 """What the array's DMA moves between the host's buffers and the columns, and in which order.
 
 Plain descriptions, one for each descriptor of a shim tile: `aie/design.py` makes its access patterns from them, the
-memory map counts them, and the tests execute them on real buffers. Three buffers go with a streaming run: queries and
-stream as `layout.py` packs them, and the output.
+memory map counts them, and the tests hold them against what a descriptor can express and execute them on real buffers.
+Three buffers go with a streaming run: queries and stream as `layout.py` packs them, and the output.
 
 A column works on the same groups of every head. It takes its first group of every head, then its second, and so
 on: so the whole run of a column is three descriptors, however many heads there are. (Head by head, the repeated
@@ -67,29 +67,6 @@ class Transfer:
         for size, stride in zip(self.sizes, self.strides, strict=True):
             index = (index[:, None] + np.arange(size, dtype=np.int64) * stride).reshape(-1)
         return index
-
-    def violations(self, buffer_bytes: int) -> list[str]:
-        """What a descriptor cannot express, and words outside a buffer of `buffer_bytes`; empty where all is well."""
-        repeats, _, rows, width = self.sizes
-        found = []
-        if min(self.sizes) < 1:
-            found.append(f"sizes {self.sizes} are not all positive")
-        for name, size in (("innermost", width), ("second", rows)):
-            if size > limits.SHIM_WRAP_MAX:
-                found.append(f"the {name} dimension has {size} of at most {limits.SHIM_WRAP_MAX}")
-        if repeats > limits.SHIM_ITERATION_MAX:
-            found.append(f"{repeats} repeats of at most {limits.SHIM_ITERATION_MAX}")
-        if self.strides[3] != 1:
-            found.append("the innermost words do not lie together")
-        for size, stride in zip(self.sizes[1:], self.strides[1:], strict=True):
-            if size > 1 and stride < 1:
-                found.append(f"stride {stride} inside the outermost dimension")
-        if max(self.strides) > limits.SHIM_STEP_MAX:
-            found.append(f"stride {max(self.strides)} of at most {limits.SHIM_STEP_MAX} words")
-        reach = sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
-        if self.offset < 0 or (self.offset + reach + 1) * WORD_BYTES > buffer_bytes:
-            found.append(f"word {self.offset + reach} is outside a buffer of {buffer_bytes} bytes")
-        return [f"{self.stream} of column {self.column}: {text}" for text in found]
 
 
 def streaming(plan: Plan, heads: int) -> list[Transfer]:

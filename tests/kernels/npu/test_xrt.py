@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from material.operands import random_operands
 from standins.machine import Machine, build_programs
-from standins.pyxrt import install
 
 from kernels import contract as c
 from kernels.device import DeviceError
@@ -21,16 +19,6 @@ from kernels.emulator import Emulator
 from kernels.npu.runtime.device import NpuDevice, open_npu
 from kernels.npu.runtime.heads import cut_heads
 from kernels.validation.founding_tile import tile_operands
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
-    made = install(monkeypatch)
-    build_programs(monkeypatch, tmp_path)
-    yield made
-    gc.collect()
-    assert made.aborted == []
-    assert made.warnings == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,6 +125,17 @@ def check(host: Host, name: str) -> Finding:
     return next(finding for finding in diagnose(host, built) if finding.name == name)
 
 
+def assert_found(findings: Sequence[Finding], expected: str) -> None:
+    """A check's finding, as the doctor shows it: `state  name  pattern of what is there -> pattern of the remedy`."""
+    state, name, words = expected.split("  ")
+    found, _, remedy = words.partition(" -> ")
+    finding = next(f for f in findings if f.name == name)
+    assert (finding.state, finding.obstructs) == (state, state in ("wrong", "missing"))
+    assert re.search(found, finding.found)
+    assert (finding.remedy is not None) == bool(remedy)
+    assert re.search(remedy, finding.remedy or "")
+
+
 @contextmanager
 def ordinary_user() -> Iterator[None]:
     """Root may open everything; so as root, be somebody else for a while."""
@@ -153,11 +164,8 @@ def test_a_complete_machine_has_nothing_in_the_way(phoenix: Tree) -> None:
     findings = diagnose(phoenix.host(), built)
     assert npu_obstacle(findings) is None
     found = {f.name: f.found for f in findings}
-    assert {f.name: f.state for f in findings if f.state != "ok"} == {
-        "host compiler": "note",
-        "mlir-aie": "note",
-        "Peano": "note",
-    }
+    tools = dict.fromkeys(("host compiler", "mlir-aie", "Peano"), "note")
+    assert {f.name: f.state for f in findings if f.state != "ok"} == tools
     assert found["system"] == "Ubuntu 25.04, kernel 6.14.0-36-generic"
     assert found["processor"] == "AMD Ryzen 7 7840U (Phoenix or Hawk Point)"
     assert found["NPU"] == f"Phoenix or Hawk Point (XDNA1), 1022:1502 revision 00 at {ADDRESS}"
@@ -176,8 +184,7 @@ UNLOADED = (*UNBOUND, "-sys/module/amdxdna")
 PYXRT = f"{XRT}/python/pyxrt.py"
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
-# Changes to a complete machine (`Tree.change`), and what is then found, as the doctor shows it: state, name, a pattern
-# of what is there, and one of the remedy.
+# Changes to a complete machine (`Tree.change`), and what is then found (`assert_found`).
 FAULTS = [
     (
         (*UNLOADED, "proc/sys/kernel/osrelease=6.8.0-40-generic"),
@@ -246,14 +253,7 @@ def test_a_single_fault_is_found_with_its_remedy(
 ) -> None:
     phoenix.change(*changes)
     findings = diagnose(phoenix.host(), built)
-    state, name, words = expected.split("  ")
-    found, _, remedy = words.partition(" -> ")
-    finding = next(f for f in findings if f.name == name)
-    assert finding.state == state
-    assert re.search(found, finding.found)
-    assert finding.remedy is not None
-    assert re.search(remedy, finding.remedy)
-    assert finding.obstructs == (state != "warning")
+    assert_found(findings, expected)
     assert (npu_obstacle(findings) is None) == all(f.state in ("ok", "note", "warning") for f in findings)
 
 
@@ -279,32 +279,28 @@ def test_later_npus_are_recognised_and_refused(phoenix: Tree, device: str, revis
 
 
 @pytest.mark.parametrize(
-    ("limits", "state", "found", "remedy"),
+    ("soft", "hard", "expected"),
     [
         (
-            (8 << 20, 8 << 20),
-            "wrong",
-            "limit 8192 KiB of locked memory, where the NPU needs 65536",
-            "write `[*] - mem",
+            8,
+            8,
+            "wrong  locked memory  ^limit 8192 KiB of locked memory, where the NPU needs 65536 -> ^write `[*] - mem",
         ),
-        ((8 << 20, None), "wrong", "limit 8192 KiB", "run `ulimit -l unlimited` in this shell"),
-        ((8 << 20, 1 << 30), "wrong", "limit 8192 KiB", "run `ulimit -l 1048576` in this shell"),
+        (8, None, "wrong  locked memory  ^limit 8192 KiB -> run `ulimit -l unlimited` in this shell"),
+        (8, 1024, "wrong  locked memory  ^limit 8192 KiB -> run `ulimit -l 1048576` in this shell"),
         (
-            (64 << 20, 64 << 20),
-            "warning",
-            "limit 65536 KiB, hardly more",
-            "/etc/security/limits.d/99-amdxdna.conf",
+            64,
+            64,
+            "warning  locked memory  ^limit 65536 KiB, hardly more -> /etc/security/limits.d/99-amdxdna.conf",
         ),
-        ((256 << 20, None), "ok", "limit 262144 KiB", None),
+        (256, None, "ok  locked memory  ^limit 262144 KiB"),
     ],
 )
 def test_locked_memory_has_to_hold_the_heap_of_the_device(
-    phoenix: Tree, limits: tuple[int, int | None], state: str, found: str, remedy: str | None
+    phoenix: Tree, soft: int, hard: int | None, expected: str
 ) -> None:
-    finding = check(replace(phoenix.host(), memlock=limits), "locked memory")
-    assert (finding.state, finding.obstructs) == (state, state == "wrong")
-    assert finding.found.startswith(found)
-    assert (finding.remedy is None) if remedy is None else re.search(remedy, finding.remedy or "")
+    host = replace(phoenix.host(), memlock=(soft << 20, hard and hard << 20))
+    assert_found(diagnose(host, built), expected)
 
 
 @pytest.mark.parametrize(
@@ -385,13 +381,10 @@ def test_bindings_of_the_system_are_out_of_an_environments_sight(phoenix: Tree) 
     phoenix.write(f"usr/lib/python3/dist-packages/pyxrt.{TAG}.so")
     host = replace(phoenix.host(), import_path=("/venv/lib/python3/site-packages",))
     finding = check(host, "pyxrt")
-    assert (
-        finding.found
-        == f"pyxrt is in /usr/lib/python3/dist-packages/pyxrt.{TAG}.so, which Python does not search"
-    )
-    assert finding.remedy == (
-        "link it into this environment: "
-        f"ln -s /usr/lib/python3/dist-packages/pyxrt.{TAG}.so /venv/lib/python3/site-packages/"
+    module = f"/usr/lib/python3/dist-packages/pyxrt.{TAG}.so"
+    assert str(finding) == (
+        f"pyxrt is in {module}, which Python does not search: "
+        f"link it into this environment: ln -s {module} /venv/lib/python3/site-packages/"
     )
 
 
@@ -538,14 +531,8 @@ def test_the_command_as_json_and_where_the_npu_is_required() -> None:
     assert report["obstacle"] == (None if obstacle is None else str(obstacle))
     assert report["npu_usable"] == (obstacle is None)
     assert report["device_auto"] == ("npu" if obstacle is None else "emulator")
-    assert {f["name"] for f in report["findings"]} >= {
-        "system",
-        "NPU",
-        "driver",
-        "device node",
-        "pyxrt",
-        "xclbin",
-    }
+    named = {f["name"] for f in report["findings"]}
+    assert named >= {"system", "NPU", "driver", "device node", "pyxrt", "xclbin"}
     if obstacle is None:
         assert (code, err) == (0, "")
     else:

@@ -45,6 +45,10 @@ def loaded(machine: Machine, tmp_path: Path) -> SimpleNamespace:
     )
 
 
+def buffer(loaded: SimpleNamespace, size: Any, flags: Any = pyxrt.bo.host_only) -> Any:
+    return pyxrt.bo(loaded.device, size, flags, 1)
+
+
 def call(loaded: SimpleNamespace, *arguments: Any) -> Any:
     return loaded.kernel(*arguments).wait(100)
 
@@ -126,75 +130,62 @@ def test_a_run_dropped_at_work_would_end_the_process(machine: Machine, loaded: S
 
 
 def test_a_view_does_not_keep_its_buffer(loaded: SimpleNamespace) -> None:
-    buffer = pyxrt.bo(loaded.device, 64, pyxrt.bo.host_only, 1)
-    view = buffer.map()
+    made = buffer(loaded, 64)
+    view = made.map()
     view[0] = 1
-    del buffer
+    del made
     gc.collect()
     assert set(view) == {0xDD}
 
 
 @pytest.mark.parametrize(
-    ("what", "error", "said"),
+    ("what", "said"),
     [
-        (lambda s: pyxrt.device(1), RuntimeError, " No such device with index '1'"),
-        (lambda s: pyxrt.device("0"), TypeError, "1. pyxrt.device(index: int)\n\nInvoked with: '0'"),
-        (lambda s: pyxrt.device(-1), TypeError, "__init__(): incompatible constructor arguments."),
-        (lambda s: pyxrt.xclbin("/no"), RuntimeError, "Failed to open file '/no' for reading"),
-        (lambda s: pyxrt.xclbin(Path("/no")), TypeError, "1. pyxrt.xclbin(arg0: str)"),
+        (lambda s: pyxrt.device(1), "RuntimeError:  No such device with index '1'"),
+        (lambda s: pyxrt.device("0"), "TypeError: 1. pyxrt.device(index: int)\n\nInvoked with: '0'"),
+        (lambda s: pyxrt.device(-1), "TypeError: __init__(): incompatible constructor arguments."),
+        (lambda s: pyxrt.xclbin("/no"), "RuntimeError: Failed to open file '/no' for reading"),
+        (lambda s: pyxrt.xclbin(Path("/no")), "TypeError: 1. pyxrt.xclbin(arg0: str)"),
         (
             lambda s: pyxrt.hw_context(s.device, pyxrt.uuid("7")),
-            RuntimeError,
-            "No xclbin with uuid '7': Invalid argument",
+            "RuntimeError: No xclbin with uuid '7': Invalid argument",
         ),
-        (lambda s: pyxrt.kernel(s.context, "DPU"), RuntimeError, "No such kernel 'DPU': Invalid argument"),
+        (lambda s: pyxrt.kernel(s.context, "DPU"), "RuntimeError: No such kernel 'DPU': Invalid argument"),
         (
             lambda s: pyxrt.kernel(s.device, "MLIR_AIE"),
-            TypeError,
-            "pyxrt.kernel(hw_context: pyxrt.hw_context, name: str)",
+            "TypeError: pyxrt.kernel(hw_context: pyxrt.hw_context, name: str)",
         ),
         (
-            lambda s: pyxrt.bo(s.device, 64.0, pyxrt.bo.host_only, 1),
-            TypeError,
-            "pyxrt.bo(device: pyxrt.device, size: int, flags: pyxrt.bo.flags, group: int)",
+            lambda s: buffer(s, 64.0),
+            "TypeError: pyxrt.bo(device: pyxrt.device, size: int, flags: pyxrt.bo.flags, group: int)",
         ),
+        (lambda s: buffer(s, -1), "TypeError: incompatible constructor arguments"),
+        (lambda s: buffer(s, 64, 1 << 29), "TypeError: incompatible constructor arguments"),
+        (lambda s: buffer(s, 64, pyxrt.bo.normal), "RuntimeError: Bad BO type. (err=22): Invalid argument"),
+        (lambda s: buffer(s, 0), "RuntimeError: (err=-22): Invalid argument"),
         (
-            lambda s: pyxrt.bo(s.device, -1, pyxrt.bo.host_only, 1),
-            TypeError,
-            "incompatible constructor arguments",
-        ),
-        (lambda s: pyxrt.bo(s.device, 64, 1 << 29, 1), TypeError, "incompatible constructor arguments"),
-        (
-            lambda s: pyxrt.bo(s.device, 64, pyxrt.bo.normal, 1),
-            RuntimeError,
-            "Bad BO type. (err=22): Invalid argument",
-        ),
-        (lambda s: pyxrt.bo(s.device, 0, pyxrt.bo.host_only, 1), RuntimeError, "(err=-22): Invalid argument"),
-        (
-            lambda s: pyxrt.bo(s.device, 2 << 30, pyxrt.bo.host_only, 1),
-            RuntimeError,
-            "DRM_IOCTL_AMDXDNA_CREATE_BO IOCTL failed (err=-12): Cannot allocate memory",
+            lambda s: buffer(s, 2 << 30),
+            "RuntimeError: DRM_IOCTL_AMDXDNA_CREATE_BO IOCTL failed (err=-12): Cannot allocate memory",
         ),
         (
             lambda s: s.data[0].sync(TO, s.data[0].size(), 1),
-            RuntimeError,
-            "Invalid BO offset and size for sync'ing: 1, 104448 (err=22): Invalid argument",
+            "RuntimeError: Invalid BO offset and size for sync'ing: 1, 104448 (err=22): Invalid argument",
         ),
-        (lambda s: s.data[0].sync(0), TypeError, "sync(): incompatible function arguments."),
-        (lambda s: pyxrt.run(s.kernel).set_arg(0, 3.0), TypeError, "2. set_arg(arg0: int, arg1: int)"),
+        (lambda s: s.data[0].sync(0), "TypeError: sync(): incompatible function arguments."),
+        (lambda s: pyxrt.run(s.kernel).set_arg(0, 3.0), "TypeError: 2. set_arg(arg0: int, arg1: int)"),
         (
             lambda s: pyxrt.run(s.kernel).set_arg(2, 1 << 31),
-            TypeError,
-            "set_arg(): incompatible function arguments",
+            "TypeError: set_arg(): incompatible function arguments",
         ),
-        (lambda s: pyxrt.run(s.kernel).wait(-1), TypeError, "wait(): incompatible function arguments."),
+        (lambda s: pyxrt.run(s.kernel).wait(-1), "TypeError: wait(): incompatible function arguments."),
     ],
 )
-def test_what_it_refuses(loaded: SimpleNamespace, what: Any, error: type[Exception], said: str) -> None:
-    with pytest.raises(error) as refusal:
+def test_what_it_refuses(loaded: SimpleNamespace, what: Any, said: str) -> None:
+    with pytest.raises((RuntimeError, TypeError)) as refusal:
         what(loaded)
-    assert type(refusal.value) is error
-    assert said in str(refusal.value)
+    kind, _, text = said.partition(": ")
+    assert type(refusal.value).__name__ == kind
+    assert text in str(refusal.value)
 
 
 def test_contexts_are_few(machine: Machine, loaded: SimpleNamespace, tmp_path: Path) -> None:
@@ -216,7 +207,7 @@ def test_a_device_that_is_gone_refuses_all_but_syncs(
     for what, name in (
         (lambda: pyxrt.device(0), "Open /dev/accel/accel0"),
         (lambda: pyxrt.hw_context(loaded.device, str(next(tmp_path.glob("*.xclbin")))), "CREATE_HWCTX"),
-        (lambda: pyxrt.bo(loaded.device, 64, pyxrt.bo.host_only, 1), "CREATE_BO"),
+        (lambda: buffer(loaded, 64), "CREATE_BO"),
         (lambda: call(loaded, 3), "EXEC_CMD"),
     ):
         with pytest.raises(RuntimeError, match=rf"{name}.* failed \(err=-19\): No such device"):

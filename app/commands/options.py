@@ -6,10 +6,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from app.console import FAILED, USAGE, stop
+from app.output.files import write_whole
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import TILE_SIZES
 from kernels.device import DeviceName
@@ -29,18 +32,24 @@ __all__ = [
     "BackendName",
     "ComputeType",
     "DeviceOption",
+    "JsonFileOption",
     "ModelOption",
     "ProgressOption",
     "ThreadsOption",
     "TileSizeItem",
     "TileSizeOption",
+    "check_folders",
     "filled",
     "temperatures",
     "wants_bar",
+    "write_file",
 ]
 
 DeviceOption = Annotated[
     DeviceName, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
+]
+JsonFileOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables.")
 ]
 ModelOption = Annotated[
     str,
@@ -70,3 +79,18 @@ def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
 def wants_bar(progress: bool | None, quiet: bool = False) -> bool:
     """Whether to draw a progress bar: as asked, else on a terminal unless notes are to be left out."""
     return sys.stderr.isatty() and not quiet if progress is None else progress
+
+
+def check_folders(files: Mapping[str, str | None]) -> None:
+    """End the command where a file that it is to write, by its option, has no folder; `-` is standard output."""
+    for option, file in files.items():
+        if file not in (None, "-") and not Path(file or "").absolute().parent.is_dir():
+            stop(f"{option} {file}: there is no such folder", USAGE)
+
+
+def write_file(name: str, text: str) -> None:
+    """Write a whole file, or end the command with the reason why it cannot be."""
+    try:
+        write_whole(Path(name), text)
+    except OSError as error:
+        stop(f"{name}: {error.strerror or error}", FAILED)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands.options import DeviceOption, ThreadsOption, TileSizeItem, wants_bar
+from app.commands.options import (
+    DeviceOption,
+    JsonFileOption,
+    ProgressOption,
+    ThreadsOption,
+    TileSizeItem,
+    check_folders,
+    wants_bar,
+    write_file,
+)
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.output.files import write_whole
 from kernels.contract import TILE_SIZES
 
 if TYPE_CHECKING:
@@ -35,16 +42,11 @@ def validate(
         str | None, typer.Option(metavar="FILE", help="What it hears, the first 30 s; else the sample.")
     ] = None,
     threads: ThreadsOption = None,
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables."),
-    ] = None,
+    json_file: JsonFileOption = None,
     picture: Annotated[
         str | None, typer.Option(metavar="FILE.svg", help="Draw errors, outputs and scores on one tile.")
     ] = None,
-    progress: Annotated[
-        bool | None, typer.Option(help="Show progress bars; by default on a terminal.")
-    ] = None,
+    progress: ProgressOption = None,
 ) -> None:
     """Say how near each kernel comes to FP32, and whether the device computes what the contract says, bit for bit.
 
@@ -54,9 +56,7 @@ def validate(
         stop("--audio has no use with --no-capture", USAGE)
     if picture is not None and not picture.lower().endswith(".svg"):
         stop(f"--picture {picture}: it is an SVG; give a name that ends in .svg", USAGE)
-    for option, file in (("--json", json_file), ("--picture", picture)):
-        if file not in (None, "-") and not Path(file or "").absolute().parent.is_dir():
-            stop(f"{option} {file}: there is no such folder", USAGE)
+    check_folders({"--json": json_file, "--picture": picture})
     sizes = tuple(dict.fromkeys(int(size) for size in tile_size or TILE_SIZES))
     configuration = Configuration(model, device=device, tile_size=sizes[0], threads=threads)
     try:
@@ -111,11 +111,8 @@ def _write(found: ValidationRun, json_file: str | None, picture: str | None) -> 
     sys.stdout.write(found.to_json() if json_file == "-" else validating.text(found))
     sys.stdout.flush()
     files = [(picture, validation_picture.render(found.validation))] if picture else []
-    if json_file not in (None, "-"):
+    if json_file and json_file != "-":
         files.append((json_file, found.to_json()))
     for name, content in files:
-        try:
-            write_whole(Path(name or ""), content)
-        except OSError as error:
-            stop(f"{name}: {error.strerror or error}", FAILED)
+        write_file(name, content)
         say(f"wrote {name}")

@@ -142,6 +142,11 @@ def milliseconds(seconds: float, digits: int = 3) -> str:
     return f"{1000 * seconds:.{digits}f}"
 
 
+def ends(best: float, worst: float, digits: int = 1) -> str:
+    """Seconds at both ends of some assumptions, in milliseconds."""
+    return f"{milliseconds(best, digits)} - {milliseconds(worst, digits)}"
+
+
 def aligned(rows: Iterable[Cells], left: int = 1) -> list[str]:
     """Columns as wide as they have to be: the first ones to the left, the others to the right."""
     cells = list(rows)

@@ -139,8 +139,8 @@ COST_TIMES: tuple[Metric[Json], ...] = (
     Metric("model", lambda w: w["model"], SCREENS),
     Metric("plan", lambda w: w["plan"], PAGE, wraps=True),
     Metric("cores ms", lambda w: _ends(w, "compute"), CONSOLE),
-    Metric("data ms", lambda w: _ends(w, "dma"), CONSOLE),
-    Metric("dispatch ms", lambda w: _ends(w, "dispatch", 2), CONSOLE),
+    Metric("data ms", lambda w: _ends(w, "streams", "dram"), CONSOLE),
+    Metric("dispatch ms", lambda w: _ends(w, "dispatch", digits=2), CONSOLE),
     Metric("host ms", lambda w: _ends(w, "host"), CONSOLE),
     Metric("window ms", lambda w: _ends(w, "total")),
     Metric("bound", lambda w: " - ".join(dict.fromkeys(end["bound"] for end in w["seconds"].values()))),
@@ -154,7 +154,7 @@ COST_WORK: tuple[Metric[Json], ...] = (
     Metric("heads", lambda w: plain(w["heads"]), CONSOLE),
     Metric("dispatches", lambda w: plain(w["dispatches"])),
     Metric("GMAC", lambda w: f"{w['macs'] / 1e9:.1f}", CONSOLE),
-    Metric("ginstr", lambda w: f"{w['vector_instructions'] / 1e9:.2f}", CONSOLE),
+    Metric("Ginstr", lambda w: f"{w['vector_instructions'] / 1e9:.2f}", CONSOLE),
     Metric("MB shim", lambda w: f"{w['shim_bytes'] / 1e6:.0f}", CONSOLE),
     Metric("MB cores", lambda w: f"{w['core_bytes'] / 1e6:.0f}", CONSOLE),
     Metric("share: layers", lambda w: t.percent(w["attention_share_of_layers"], 1), CONSOLE),
@@ -175,9 +175,9 @@ ENERGY: tuple[Metric[Json], ...] = (
 """Of a window in its energy."""
 
 
-def _ends(window: Json, part: str, digits: int = 1) -> str:
-    seconds = window["seconds"]
-    return " - ".join(t.milliseconds(seconds[end][part], digits) for end in ("best", "worst"))
+def _ends(window: Json, *parts: str, digits: int = 1) -> str:
+    best, worst = (max(end[part] for part in parts) for end in window["seconds"].values())
+    return t.ends(best, worst, digits)
 
 
 def tables(

@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 from app.commands.bench import bench
 from app.console import INTERRUPTED, LACKING, USAGE
 from app.energy import NoMeter, Rapl, Reading
-from app.evaluation.bench import benchmarks, encoders
-from app.evaluation.bench.measuring import WARM_UP, Series, time_phases
-from app.evaluation.bench.report import device_line, text
+from app.evaluation import benchmark, encoders
+from app.evaluation.benchmark import WARM_UP, time_phases
+from app.evaluation.benchmark_results import BenchResult, Options, Series
+from app.evaluation.benchmark_text import device_line, text
 from kernels.emulator import Emulator
 
 NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
@@ -107,7 +108,7 @@ def test_model_only_measures_nothing_on_a_device() -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("tilescribe bench: nothing was measured on a device\n")
     assert "27,648 tiles of 64 x 64" in result.stdout
-    assert "39.4%" in result.stdout
+    assert "39.4 %" in result.stdout
     assert "Tile: 64 rows" not in result.stdout
 
 
@@ -179,7 +180,7 @@ def test_interrupted_runs_print_what_there_is(monkeypatch: pytest.MonkeyPatch) -
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmarks, "_measure_layer", interrupt)
+    monkeypatch.setattr(benchmark.Benchmark, "layer", interrupt)
     settings = ("--model", "tiny.en", "--device", "emulator", "--tiles", "2", "--repeat", "1")
     result = run(*settings, "--json", "-")
     assert result.exit_code == INTERRUPTED
@@ -188,9 +189,9 @@ def test_interrupted_runs_print_what_there_is(monkeypatch: pytest.MonkeyPatch) -
     assert [m["what"] for m in document["measurements"]] == ["host", "tile", "tile"]
 
 
-def bench_small(**options: Any) -> benchmarks.BenchResult:
-    chosen = benchmarks.Options(device="emulator", tiles=2, repeat=2, threads=(1,), **options)
-    return benchmarks.run(chosen, SMALL, None, lambda *_: None)
+def bench_small(**options: Any) -> BenchResult:
+    chosen = Options(device="emulator", tiles=2, repeat=2, threads=(1,), **options)
+    return benchmark.run(chosen, SMALL, None, lambda *_: None)
 
 
 def test_tiles_per_second_count_tiles_of_all_windows() -> None:
@@ -203,7 +204,7 @@ def test_tiles_per_second_count_tiles_of_all_windows() -> None:
         (256, 3): 3 * 2 * 1,
     }
     for m in layers.values():
-        assert m.tiles_per_second == pytest.approx(m.tiles / m.phases["run"].percentile(50))
+        assert m.tiles_per_second == pytest.approx(1e3 * m.tiles / m.phases["run"].p50_ms)
 
 
 def test_the_interrupted_report_says_so() -> None:
@@ -223,7 +224,7 @@ def test_what_a_device_tells_of_itself_is_kept(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Emulator, "run", telling)
     result = bench_small(backends=("int32",))
     tile = next(m for m in result.measurements if m.what == "tile")
-    series = tile.phases["emulator: sync"].nanoseconds
+    series = tile.phases["emulator: sync"].samples_ns
     assert len(series) == 2
     assert series[1] - series[0] == 1000
 
@@ -233,7 +234,7 @@ def test_only_an_npu_has_a_smallest_run(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Emulator, "name", "npu")  # stands in for a device that is not here
     result = bench_small(backends=("int32",), tile_sizes=(128,))
     smallest = next(m for m in result.measurements if m.what == "smallest run")
-    assert (smallest.tile_size, smallest.tiles, len(smallest.phases["run"].nanoseconds)) == (128, 0, 2)
+    assert (smallest.tile_size, smallest.tiles, len(smallest.phases["run"].samples_ns)) == (128, 0, 2)
 
 
 @pytest.mark.parametrize("device", [None, "cpu", "emulator", "host"])
@@ -258,13 +259,13 @@ class _Meter(Rapl):
 
 
 def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.evaluation.bench.windows import Windows
+    from app.evaluation.benchmark_windows import Windows
 
-    monkeypatch.setattr(benchmarks, "IDLE_SECONDS", 0.0)
-    monkeypatch.setattr(benchmarks, "find_meter", _Meter)
-    options = benchmarks.Options("tiny.en", ("cpu",), threads=(1,), repeat=2)
+    monkeypatch.setattr(benchmark, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(benchmark, "find_meter", _Meter)
+    options = Options("tiny.en", ("cpu",), threads=(1,), repeat=2)
     before = torch.get_num_threads()
-    result = benchmarks.run(options, TINY, Windows(tiny), lambda *_: None)
+    result = benchmark.run(options, TINY, Windows(tiny), lambda *_: None)
     assert torch.get_num_threads() == before
     energy = result.energy
     assert energy is not None
@@ -276,29 +277,27 @@ def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pyte
 
 
 def test_without_a_meter_there_is_a_reason_and_no_figure(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.evaluation.bench.windows import Windows
+    from app.evaluation.benchmark_windows import Windows
 
-    monkeypatch.setattr(benchmarks, "find_meter", lambda: NoMeter("no counters"))
-    options = benchmarks.Options("tiny.en", ("cpu",), threads=(1,), repeat=1)
-    result = benchmarks.run(options, TINY, Windows(tiny), lambda *_: None)
+    monkeypatch.setattr(benchmark, "find_meter", lambda: NoMeter("no counters"))
+    options = Options("tiny.en", ("cpu",), threads=(1,), repeat=1)
+    result = benchmark.run(options, TINY, Windows(tiny), lambda *_: None)
     assert "Energy: not available (no counters)" in text(result)
-    assert result.to_dict()["energy"]["windows"] == ()
+    assert result.to_dict()["energy"]["windows"] == []
 
 
 def test_percentiles_are_numpys_and_keep_outliers() -> None:
-    series = Series((1_000_000, 2_000_000, 3_000_000, 1_000_000_000))
-    told = series.to_dict()
-    assert told["count"] == 4
-    assert told["p50_ms"] == pytest.approx(2.5)
-    assert told["p99_ms"] == pytest.approx(float(np.percentile([1, 2, 3, 1000], 99)))
-    assert told["max_ms"] == 1000
-    assert told["samples_ns"] == [1_000_000, 2_000_000, 3_000_000, 1_000_000_000]
+    series = Series.of([1_000_000, 2_000_000, 3_000_000, 1_000_000_000])
+    assert (series.count, series.min_ms, series.max_ms) == (4, 1, 1000)
+    assert series.p50_ms == pytest.approx(2.5)
+    assert series.p99_ms == pytest.approx(float(np.percentile([1, 2, 3, 1000], 99)))
+    assert series.samples_ns == (1_000_000, 2_000_000, 3_000_000, 1_000_000_000)
 
 
 def test_warm_up_rounds_are_not_counted() -> None:
     calls: list[str] = []
     phases = time_phases({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 5)
     assert calls == ["a", "b"] * (5 + WARM_UP)
-    assert {name: len(series.nanoseconds) for name, series in phases.items()} == {"a": 5, "b": 5, "total": 5}
-    sums = [a + b for a, b in zip(phases["a"].nanoseconds, phases["b"].nanoseconds, strict=True)]
-    assert list(phases["total"].nanoseconds) == sums
+    assert {name: len(series.samples_ns) for name, series in phases.items()} == {"a": 5, "b": 5, "total": 5}
+    sums = [a + b for a, b in zip(phases["a"].samples_ns, phases["b"].samples_ns, strict=True)]
+    assert list(phases["total"].samples_ns) == sums

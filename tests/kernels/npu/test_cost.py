@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.evaluation.bench import encoders
+from app.evaluation import encoders
 from kernels.contract import ScoreType
 from kernels.npu import cost
 from kernels.npu.cost_assumptions import (

@@ -19,6 +19,9 @@ ENCODERS: dict[str, tuple[int, int, int]] = {
     "turbo": (32, 20, 128),
 }
 """Layers, heads and mel bands (Radford et al. 2022, table 1; openai-whisper). turbo has large-v3's encoder."""
+OTHER_NAMES = {"large-v3": "large", "large-v3-turbo": "turbo"}
+OLD_LARGE = ("large-v1", "large-v2")
+"""Which had 80 mel bands."""
 
 
 def stack(name: str, layers: int, heads: int, mels: int, tokens: int = TOKENS) -> Stack:
@@ -37,26 +40,16 @@ def stack(name: str, layers: int, heads: int, mels: int, tokens: int = TOKENS) -
     return Stack(name, layers, heads, tokens, projections + feed_forward, convolutions)
 
 
-def of_dimensions(name: str, dimensions: Any) -> Stack:
+def of_dimensions(name: str, dims: Any) -> Stack:
     """An encoder from a `whisper.model.ModelDimensions`."""
-    return stack(
-        name,
-        dimensions.n_audio_layer,
-        dimensions.n_audio_head,
-        dimensions.n_mels,
-        dimensions.n_audio_ctx,
-    )
+    return stack(name, dims.n_audio_layer, dims.n_audio_head, dims.n_mels, dims.n_audio_ctx)
 
 
 def of_name(model: str) -> Stack | None:
     """The encoder of a named model (`base`, `small.en`, `large-v3-turbo`, ...); None where the name is no model's."""
-    size = model.removesuffix(".en")
-    if size == "large-v3-turbo":
-        size = "turbo"
-    elif size in ("large-v1", "large-v2"):
+    if model in OLD_LARGE:
         return stack(model, *ENCODERS["large"][:2], mels=80)
-    elif size == "large-v3":
-        size = "large"
+    size = OTHER_NAMES.get(model, model.removesuffix(".en"))
     return stack(model, *ENCODERS[size]) if size in ENCODERS else None
 
 

@@ -1,0 +1,295 @@
+"""Measures the attention of one model on one device: tiles, layers, encoder windows, and their energy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from app.energy import MeterError, NoMeter, find_meter
+from app.evaluation.benchmark_results import (
+    BenchResult,
+    Energy,
+    Measurement,
+    Options,
+    Series,
+    WindowEnergy,
+    scores_of,
+    this_machine,
+)
+from kernels.backends import TILE_BACKENDS
+from kernels.contract import HEAD_DIM, Operands
+from kernels.npu import cost
+from kernels.npu.program.layout import pack_keys_and_values, pack_queries
+from kernels.npu.program.plan import SINGLE_TILE
+from kernels.opening import Opened, open_device
+from kernels.quantise import Quantised, quantise
+from kernels.workers import Workers
+
+if TYPE_CHECKING:
+    from app.evaluation.benchmark_windows import Windows
+
+Progress = Callable[[int, int, str], None]
+
+IDLE_SECONDS = 2.0
+"""For which the meter looks at the machine before anything runs."""
+WARM_UP = 3
+"""Calls before the first that counts: caches, threads, compiled code."""
+WARM_UP_WINDOWS = 1
+"""Windows take long, and the layers before them have warmed most."""
+
+
+class Setting(NamedTuple):
+    """What a layer or window is measured with."""
+
+    backend: str
+    tile_size: int | None
+    threads: int | None
+    batch: int
+
+    def __str__(self) -> str:
+        keys, threads = self.tile_size or "-", self.threads or "all"
+        return f"{self.backend}, {keys} keys, batch {self.batch}, threads {threads}"
+
+
+def run(options: Options, stack: cost.Stack, windows: Windows | None, progress: Progress) -> BenchResult:
+    """Measure, and stop early at Ctrl-C with what there is.
+
+    Args:
+        options: what to measure.
+        stack: the model's encoder (`encoders.of_name`).
+        windows: encoder windows; None where there are no weights.
+        progress: called with the settings done, those in all, and what comes next.
+
+    Raises:
+        kernels.device.DeviceError: the NPU was asked for and cannot be used.
+    """
+    benchmark = Benchmark(options, stack, windows)
+    try:
+        steps = list(benchmark.steps())
+        for done, (text, step) in enumerate(steps):
+            progress(done, len(steps), text)
+            step()
+        progress(len(steps), len(steps), "done")
+    except KeyboardInterrupt:
+        benchmark.result.interrupted = True
+    return benchmark.result
+
+
+def time_phases(
+    phases: Mapping[str, Callable[[], object]], repeat: int, warm_up: int = WARM_UP
+) -> dict[str, Series]:
+    """Run phases one after the other, again and again, and time each, and all together as `total`.
+
+    Args:
+        phases: in their order; each may use what the one before it left behind.
+        repeat: how often, after `warm_up` (but at most `repeat`) rounds that are not counted.
+        warm_up: rounds.
+    """
+    taken: dict[str, list[int]] = {name: [] for name in phases}
+    for round_ in range(-min(warm_up, repeat), repeat):
+        for name, work in phases.items():
+            start = time.perf_counter_ns()
+            work()
+            end = time.perf_counter_ns()
+            if round_ >= 0:
+                taken[name].append(end - start)
+    if len(phases) > 1:
+        taken["total"] = [sum(round_) for round_ in zip(*taken.values(), strict=True)]
+    return {name: Series.of(values) for name, values in taken.items()}
+
+
+class Benchmark:
+    """A run's steps and what they found so far.
+
+    Attributes:
+        result: of the steps that are done.
+    """
+
+    def __init__(self, options: Options, stack: cost.Stack, windows: Windows | None) -> None:
+        self.result = BenchResult(options, this_machine(), stack)
+        self._windows = windows
+        self._opened: dict[int | None, Opened] = {}
+
+    def steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        """What there is to do, each with its name."""
+        options = self.result.options
+        yield "host", self.host
+        if options.model_only:
+            return
+        self._open()
+        for kernel in options.kernels:
+            for size in options.tile_sizes:
+                yield f"tile, {kernel}, {size} keys", partial(self.tile, kernel, size)
+        if self._windows is not None:
+            yield "idle power", self.idle
+        for threads in options.threads:
+            for batch in options.batches:
+                for backend in options.backends:
+                    tiled = backend in TILE_BACKENDS
+                    for size_or_none in options.tile_sizes if tiled else (None,):
+                        setting = Setting(backend, size_or_none, threads, batch)
+                        if tiled:
+                            yield f"layer, {setting}", partial(self.layer, setting)
+                        if self._windows is not None:
+                            yield f"encoder, {setting}", partial(self.window, setting, self._windows)
+
+    def _open(self) -> None:
+        options, result = self.result.options, self.result
+        result.device, result.device_reason = "cpu", "no integer kernel was asked for"
+        for threads in options.threads if options.kernels else ():
+            if result.device == "npu":
+                # One context will do: threads are the host's.
+                self._opened[threads] = self._opened[options.threads[0]]
+                continue
+            opened = self._opened[threads] = open_device(options.device, Workers(threads))
+            result.device, result.device_reason = opened.device.name, opened.reason
+
+    def _add(self, what: str, setting: Setting, phases: dict[str, Series], tiles: int = 0) -> None:
+        backend, size, threads, batch = setting
+        count = threads or self.result.machine.processors
+        self.result.measurements.append(Measurement(what, backend, size, count, batch, phases, tiles))
+
+    def host(self) -> None:
+        """The CPU's part of a run on the array, which is the same whatever the device: quantise, pack, dequantise."""
+        options, stack, plan = self.result.options, self.result.stack, self.result.plan
+        threads, heads = options.threads[0], stack.heads
+        workers = Workers(threads)
+        q, k, v = _random_heads(1, stack.tokens, heads)
+        queries = np.empty(plan.query_bytes(heads), np.uint8)
+        stream = np.empty(plan.key_value_stream_bytes(heads), np.uint8)
+        output = np.zeros((heads, stack.tokens, HEAD_DIM), np.int16)
+        into = _states(1, stack.tokens, heads)
+        kept: list[Quantised] = []
+
+        def quantise_heads() -> None:
+            kept[:] = [quantise(q, k, v, plan.scores, workers=workers)]
+
+        def pack() -> None:
+            pack_queries(kept[0].operands, 16, queries)
+            pack_keys_and_values(kept[0].operands, plan.tile_size, stream)
+
+        def dequantise() -> None:
+            kept[0].dequantise(output, into, workers=workers)
+
+        phases = {"quantise": quantise_heads, "pack": pack, "dequantise": dequantise}
+        taken = time_phases(phases, max(options.repeat, 3))
+        self._add("host", Setting(plan.scores, plan.tile_size, threads, 1), taken)
+        total = taken["total"]
+        self.result.host = cost.HostCost(
+            best=total.min_ms / 1e3 / heads,
+            worst=total.max_ms / 1e3 / heads,
+            source=f"measured here: {self.result.machine.cpu}, {workers.threads} threads, shortest and longest of "
+            f"{total.count} runs",
+        )
+
+    def tile(self, kernel: str, size: int) -> None:
+        """One tile, and on an NPU the smallest run that there is."""
+        options = self.result.options
+        device = _Told(self._opened[options.threads[0]], kernel, size)
+        q, k, v = _random_heads(1, max(SINGLE_TILE, size), 1)
+        setting = Setting(kernel, size, 1, 1)
+        for what, rows, keys, tiles in (("tile", SINGLE_TILE, size, 1), ("smallest run", 1, 1, 0)):
+            if what == "tile" or device.name == "npu":
+                cut = (q[:, :, :rows], k[:, :, :keys], v[:, :, :keys])
+                operands = quantise(*cut, scores_of(kernel)).operands
+                phases = time_phases({"run": partial(device.run, operands)}, options.tiles)
+                self._add(what, setting, phases | device.told(options.tiles), tiles)
+
+    def layer(self, setting: Setting) -> None:
+        """An ordinary layer as `TileAttention` runs it; the first has 128 value columns and takes longer."""
+        kernel, size, threads, batch = setting
+        assert size is not None
+        stack, repeat, workers = self.result.stack, self.result.options.repeat, Workers(threads)
+        device = _Told(self._opened[threads], kernel, size)
+        q, k, v = _random_heads(batch, stack.tokens, stack.heads)
+        into = _states(batch, stack.tokens, stack.heads)
+        quantised: list[Quantised] = []
+        outputs: list[np.ndarray] = []
+
+        def quantise_heads() -> None:
+            quantised[:] = [quantise(q, k, v, scores_of(kernel), workers=workers)]
+
+        def run_heads() -> None:
+            outputs[:] = [device.run(quantised[0].operands)]
+
+        def dequantise() -> None:
+            quantised[0].dequantise(outputs[0], into, workers=workers)
+
+        phases = {"quantise": quantise_heads, "run": run_heads, "dequantise": dequantise}
+        taken = time_phases(phases, repeat)
+        tiles = -(-stack.tokens // SINGLE_TILE) * -(-stack.tokens // size) * stack.heads * batch
+        self._add("layer", setting, taken | device.told(repeat), tiles)
+
+    def idle(self) -> None:
+        """The machine's power before anything runs."""
+        meter = find_meter()
+        if isinstance(meter, NoMeter):
+            self.result.energy = Energy(reason=meter.reason)
+            return
+        try:
+            idle = meter.measure(lambda: time.sleep(IDLE_SECONDS))
+            self.result.energy = Energy(meter.name, idle_watts=idle.watts)
+        except MeterError as error:
+            self.result.energy = Energy(reason=str(error))
+
+    def window(self, setting: Setting, windows: Windows) -> None:
+        """A window through the whole encoder, and its energy."""
+        backend, size, threads, batch = setting
+        repeat, energy, attended = self.result.options.repeat, self.result.energy, list[int]()
+        with windows.encoder(backend, self._opened.get(threads), size, threads, batch) as encode:
+            phases = time_phases({"window": lambda: attended.append(encode())}, repeat, WARM_UP_WINDOWS)
+            phases["attention"] = Series.of(attended[-repeat:])
+            self._add("encoder", setting, phases)
+            meter = find_meter() if energy and energy.meter else None
+            if energy is None or energy.idle_watts is None or meter is None or isinstance(meter, NoMeter):
+                return
+            try:
+                reading = meter.measure(lambda: [encode() for _ in range(repeat)])
+            except MeterError as error:
+                energy.meter, energy.reason = None, str(error)
+                return
+        encoded, over_idle = repeat * batch, reading.joules - energy.idle_watts * reading.seconds
+        count = threads or self.result.machine.processors
+        one = WindowEnergy(
+            backend, size, count, batch, encoded, reading.joules / encoded, over_idle / encoded
+        )
+        energy.windows.append(one)
+
+
+class _Told:
+    """A device with a kernel and a tile size, that keeps what it tells of each run."""
+
+    def __init__(self, opened: Opened, kernel: str, tile_size: int) -> None:
+        self.name = opened.device.name
+        self._device, self._scores, self._tile_size = opened.device, scores_of(kernel), tile_size
+        self._rounds: list[dict[str, float]] = []
+
+    def run(self, operands: Operands) -> np.ndarray:
+        output = self._device.run(operands, scores=self._scores, tile_size=self._tile_size)
+        self._rounds.append(dict(getattr(self._device, "last_timings", None) or {}))
+        return output
+
+    def told(self, repeat: int) -> dict[str, Series]:
+        """Series of what the device told of itself in the last `repeat` runs."""
+        counted = self._rounds[-repeat:]
+        names = [name for name in counted[0] if all(name in told for told in counted)]
+        return {
+            f"{self.name}: {name}": Series.of([round(told[name] * 1e9) for told in counted]) for name in names
+        }
+
+
+def _random_heads(batch: int, tokens: int, heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries, keys and values with the strides that the encoder's have: float32, (batch, heads, tokens, 64)."""
+    random = np.random.default_rng(0)
+    shape = (batch, tokens, heads, HEAD_DIM)
+    q, k, v = (random.standard_normal(shape, np.float32).transpose(0, 2, 1, 3) for _ in range(3))
+    return q * 2, k * 2, v
+
+
+def _states(batch: int, tokens: int, heads: int) -> np.ndarray:
+    """Where a layer's outputs go, with the encoder's strides: float32, (batch, heads, tokens, 64)."""
+    return np.empty((batch, tokens, heads, HEAD_DIM), np.float32).transpose(0, 2, 1, 3)

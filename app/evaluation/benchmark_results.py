@@ -1,0 +1,256 @@
+"""What a bench run was asked for and what it found: the objects of its JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from app.evaluation import encoders
+from app.evaluation.running import available_threads, processor
+from kernels.backends import DEFAULT, TILE_BACKENDS, find
+from kernels.contract import DEFAULT_TILE_SIZE, ContractError, ScoreType
+from kernels.device import DeviceName
+from kernels.npu import cost
+from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
+from kernels.npu.program.plan import Plan
+
+SCHEMA_VERSION = 1
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What to measure.
+
+    Attributes:
+        model: a name or path of weights; its heads and layers set the sizes.
+        backends: tile kernels, and `cpu` (FP32, encoder windows alone) to compare with.
+        device: where the integer kernels run.
+        tile_sizes: keys per tile.
+        threads: worker threads; None for as many as there are processors.
+        batches: windows at once.
+        tiles: tiles that are timed, one by one.
+        repeat: how often a layer and a window are timed.
+        model_only: measure the host's part alone, and print the cost model.
+    """
+
+    model: str = "base"
+    backends: tuple[str, ...] = TILE_BACKENDS
+    device: DeviceName = "auto"
+    tile_sizes: tuple[int, ...] = (DEFAULT_TILE_SIZE,)
+    threads: tuple[int | None, ...] = (None,)
+    batches: tuple[int, ...] = (1,)
+    tiles: int = 200
+    repeat: int = 5
+    model_only: bool = False
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Those of the backends that are tile kernels."""
+        return tuple(name for name in self.backends if name in TILE_BACKENDS)
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """Where it ran.
+
+    Attributes:
+        cpu: the model, as the system names it.
+        processors: that this process may use.
+        processors_in_all: of the machine.
+        system: kernel and architecture.
+        versions: of what computes.
+    """
+
+    cpu: str
+    processors: int
+    processors_in_all: int
+    system: str
+    versions: dict[str, str]
+
+
+def this_machine() -> Machine:
+    """Describe this machine."""
+    packages = ("tilescribe", "numpy", "numba", "torch")
+    return Machine(
+        cpu=processor(),
+        processors=available_threads(),
+        processors_in_all=os.cpu_count() or 0,
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+    )
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Durations of the same work, in the order they were measured; none is left out.
+
+    Attributes:
+        count: how many.
+        p50_ms: milliseconds; numpy's linear interpolation between the nearest two.
+        p95_ms: the same.
+        p99_ms: the same.
+        min_ms: of the shortest.
+        max_ms: of the longest.
+        samples_ns: by the monotonic clock.
+    """
+
+    count: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+    samples_ns: tuple[int, ...]
+
+    @classmethod
+    def of(cls, nanoseconds: Sequence[int]) -> Series:
+        """The series of these durations."""
+        p50, p95, p99, least, most = (np.percentile(nanoseconds, [50, 95, 99, 0, 100]) / 1e6).tolist()
+        return cls(len(nanoseconds), p50, p95, p99, least, most, tuple(nanoseconds))
+
+
+class Measurement(msgspec.Struct):
+    """Durations of one piece of work in one setting.
+
+    Attributes:
+        what: `host` (the host's part of a layer on the array, whatever the device is), `tile` (64 rows, one tile of
+            keys, one head), `smallest run` (NPU alone), `layer` (all heads, 1500 tokens), or `encoder`, a window
+            through the whole of it.
+        backend: the arithmetic.
+        tile_size: keys per tile; None for `cpu`.
+        threads: worker threads.
+        batch: windows at once.
+        phases: durations by name, and those that the device tells of itself as `device: ...`.
+        tiles: tiles of 64 rows in one `run`; 0 where they were not run by themselves.
+        tiles_per_second: at the median duration of `run`.
+    """
+
+    what: str
+    backend: str
+    tile_size: int | None
+    threads: int
+    batch: int
+    phases: dict[str, Series]
+    tiles: int = 0
+    tiles_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.tiles:
+            self.tiles_per_second = 1e3 * self.tiles / self.phases["run"].p50_ms
+
+
+class WindowEnergy(msgspec.Struct, frozen=True):
+    """Energy of an encoder window.
+
+    Attributes:
+        backend: the arithmetic.
+        tile_size: keys per tile; None for `cpu`.
+        threads: worker threads.
+        batch: windows at once.
+        windows: that were encoded while it was measured.
+        joules: of one window, all that the meter saw.
+        joules_over_idle: of one window, less the idle power.
+    """
+
+    backend: str
+    tile_size: int | None
+    threads: int
+    batch: int
+    windows: int
+    joules: float
+    joules_over_idle: float
+
+
+class Energy(msgspec.Struct):
+    """What the meter saw.
+
+    Attributes:
+        meter: what was read; None where there is none.
+        reason: why there is none, or why it stopped.
+        idle_watts: before anything ran; None without a meter.
+        windows: energy of each setting.
+    """
+
+    meter: str | None = None
+    reason: str = ""
+    idle_watts: float | None = None
+    windows: list[WindowEnergy] = []
+
+
+class BenchResult(msgspec.Struct):
+    """Everything that one bench run found; filled in as it goes, so that an interrupted one holds what there is.
+
+    Attributes:
+        options: what was asked for.
+        machine: where it ran.
+        stack: the encoder's attention.
+        device: the device's name; None with `model_only`.
+        device_reason: why it is this device.
+        measurements: in the order they were made.
+        skipped: what was left out, and why, a line each.
+        energy: per encoder window; None before it was looked for.
+        host: the CPU's part of a run on the array, for the cost model.
+        interrupted: whether Ctrl-C ended it.
+    """
+
+    options: Options
+    machine: Machine
+    stack: cost.Stack
+    device: str | None = None
+    device_reason: str = ""
+    measurements: list[Measurement] = []
+    skipped: list[str] = []
+    energy: Energy | None = None
+    host: cost.HostCost = cost.HostCost()
+    interrupted: bool = False
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the cost model is printed for: the first kernel and tile size asked for, all columns."""
+        return Plan(scores_of([*self.options.kernels, DEFAULT][0]), self.options.tile_sizes[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it, with the cost model of every size of Whisper."""
+        windows = [cost.window(stack, self.plan, self.host) for stack in encoders.every()]
+        plans = [cost.window(self.stack, plan, self.host) for plan in cost.plans()]
+        document: dict[str, Any] = msgspec.to_builtins(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "device": self.device,
+                "device_reason": self.device_reason,
+                "measured_on_npu": self.device == "npu",
+                "machine": self.machine,
+                "options": self.options,
+                "interrupted": self.interrupted,
+                "measurements": self.measurements,
+                "skipped": self.skipped,
+                "energy": self.energy,
+                "cost_model": {
+                    "note": cost.WARNING,
+                    "plan": self.plan.name,
+                    "host": self.host,
+                    "windows": [window.to_dict() for window in windows],
+                    "plans": [window.to_dict() for window in plans],
+                    "one_dispatch_per_tile": cost.per_tile(self.stack),
+                    "assumptions": ASSUMPTIONS,
+                    "vector_counts": VECTOR_COUNTS,
+                },
+            }
+        )
+        return document
+
+
+def scores_of(kernel: str) -> ScoreType:
+    """What holds a tile kernel's scores.
+
+    Raises:
+        kernels.backends.UnknownBackendError: there is no such backend.
+        ContractError: it is no tile kernel.
+    """
+    scores = find(kernel).scores
+    if scores is None or kernel not in TILE_BACKENDS:
+        raise ContractError(f"{kernel} is no tile kernel: choose from {', '.join(TILE_BACKENDS)}")
+    return scores

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 SYSFS = Path("/sys")
 SAMPLE_SECONDS = 0.1
@@ -45,83 +44,79 @@ class NoMeter:
 
 
 class MeterError(Exception):
-    """A meter stopped working: what it could not read."""
+    """A meter is missing or stopped working: what it could not read."""
 
 
-class Meter(Protocol):
-    """Measures the energy of a piece of work.
+class Rapl:
+    """The energy counters of the processor's packages.
 
     Attributes:
         name: what is read, and what it covers.
     """
 
-    name: str
+    def __init__(self, root: Path) -> None:
+        """Find the counters under a sysfs. Raises `MeterError`: there are none, or they cannot be read."""
+        self._packages = []
+        for zone in sorted((root / "class" / "powercap").glob("intel-rapl:*")):
+            # The others are parts of a package, or psys, which covers them once more.
+            if _text(zone / "name").startswith("package"):
+                for counter in ("energy_uj", "max_energy_range_uj"):
+                    _number(zone / counter)
+                self._packages.append(zone)
+        if not self._packages:
+            raise MeterError("no RAPL counters")
+        names = ", ".join(_text(package / "name") for package in self._packages)
+        self.name = f"RAPL ({names}: the whole processor package, not the NPU alone)"
 
     def measure(self, work: Callable[[], object]) -> Reading:
         """Run `work` and tell its energy.
 
+        Work that lasts longer than a counter's whole range, minutes at full power, is told too low.
+
         Raises:
-            MeterError: the counters became unreadable, or the battery stopped discharging.
+            MeterError: the counters became unreadable.
         """
-        ...
-
-
-def find_meter(root: Path = SYSFS) -> Meter | NoMeter:
-    """The best meter that works here: RAPL, else a discharging battery.
-
-    Args:
-        root: where sysfs is mounted.
-    """
-    packages, without_rapl = _rapl(root)
-    if packages:
-        return Rapl(packages)
-    batteries, without_battery = _batteries(root)
-    if batteries:
-        return Battery(batteries)
-    return NoMeter(f"{without_rapl}; {without_battery}")
-
-
-class Rapl:
-    """The energy counters of the processor's packages."""
-
-    def __init__(self, packages: list[Path]) -> None:
-        """Read these folders' counters."""
-        names = ", ".join(_text(package / "name") for package in packages)
-        self.name = f"RAPL ({names}: the whole processor package, not the NPU alone)"
-        self._packages = packages
-
-    def measure(self, work: Callable[[], object]) -> Reading:
-        """See `Meter`. Work that lasts longer than a counter's whole range, minutes at full power, is told too low."""
         before, start = [_number(p / "energy_uj") for p in self._packages], time.perf_counter_ns()
         work()
         seconds = (time.perf_counter_ns() - start) / 1e9
         microjoules = 0
         for package, first in zip(self._packages, before, strict=True):
             used = _number(package / "energy_uj") - first
-            if used < 0:
-                used += _number(package / "max_energy_range_uj")
-            microjoules += used
+            microjoules += used if used >= 0 else used + _number(package / "max_energy_range_uj")
         return Reading(microjoules / 1e6, seconds)
 
 
 class Battery:
-    """The batteries' own gauges, sampled while the work runs."""
+    """The batteries' own gauges, sampled while the work runs.
 
-    def __init__(self, batteries: list[Path]) -> None:
-        """Read these folders' gauges."""
-        self.name = f"battery ({', '.join(b.name for b in batteries)}: the whole machine)"
-        self._batteries = batteries
+    Attributes:
+        name: what is read, and what it covers.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Find discharging batteries under a sysfs. Raises `MeterError`: there are none."""
+        self._batteries: list[Path] = []
+        reason = ""
+        for battery in sorted((root / "class" / "power_supply").glob("BAT*")):
+            try:
+                _battery_watts(battery)
+                self._batteries.append(battery)
+            except MeterError as error:
+                reason = reason or str(error)
+        if not self._batteries:
+            raise MeterError(reason or "no battery")
+        self.name = f"battery ({', '.join(b.name for b in self._batteries)}: the whole machine)"
 
     def watts(self) -> float:
-        """Power at the moment.
-
-        Raises:
-            MeterError: a battery does not discharge, or cannot be read.
-        """
-        return sum(_battery_watts(battery) for battery in self._batteries)
+        """Power at the moment. Raises `MeterError`: a battery does not discharge, or cannot be read."""
+        return sum(map(_battery_watts, self._batteries))
 
     def measure(self, work: Callable[[], object]) -> Reading:
-        """See `Meter`. The energy is the mean of the samples times the time."""
+        """Run `work` and tell its energy: the mean of the samples times the time.
+
+        Raises:
+            MeterError: a battery stopped discharging, or cannot be read.
+        """
         samples, problems, done = [self.watts()], list[MeterError](), threading.Event()
 
         def sample() -> None:
@@ -147,37 +142,19 @@ class Battery:
         return Reading(sum(samples) / len(samples) * seconds, seconds)
 
 
-def _rapl(root: Path) -> tuple[list[Path], str]:
-    """Folders of packages with readable counters, or why there are none."""
-    folder = root / "class" / "powercap"
-    zones = sorted(folder.glob("intel-rapl:*"))
-    packages = []
-    for zone in zones:
-        try:
-            if not _text(zone / "name").startswith("package"):
-                continue  # the others are parts of a package, or psys, which covers them once more
-            for counter in ("energy_uj", "max_energy_range_uj"):
-                _number(zone / counter)
-        except MeterError as error:
-            return [], str(error)
-        packages.append(zone)
-    return packages, "no RAPL counters"
+def find_meter(root: Path = SYSFS) -> Rapl | Battery | NoMeter:
+    """The best meter that works here: RAPL, else a discharging battery.
 
-
-def _batteries(root: Path) -> tuple[list[Path], str]:
-    """Folders of discharging batteries, or why there are none."""
-    found = sorted((root / "class" / "power_supply").glob("BAT*"))
-    if not found:
-        return [], "no battery"
-    discharging, reason = [], ""
-    for battery in found:
+    Args:
+        root: where sysfs is mounted.
+    """
+    reasons = []
+    for kind in (Rapl, Battery):
         try:
-            _battery_watts(battery)
+            return kind(root)
         except MeterError as error:
-            reason = reason or str(error)
-            continue
-        discharging.append(battery)
-    return discharging, reason
+            reasons.append(str(error))
+    return NoMeter("; ".join(reasons))
 
 
 def _battery_watts(battery: Path) -> float:

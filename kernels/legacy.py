@@ -24,14 +24,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.workers import Workers, WorkSpace
+from kernels.workers import Workers
 
 SHIFT = 3
 """The shift that the founding report documents: 1 / 8 for the square root of 64."""
@@ -44,9 +42,8 @@ TILE = 64
 
 _INT8_MAX = 127
 _ROWS = 128
-_EXP = np.array([round(2**20 * math.exp(-i)) for i in range(128)], np.int64)
-
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_NEVER = -(1 << 30)
+_EXP = np.array([round(2**20 * math.exp(-i)) for i in range(128)], np.int32)
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,6 @@ class LegacyKernel:
         self.scores = scores
         self.shift = shift
         self._workers = workers or Workers()
-        self._space = WorkSpace(_make_space)
 
     def run(
         self, q: npt.NDArray[np.int8], k: npt.NDArray[np.int8], v: npt.NDArray[np.int8]
@@ -153,108 +149,26 @@ class LegacyKernel:
         v: npt.NDArray[np.int8],
         out: npt.NDArray[np.float32],
     ) -> None:
-        space = self._space(-(-len(k) // TILE))
-        space.keys[:, : len(k)] = k.T
-        space.keys[:, len(k) :] = 0
-        values = space.values.reshape(-1, c.HEAD_DIM)
-        values[: len(k)] = v
-        values[len(k) :] = 0
+        tiles = -(-len(k) // TILE)
+        padding = ((0, tiles * TILE - len(k)), (0, 0))
+        keys = np.pad(k, padding)
+        values = np.pad(v, padding).astype(np.float32).reshape(tiles, TILE, c.HEAD_DIM)
         for start in range(0, len(q), _ROWS):
-            queries = q[start : start + _ROWS].astype(np.float32)
-            n = len(queries)
-            s = np.matmul(queries, space.keys, out=space.scores[:n])
-            p, tops, sums = space.probabilities[:, :n], space.tops[:, :n], space.sums[:, :n]
-            _probabilities(s, len(k), self.shift, self.scores == "int8", space.x, p, tops, sums)
+            rows = slice(start, start + _ROWS)
+            s = raw_scores(q[rows], keys, self.shift)
+            if self.scores == "int8":
+                s = np.clip(s, -128, 127)
+            s[:, len(k) :] = _NEVER
+            s = s.reshape(-1, tiles, TILE).transpose(1, 0, 2)
+            top = s.max(axis=2, keepdims=True)
+            e = _EXP[np.minimum((top - s + 255) >> 8, len(_EXP) - 1)]
+            total = e.sum(axis=2, keepdims=True, dtype=np.int32)
+            scale = np.maximum(total >> 10, 1).astype(np.float32)
+            # Of numbers this small float32 rounds no quotient up to a whole number.
+            p = np.minimum(np.floor(((e >> 10) * 127).astype(np.float32) / scale), 127)
             # A row's probabilities add up to 127 at most, so these sums are exact in float32 too.
-            acc = np.matmul(p, space.values, out=space.products[:, :n])
-            _merge(acc, tops, sums, out[start : start + n])
-
-
-class _Space(NamedTuple):
-    keys: Any
-    values: Any
-    scores: Any
-    x: Any
-    probabilities: Any
-    tops: Any
-    sums: Any
-    products: Any
-
-
-def _make_space(tiles: int) -> _Space:
-    return _Space(
-        keys=np.empty((c.HEAD_DIM, tiles * TILE), np.float32),
-        values=np.empty((tiles, TILE, c.HEAD_DIM), np.float32),
-        scores=np.empty((_ROWS, tiles * TILE), np.float32),
-        x=np.empty(TILE, np.int32),
-        probabilities=np.empty((tiles, _ROWS, TILE), np.float32),
-        tops=np.empty((tiles, _ROWS), np.int32),
-        sums=np.empty((tiles, _ROWS), np.int64),
-        products=np.empty((tiles, _ROWS, c.HEAD_DIM), np.float32),
-    )
-
-
-@_jit
-def _probabilities(s, valid, shift, int8_scores, x, p, tops, sums):  # type: ignore[no-untyped-def]
-    """Exact scores (rows, keys) to probabilities 0..127 (tiles, rows, 64), with each tile's maximum and sum of e.
-
-    A probability depends on x alone, so that 128 divisions a tile are enough.
-    """
-    i32 = np.int32
-    of_x = np.empty(128, np.float32)
-    for t in range(p.shape[0]):
-        start = t * TILE
-        width = min(TILE, valid - start)
-        for r in range(s.shape[0]):
-            row, weights = s[r, start : start + width], p[t, r]
-            top = i32(-2147483648)
-            for j in range(width):
-                y = i32(i32(row[j]) >> i32(shift))
-                x[j] = y
-                top = max(top, y)
-            if int8_scores:
-                top = max(i32(-128), min(i32(127), top))
-                for j in range(width):
-                    x[j] = max(i32(-128), min(i32(127), x[j]))
-            total = np.int64(0)
-            furthest = i32(0)
-            for j in range(width):
-                d = min(i32(i32(top - x[j] + i32(255)) >> i32(8)), i32(127))
-                x[j] = d
-                furthest = max(furthest, d)
-                total += _EXP[d]
-            scale = max(total >> 10, 1)
-            for i in range(furthest + 1):
-                of_x[i] = np.float32(min(((_EXP[i] >> 10) * 127) // scale, 127))
-            for j in range(width):
-                weights[j] = of_x[x[j]]
-            for j in range(width, TILE):
-                weights[j] = np.float32(0)
-            tops[t, r] = top
-            sums[t, r] = total
-
-
-@_jit
-def _merge(acc, tops, sums, out):  # type: ignore[no-untyped-def]
-    """The tiles' sums (tiles, rows, 64) to INT8 outputs, and those to their mean by each tile's share of the softmax.
-
-    The rounding pushes negative sums down before a shift that floors.
-    """
-    tiles, rows, width = acc.shape
-    share = np.empty(tiles, np.float32)
-    for r in range(rows):
-        top = tops[0, r]
-        for t in range(1, tiles):
-            top = max(top, tops[t, r])
-        mass = 0.0
-        for t in range(tiles):
-            mass += sums[t, r] * math.exp((tops[t, r] - top) / 256)
-        for t in range(tiles):
-            share[t] = np.float32(sums[t, r] * math.exp((tops[t, r] - top) / 256) / mass)
-        for i in range(width):
-            out[r, i] = np.float32(0)
-        for t in range(tiles):
-            for i in range(width):
-                a = np.int32(acc[t, r, i])
-                a = (a + np.int32(64)) >> np.int32(7) if a >= 0 else (a - np.int32(64)) >> np.int32(7)
-                out[r, i] += share[t] * np.float32(max(np.int32(-128), min(np.int32(127), a)))
+            acc = np.matmul(p, values).astype(np.int32)
+            output = np.clip(np.where(acc >= 0, acc + 64, acc - 64) >> 7, -128, 127)
+            share = total * np.exp((top - top.max(axis=0)) / 256)
+            share /= share.sum(axis=0)
+            np.sum(share.astype(np.float32) * output.astype(np.float32), axis=0, out=out[rows])

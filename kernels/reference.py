@@ -6,6 +6,8 @@ claim of `CONTRACT.md` about 32-bit ranges is checked where it is made.
 
 from __future__ import annotations
 
+from operator import mul
+
 import numpy as np
 import numpy.typing as npt
 
@@ -61,9 +63,7 @@ def merged(z: list[int], values: list[list[int]], tile_size: int) -> tuple[int, 
         m = -((-max(z[tile])) >> c.FRACTION_BITS)  # ceiling
         p = [weight((m << c.FRACTION_BITS) - x) for x in z[tile]]
         tile_total = sum(p) << c.SUM_FRACTION_BITS
-        tile_accumulator = [
-            sum(a * b for a, b in zip(p, column, strict=True)) for column in zip(*values[tile], strict=True)
-        ]
+        tile_accumulator = [sum(map(mul, p, column)) for column in zip(*values[tile], strict=True)]
         if exponent is None:
             exponent, total, accumulator = m, tile_total, tile_accumulator
             continue
@@ -81,7 +81,7 @@ def merged(z: list[int], values: list[list[int]], tile_size: int) -> tuple[int, 
 
 def score(query: list[int], key: list[int]) -> int:
     """The exact dot product of two INT8 vectors; at most 2^20 in magnitude."""
-    s = sum(a * b for a, b in zip(query, key, strict=True))
+    s: int = sum(map(mul, query, key))
     if abs(s) > 1 << 20:
         raise AssertionError(f"score {s} passes 2^20")
     return s

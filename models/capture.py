@@ -1,4 +1,4 @@
-"""Kernels on the queries, keys and values of a real encoder, layer by layer and head by head.
+"""Kernels in a real encoder: on its queries, keys and values, head by head, and in what its layers yield.
 
 What a kernel is handed there is unlike random integers: scores of a few octaves, outlying channels, heads that look at
 everything and heads that look at one token.
@@ -6,8 +6,9 @@ everything and heads that look at one token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -92,10 +93,8 @@ class MeasuredAttention(CpuAttention):
         results: of each layer and backend so far.
     """
 
-    def __init__(
-        self, others: Sequence[Attention], on_head: Callable[[str, int, int], None] | None = None
-    ) -> None:
-        """Measure `others`; `on_head` is told the backend, layer and head that are done."""
+    def __init__(self, others: Sequence[Attention], on_head: Callable[[], None]) -> None:
+        """Measure `others`; `on_head` is called after each head of each."""
         self.results: list[LayerResult] = []
         self._others = others
         self._on_head = on_head
@@ -103,16 +102,14 @@ class MeasuredAttention(CpuAttention):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
         """See `Attention`; takes one window at a time."""
         expected = super().__call__(q, k, v, layer=layer)
+        exact = expected[0].numpy()
         queries, keys, values = (x[0].transpose(0, 1).numpy() for x in (q, k, v))
         for other in self._others:
             found = other(q, k, v, layer=layer)[0].numpy()
-            exact = expected[0].numpy()
-            scores = _score_ranges(other.name, queries, keys, values, layer)
             heads = []
-            for head in range(len(queries)):
-                heads.append(HeadResult(head, accuracy(found[:, head], exact[:, head]), scores(head)))
-                if self._on_head:
-                    self._on_head(other.name, layer, head)
+            for head, scores in enumerate(_score_ranges(other.name, queries, keys, values, layer)):
+                heads.append(HeadResult(head, accuracy(found[:, head], exact[:, head]), scores))
+                self._on_head()
             self.results.append(LayerResult(other.name, layer, accuracy(found, exact), tuple(heads)))
         return expected
 
@@ -135,32 +132,47 @@ def measure_layers(
         kernels.device.DeviceError: a backend's device fails.
     """
     total = len(others) * model.dims.n_audio_layer * model.dims.n_audio_head
-    done = 0
+    done = count(1)
 
-    def on_head(*_: object) -> None:
-        nonlocal done
-        done += 1
+    def on_head() -> None:
         if on_progress:
-            on_progress(done, total)
+            on_progress(next(done), total)
 
     attention = MeasuredAttention(others, on_head)
     Encoder(model, attention)(mel[None])
     return tuple(attention.results)
 
 
-def _score_ranges(backend: str, q: Array, k: Array, v: Array, layer: int) -> Callable[[int], ScoreRange]:
-    """What finds a head's score range, one head at a time; q, k and v are (heads, tokens, 64)."""
-    chosen = backends.find(backend)
-    scores = chosen.scores
-    if chosen.kernel == "tile" and scores is not None:
-        operands = quantise(q, k, v, scores, fine_values=layer in FINE_VALUE_LAYERS).operands
-        step = INT8_STEP if scores == "int8" else None
-        return lambda head: score_range(natural_scores(operands, head, scores), step)
-    heads = legacy.quantise(q, k, v)
+def layer_errors(model: Any, attention: Attention, mel: Tensor) -> list[float]:
+    """Relative error of what each layer yields, against FP32 attention in every layer.
 
-    def legacy_scores(head: int) -> ScoreRange:
-        unit = float(heads.score_step[head]) * 2**legacy.SHIFT / 8
-        natural: Float = legacy.raw_scores(heads.q[head], heads.k[head]) * unit
-        return score_range(natural, unit if scores == "int8" else None)
+    An error includes those of the layers before: it is what the next layer gets.
 
-    return legacy_scores
+    Args:
+        model: a `whisper.model.Whisper`.
+        attention: the backend.
+        mel: log-mel features, float32, shape (windows, n_mels, 3000).
+
+    Returns:
+        One figure for each layer, and last that of the encoder states: |x - y| / |y| in the Euclidean norm.
+    """
+    pairs = zip(
+        Encoder(model, attention).layers(mel), Encoder(model, CpuAttention()).layers(mel), strict=True
+    )
+    return [float((ours - exact).norm() / exact.norm()) for ours, exact in pairs]
+
+
+def _score_ranges(name: str, q: Array, k: Array, v: Array, layer: int) -> Iterator[ScoreRange]:
+    """Each head's, one after the other; q, k and v are (heads, tokens, 64)."""
+    backend = backends.find(name)
+    if backend.legacy:
+        heads = legacy.quantise(q, k, v)
+        for head, score_step in enumerate(heads.score_step):
+            step = float(score_step) * 2**legacy.SHIFT / 8
+            natural: Float = legacy.raw_scores(heads.q[head], heads.k[head]) * step
+            yield score_range(natural, step if backend.scores == "int8" else None)
+    elif backend.scores is not None:
+        operands = quantise(q, k, v, backend.scores, fine_values=layer in FINE_VALUE_LAYERS).operands
+        for head in range(len(q)):
+            natural = natural_scores(operands, head, backend.scores)
+            yield score_range(natural, INT8_STEP if backend.scores == "int8" else None)

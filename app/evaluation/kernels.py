@@ -142,7 +142,7 @@ def _mels(model: Any, utterances: Sequence[Utterance]) -> list[Tensor]:
 
 def _layer_errors(model: Any, attention: Any, mels: Sequence[Tensor]) -> list[float]:
     """The mean over the utterances, for each layer and last the encoder's output."""
-    from models.layer_errors import layer_errors
+    from models.capture import layer_errors
 
     each = [layer_errors(model, attention, mel[None]) for mel in mels]
     return [round(sum(column) / len(each), 6) for column in zip(*each, strict=True)]

@@ -37,7 +37,7 @@ def render_page(
         extras: what else was measured, all of it optional; sections without data say so or are left out:
 
             validation: a list of `kernels.validation.TileResult.to_dict()`.
-            encoder_error: by backend `models.layer_errors.layer_errors`: layer by layer, last the encoder's states.
+            encoder_error: by backend `models.capture.layer_errors`: layer by layer, last the encoder's states.
             score_ranges: a list of `models.capture.LayerResult.to_dict()`.
             latency: what `tilescribe bench --json` wrote: its measurements, cost model and energy.
             notes: by any of these names a sentence on how it was measured.

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from kernels import backends, legacy
 from kernels import contract as c
 from kernels.device import Device
-from kernels.npu.program.plan import SINGLE_TILE, SINGLE_TILE_KEY_MULTIPLIER, SINGLE_TILE_LOGIT
+from kernels.npu.program.layout import tile_operands
+from kernels.npu.program.plan import SINGLE_TILE
 from kernels.validation.accuracy import (
     INT8_STEP,
     Accuracy,
@@ -133,20 +134,6 @@ def tile_data(seed: int = FOUNDING_SEED) -> tuple[Int8, Int8, Int8]:
     shape = (SINGLE_TILE, c.HEAD_DIM)
     q, k, v = (random.randint(-64, 64, shape, dtype=np.int8) for _ in range(3))
     return q, k, v
-
-
-def tile_operands(scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> c.Operands:
-    """The contract's operands of a raw tile: integers without scales, their logits Q K^T / 8."""
-    multiplier, shift = SINGLE_TILE_LOGIT[scores]
-    return c.Operands(
-        q=q[None],
-        k=k[None],
-        v=v[None],
-        key_multiplier=np.full((1, len(k)), SINGLE_TILE_KEY_MULTIPLIER, np.uint8),
-        multiplier=np.full((1, len(q)), multiplier, np.uint16),
-        shift=np.full(1, shift, np.int32),
-        valid_keys=len(k),
-    )
 
 
 def softmax_attention(q: Int8, k: Int8, v: Int8) -> Float:

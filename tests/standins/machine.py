@@ -27,6 +27,7 @@ from kernels.emulator import Emulator
 from kernels.npu.build import manifest
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.npu.build.manifest import XCLBIN, Program, instructions_name
+from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import (
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
@@ -34,7 +35,6 @@ from kernels.npu.program.plan import (
     SINGLE_TILE_OUTPUT_BYTES,
     Plan,
 )
-from kernels.validation.founding_tile import tile_operands
 
 MAGIC = b"xclbin2\x00"
 INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")

@@ -25,12 +25,15 @@ from kernels.npu.program.plan import (
     PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
     ROWS_PER_CORE,
+    SINGLE_TILE_KEY_MULTIPLIER,
+    SINGLE_TILE_LOGIT,
 )
 
 Bytes = npt.NDArray[np.uint8]
+Int8 = npt.NDArray[np.int8]
 
 
-def blocked(matrix: npt.NDArray[np.int8], rows: int, columns: int) -> npt.NDArray[np.int8]:
+def blocked(matrix: Int8, rows: int, columns: int) -> Int8:
     """Cut matrices into blocks that lie together.
 
     Args:
@@ -117,7 +120,21 @@ def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> N
     tiles[..., 2 * size :] = multiplier.reshape(heads, -1, tile_size).view(np.uint8)
 
 
-def _padded(x: npt.NDArray[np.int8], length: int) -> npt.NDArray[np.int8]:
+def tile_operands(scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> c.Operands:
+    """The contract's operands of a single-tile run: integers without scales, their logits Q K^T / 8."""
+    multiplier, shift = SINGLE_TILE_LOGIT[scores]
+    return c.Operands(
+        q=q[None],
+        k=k[None],
+        v=v[None],
+        key_multiplier=np.full((1, len(k)), SINGLE_TILE_KEY_MULTIPLIER, np.uint8),
+        multiplier=np.full((1, len(q)), multiplier, np.uint16),
+        shift=np.full(1, shift, np.int32),
+        valid_keys=len(k),
+    )
+
+
+def _padded(x: Int8, length: int) -> Int8:
     if x.shape[1] == length:
         return x
     full = np.zeros((x.shape[0], length, x.shape[2]), np.int8)

@@ -261,15 +261,13 @@ class NpuDevice:
         self._checked.add(plan.name)
 
     def _check_single(self, scores: c.ScoreType) -> None:
-        from kernels.validation.founding_tile import tile_operands
-
         program = f"{scores}_single"
         if program in self._checked:
             return
         q, k, v = np.random.default_rng(0).integers(-64, 64, (3, SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
         compare(
             lambda _: self._single(scores, q, k, v).astype(np.int16)[None],
-            tile_operands(scores, q, k, v),
+            layout.tile_operands(scores, q, k, v),
             range(0, SINGLE_TILE, 7),
             scores=scores,
             tile_size=SINGLE_TILE,

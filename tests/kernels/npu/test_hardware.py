@@ -24,9 +24,10 @@ from kernels.emulator import Emulator
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.diagnosis import npu_obstacle
+from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, SCORE_TYPES, Plan
 from kernels.npu.runtime.device import NpuDevice
-from kernels.validation.founding_tile import tile_data, tile_operands
+from kernels.validation.founding_tile import tile_data
 from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.hardware

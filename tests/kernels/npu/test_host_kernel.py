@@ -19,6 +19,7 @@ from kernels.emulator import Emulator
 from kernels.npu.build import host_kernel
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.npu.program import plan
+from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import Plan
 
 
@@ -122,16 +123,9 @@ def test_every_number_of_valid_keys(host: HostKernel, valid: int) -> None:
 def test_the_single_tile_equals_the_reference(host: HostKernel, scores: c.ScoreType) -> None:
     """The bring-up run: row-major bytes in and out, the scale fixed to that of softmax(Q K^T / 8) V."""
     random = np.random.default_rng(42)
-    multiplier, shift = plan.SINGLE_TILE_LOGIT[scores]
     for spread in (64, 128, 3):
         data = random.integers(-spread, spread, (3, 64, 64)).astype(np.int8)
-        operands = c.Operands(
-            *data[:, None],
-            key_multiplier=np.full((1, 64), plan.SINGLE_TILE_KEY_MULTIPLIER, np.uint8),
-            multiplier=np.full((1, 64), multiplier, np.uint16),
-            shift=np.array([shift], np.int32),
-            valid_keys=64,
-        )
+        operands = tile_operands(scores, *data)
         output = np.zeros(4096, np.uint8)
         host.run_single(scores, data.reshape(-1).view(np.uint8), output)
         expected = reference.attention(operands, scores=scores, output_bits=8)[0]

@@ -16,9 +16,9 @@ from standins.machine import Machine, build_programs
 from kernels import contract as c
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
+from kernels.npu.program.layout import tile_operands
 from kernels.npu.runtime.device import NpuDevice, open_npu
 from kernels.npu.runtime.heads import cut_heads
-from kernels.validation.founding_tile import tile_operands
 
 
 @pytest.fixture

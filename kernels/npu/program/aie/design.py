@@ -136,18 +136,15 @@ def streaming(plan: Plan, heads: int) -> str:
     def run(  # type: ignore[no-untyped-def]
         queries, stream, output, query_ends, key_value_ends, output_ends
     ):
+        parts = {
+            "queries": (queries, query_ends, query_bytes, np.int8),
+            "keys and values": (stream, key_value_ends, stream_bytes, np.int8),
+            "output": (output, output_ends, output_bytes, np.int16),
+        }
         group = TaskGroup()
         for transfer in transfers.streaming(plan, heads):
-            column = transfer.column
-            if transfer.stream == "output":
-                pattern = _pattern(transfer, output_bytes, np.int16)
-                output_ends[column].drain(output, tap=pattern, wait=True, group=group)
-            elif transfer.stream == "queries":
-                pattern = _pattern(transfer, query_bytes, np.int8)
-                query_ends[column].fill(queries, tap=pattern, group=group)
-            else:
-                pattern = _pattern(transfer, stream_bytes, np.int8)
-                key_value_ends[column].fill(stream, tap=pattern, group=group)
+            buffer, ends, nbytes, dtype = parts[transfer.stream]
+            _move(transfer, ends[transfer.column], buffer, _pattern(transfer, nbytes, dtype), group)
         group.finish()
 
     buffers = [
@@ -185,13 +182,13 @@ def single_tile() -> str:
 
     def run(qkv, output, inward, outward):  # type: ignore[no-untyped-def]
         group = TaskGroup()
+        parts = {
+            "input": (qkv, inward, SINGLE_TILE_INPUT_BYTES),
+            "output": (output, outward, SINGLE_TILE_OUTPUT_BYTES),
+        }
         for transfer in transfers.single_tile():
-            if transfer.stream == "output":
-                pattern = _pattern(transfer, SINGLE_TILE_OUTPUT_BYTES, np.int8)
-                outward.drain(output, tap=pattern, wait=True, group=group)
-            else:
-                pattern = _pattern(transfer, SINGLE_TILE_INPUT_BYTES, np.int8)
-                inward.fill(qkv, tap=pattern, group=group)
+            buffer, end, nbytes = parts[transfer.stream]
+            _move(transfer, end, buffer, _pattern(transfer, nbytes, np.int8), group)
         group.finish()
 
     runtime = Runtime(
@@ -221,6 +218,14 @@ def _work_types(work: Work) -> dict[str, Any]:
 
 def _device(columns: int) -> Any:
     return getattr(devices, "NPU1" if columns == max(COLUMN_COUNTS) else f"NPU1Col{columns}")()
+
+
+def _move(transfer: transfers.Transfer, end: Any, buffer: Any, pattern: Any, group: Any) -> None:
+    """Put a transfer into the run's sequence; outputs are waited for."""
+    if transfer.stream == "output":
+        end.drain(buffer, tap=pattern, wait=True, group=group)
+    else:
+        end.fill(buffer, tap=pattern, group=group)
 
 
 def _pattern(transfer: transfers.Transfer, nbytes: int, dtype: type[Any]) -> Any:

@@ -19,6 +19,7 @@ from models.compute import ComputeType, ResolvedType, compute_reason, resolve_co
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.options import OptionsError as OptionsError
+from models.decoding.recogniser import Recogniser, decoder_of
 from models.decoding.results import Segment
 from models.decoding.results import Word as Word
 from models.encoder import Encoder
@@ -158,6 +159,7 @@ class Transcriber:
             has no instructions for came to.
         compute_reason: why it is that one.
         encoder: the model's encoder with that attention.
+        recogniser: that encoder with the model's decoder.
     """
 
     def __init__(
@@ -180,6 +182,9 @@ class Transcriber:
         self.compute_type = resolve_compute_type(configuration.compute_type)
         self.compute_reason = compute_reason(configuration.compute_type)
         self.encoder = Encoder(weights.model, self.attention, self.compute_type)
+        self.recogniser = Recogniser(
+            weights.model, self.encoder, decoder_of(weights.model, self.compute_type)
+        )
 
     @classmethod
     def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
@@ -239,17 +244,12 @@ class Transcriber:
             batch_size=batch_size,
         )
         stream = SegmentStream(features, run, options.language)
-        common: dict[str, Any] = {
-            "encode": self.encoder,
-            "compute_type": self.compute_type,
-            "on_progress": on_progress,
-            "on_language": stream._found,
-        }
+        told: dict[str, Any] = {"on_progress": on_progress, "on_language": stream._found}
         if batch_size == 1:
-            stream._source = transcribe_windows(self.weights.model, features, options, **common)
+            stream._source = transcribe_windows(self.recogniser, features, options, **told)
         else:
             stream._source = transcribe_batched(
-                self.weights.model, features, options, batch_size=batch_size, **common
+                self.recogniser, features, options, batch_size=batch_size, **told
             )
         return stream
 

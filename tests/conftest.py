@@ -10,12 +10,14 @@ import numba
 import numpy as np
 import pytest
 import torch
+from material.small_models import recogniser_of
 from places import SPEECH
 
 from app import Transcriber, load_model
 from app.audio.reading import load_audio
 from datasets.sample import sample
 from datasets.utterance import Utterance
+from models.decoding.recogniser import Recogniser
 from models.features import LogMelFeatures
 
 
@@ -38,12 +40,15 @@ def tiny(tiny_en: Transcriber) -> Any:
 
 
 @pytest.fixture(scope="session")
-def states(tiny: Any) -> torch.Tensor:
+def recogniser(tiny: Any) -> Recogniser:
+    """tiny.en with whisper's own encoder and a decoder in float32, as openai-whisper computes."""
+    return recogniser_of(tiny)
+
+
+@pytest.fixture(scope="session")
+def states(tiny: Any, spoken: Utterance) -> torch.Tensor:
     """Encoder states of tiny.en for two windows: speech, and white noise."""
-    path = SPEECH / "misc" / "jfk.flac"
-    if not path.exists():
-        pytest.skip(f"no speech at {SPEECH}")
-    audio = load_audio(path)
+    audio = load_audio(spoken.audio)
     noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32) * 0.1
     mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from app.evaluation.batches import Batch
@@ -71,6 +71,7 @@ class BatchWorker:
 
         from models.attention import open_attention
         from models.compute import resolve_compute_type
+        from models.decoding.recogniser import Recogniser, decoder_of
         from models.encoder import Encoder
         from models.weights.loading import load
 
@@ -83,9 +84,11 @@ class BatchWorker:
         self.model_name, self.model_sha256 = weights.name, weights.sha256
         self.compute_type = resolve_compute_type(setup.compute_type)
         self._options = setup.options.for_model(weights.model)
-        self._model = weights.model
-        self._encoders = {
-            name: Encoder(weights.model, a, self.compute_type) for name, a in self.attentions.items()
+        self._n_mels = weights.model.dims.n_mels
+        decoder = decoder_of(weights.model, self.compute_type)
+        self._recognisers = {
+            name: Recogniser(weights.model, Encoder(weights.model, attention, self.compute_type), decoder)
+            for name, attention in self.attentions.items()
         }
 
     def run(self, batch: Batch, wanted: Wanted) -> Records:
@@ -123,7 +126,7 @@ class BatchWorker:
         from models.features import LogMelFeatures
 
         with open_audio(utterance.audio) as source:
-            return LogMelFeatures(source.blocks(), self._model.dims.n_mels)
+            return LogMelFeatures(source.blocks(), self._n_mels)
 
     def _decode(
         self, backend: str, utterances: Sequence[Utterance], features: Sequence[LogMelFeatures]
@@ -132,11 +135,10 @@ class BatchWorker:
 
         if not utterances:
             return []
-        encoder = _Timed(self._encoders[backend])
+        recogniser = self._recognisers[backend]
+        encoder = _Timed(recogniser.encode)
         start = time.perf_counter()
-        results = transcribe_group(
-            self._model, features, self._options, encode=encoder, compute_type=self.compute_type
-        )
+        results = transcribe_group(replace(recogniser, encode=encoder), features, self._options)
         total = time.perf_counter() - start
         # A batch's time is shared out by length of audio: what one utterance took cannot be told apart.
         audio = sum(f.duration for f in features) or 1.0

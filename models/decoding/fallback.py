@@ -8,51 +8,35 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from whisper.decoding import DecodingOptions
-from whisper.tokenizer import get_tokenizer
 
-from models.compute import ComputeType, resolve_compute_type
-from models.decoder import CachedDecoder, TextCache
+from models.decoder import TextCache
 from models.decoding.options import DecodeOptions
-from models.decoding.search import Decoder, Hypothesis, Memory, WindowDecoding
-from models.int8_decoder import Int8Decoder
+from models.decoding.recogniser import Memory, Recogniser
+from models.decoding.search import Hypothesis, WindowDecoding
 
-__all__ = ["decode_with_fallback", "decoder_of", "detect_languages"]
-
-_decoders: WeakKeyDictionary[Any, dict[str, Decoder]] = WeakKeyDictionary()
+__all__ = ["decode_with_fallback", "detect_languages"]
 
 
-def decoder_of(model: Any, compute_type: ComputeType = "float32") -> Decoder:
-    """The decoder of a `whisper.model.Whisper`, made once per model and kind.
+def detect_languages(recogniser: Recogniser, memory: Memory) -> list[dict[str, float]]:
+    """Detect the language of windows; the method is `whisper.detect_language`.
 
-    `float32` gives a `CachedDecoder`; everything else an `Int8Decoder` where the processor has instructions for
-    it, `bfloat16` too: a step's time is that of reading the weights, and bfloat16's are twice the bytes. Raises
-    ValueError where `compute_type` is none.
+    Args:
+        recogniser: of a multilingual model.
+        memory: of its decoder, for the windows.
+
+    Returns:
+        The probability of every language's code, for each window.
+
+    Raises:
+        ValueError: the model knows only English.
     """
-    in_int8 = resolve_compute_type(compute_type) != "float32" and resolve_compute_type("int8") == "int8"
-    decoders = _decoders.setdefault(model, {})
-    name = "int8" if in_int8 else "float32"
-    if name not in decoders:
-        decoders[name] = Int8Decoder(model) if in_int8 else CachedDecoder(model)
-    return decoders[name]
-
-
-def detect_languages(
-    model: Any, memory: Memory, compute_type: ComputeType = "float32"
-) -> list[dict[str, float]]:
-    """Probability of every language, for each window of `memory`; the method is `whisper.detect_language`.
-
-    Raises ValueError where the model knows only English.
-    """
-    if not model.is_multilingual:
+    if not recogniser.is_multilingual:
         raise ValueError("an English-only model cannot detect languages")
-    tokenizer = get_tokenizer(True, num_languages=model.num_languages)
-    decoder = decoder_of(model, compute_type)
+    tokenizer, decoder = recogniser.tokenizer(), recogniser.decoder
     start = torch.full((len(memory), 1), tokenizer.sot)
     cache = TextCache(decoder, len(memory), 1, capacity=1)
     logits = decoder.prefill(start, memory, cache, [0])[:, 0]
@@ -62,40 +46,40 @@ def detect_languages(
 
 
 def decode_with_fallback(
-    model: Any,
+    recogniser: Recogniser,
     states: Tensor,
     options: DecodeOptions,
     *,
     prompt: Sequence[int] = (),
     windows: Sequence[int] | None = None,
-    compute_type: ComputeType = "float32",
 ) -> list[Hypothesis]:
     """Decode a batch of encoded windows; those that fail are decoded again at the next temperature.
 
     A window fails where its text is too repetitive or too improbable, unless it is silence, as in
     `whisper.transcribe`. The encoder's keys and values are computed once for all temperatures.
 
-    states : float32 (B, n_audio_ctx, n_audio_state)
-    prompt : tokens of the previous text, the same for every window
-    windows : a number per window from which, with `options.seed`, its samples are drawn, so that they do
-        not depend on the batch that the window is in; 0, 1, ... unless given
-    compute_type : of the decoder, see `decoder_of`
+    Args:
+        recogniser: whose decoder decodes them.
+        states: of its encoder, float32, shape (B, n_audio_ctx, n_audio_state).
+        options: how to decode; each window in the language that it is detected to be in, unless one is given.
+        prompt: tokens of the previous text, the same for every window.
+        windows: a number per window from which, with `options.seed`, its samples are drawn, so that they do
+            not depend on the batch that the window is in; 0, 1, ... unless given.
 
-    Where `options.language` is None each window is decoded in the language that it is detected to be in.
-    Raises ValueError where the options do not suit the model.
+    Raises:
+        ValueError: the options do not suit the model.
     """
-    options = options.for_model(model)
-    decoder = decoder_of(model, compute_type)
-    memory = decoder.attend_to(states)
+    options = options.for_model(recogniser)
+    memory = recogniser.decoder.attend_to(states)
     numbers = list(range(len(memory))) if windows is None else list(windows)
     if options.language is None:
-        languages = [max(p, key=p.__getitem__) for p in detect_languages(model, memory, compute_type)]
+        languages = [max(p, key=p.__getitem__) for p in detect_languages(recogniser, memory)]
     else:
         languages = [options.language] * len(memory)
     results: dict[int, Hypothesis] = {}
     pending = list(range(len(memory)))
     for temperature in options.temperatures:
-        task = WindowDecoding(model, decoder, _whisper_options(options, temperature, prompt))
+        task = WindowDecoding(recogniser, _whisper_options(options, temperature, prompt))
         if temperature > 0 and options.seed is not None:
             task.sample_from([_generator(options.seed, numbers[i], temperature) for i in pending])
         decoded = task.decode(memory.select(pending), [languages[i] for i in pending])

@@ -17,21 +17,20 @@ import torch
 from torch import Tensor
 from whisper.audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, SAMPLE_RATE
 from whisper.timing import add_word_timestamps
-from whisper.tokenizer import get_tokenizer
+from whisper.tokenizer import Tokenizer
 from whisper.utils import get_end
 
-from models.compute import ComputeType
-from models.decoding.fallback import decode_with_fallback, decoder_of, detect_languages
+from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.hallucination import drop_hallucinations
 from models.decoding.options import DecodeOptions
+from models.decoding.recogniser import Recogniser
 from models.decoding.results import Segment
 from models.decoding.search import Hypothesis
 from models.decoding.windows import Draft, Window, is_silent, segment_of, split
 from models.features import LogMelFeatures, quiet_pieces
 
-__all__ = ["Encode", "transcribe_batched", "transcribe_group", "transcribe_windows"]
+__all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
 
-Encode = Callable[[Tensor], Tensor]
 Progress = Callable[[float, float], None]
 LanguageFound = Callable[[str, float], None]
 
@@ -41,28 +40,31 @@ _SHORTEST_REST = FRAMES_PER_SECOND // 2
 
 
 def transcribe_windows(
-    model: Any,
+    recogniser: Recogniser,
     features: LogMelFeatures,
     options: DecodeOptions,
     *,
-    encode: Encode,
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
-    compute_type: ComputeType = "float32",
 ) -> Iterator[Segment]:
     """Transcribe a recording in order, each window prompted with the text before it.
 
-    model : `whisper.model.Whisper`, float32 on the CPU
-    encode : float32 log-mel (B, n_mels, 3000) -> encoder states (B, 1500, n_audio_state); called once per
-        window, and once more to detect the language where that takes a window that is not decoded
-    on_progress : called after each window with the seconds that are done, and the seconds in all
-    on_language : called with the language's code and probability, where it has to be detected
-    compute_type : of the decoder, see `models.decoding.fallback.decoder_of`
+    Args:
+        recogniser: encodes each window once, and one more to detect the language where that takes a window that
+            is not decoded.
+        features: of the recording.
+        options: how to decode.
+        on_progress: called after each window with the seconds that are done, and the seconds in all.
+        on_language: called with the language's code and probability, where it has to be detected.
 
-    Yields the segments of each window as soon as it is decoded. With the model's own encoder they are those
-    of `whisper.transcribe`. Raises ValueError where the options do not suit the model.
+    Yields:
+        The segments of each window as soon as it is decoded. With the model's own encoder, and in float32, they
+        are those of `whisper.transcribe`.
+
+    Raises:
+        ValueError: the options do not suit the model.
     """
-    job = _Job.start(model, features, options, encode, on_language, compute_type)
+    job = _Job.start(recogniser, features, options, on_language)
     previous = _PreviousText(job)
     spoken_until = 0.0
     count = 0
@@ -72,12 +74,7 @@ def transcribe_windows(
             window = stretch.window()
             states = job.encode([window])
             result = decode_with_fallback(
-                model,
-                states,
-                job.options,
-                prompt=previous.prompt(),
-                windows=[window.seek],
-                compute_type=compute_type,
+                recogniser, states, job.options, prompt=previous.prompt(), windows=[window.seek]
             )[0]
             drafts = _read(job, stretch, window, result, states[0])
             if drafts is not None:
@@ -90,15 +87,13 @@ def transcribe_windows(
 
 
 def transcribe_batched(
-    model: Any,
+    recogniser: Recogniser,
     features: LogMelFeatures,
     options: DecodeOptions,
     *,
-    encode: Encode,
     batch_size: int = 8,
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
-    compute_type: ComputeType = "float32",
 ) -> Iterator[Segment]:
     """Transcribe a recording as pieces of at most 30 s, several at a time, cut where it is quietest.
 
@@ -112,7 +107,7 @@ def transcribe_batched(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    job = _Job.start(model, features, options, encode, on_language, compute_type)
+    job = _Job.start(recogniser, features, options, on_language)
     pieces = [
         _Stretch(first, last, first / FRAMES_PER_SECOND)
         for clip in _clips(job)
@@ -127,12 +122,11 @@ def transcribe_batched(
         windows = [piece.window() for piece in batch]
         states = job.encode(windows)
         results = decode_with_fallback(
-            model,
+            recogniser,
             states,
             job.options,
             prompt=prompt,
             windows=[window.seek for window in windows],
-            compute_type=compute_type,
         )
         for piece, window, result, state in zip(batch, windows, results, states, strict=True):
             _continue(job, piece, window, result, state)
@@ -146,12 +140,9 @@ def transcribe_batched(
 
 
 def transcribe_group(
-    model: Any,
+    recogniser: Recogniser,
     recordings: Sequence[LogMelFeatures],
     options: DecodeOptions,
-    *,
-    encode: Encode,
-    compute_type: ComputeType = "float32",
 ) -> list[list[Segment]]:
     """Transcribe several recordings at once, each on its own, in as few passes as their windows need.
 
@@ -162,10 +153,7 @@ def transcribe_group(
     Takes the arguments of `transcribe_windows`, for any number of recordings. Returns each one's segments.
     Raises ValueError where the options do not suit the model.
     """
-    jobs = [
-        _Job.start(model, features, options, encode, None, compute_type, detect=False)
-        for features in recordings
-    ]
+    jobs = [_Job.start(recogniser, features, options, None, detect=False) for features in recordings]
     pieces: list[list[_Stretch]] = [
         [
             _Stretch(first, last, first / FRAMES_PER_SECOND)
@@ -178,14 +166,15 @@ def transcribe_group(
     prompt = jobs[0].initial_prompt if jobs else []
     while waiting:
         windows = [piece.window() for _, piece in waiting]
-        states = encode(torch.stack([job.mel(w) for (job, _), w in zip(waiting, windows, strict=True)]))
+        states = recogniser.encode(
+            torch.stack([job.mel(w) for (job, _), w in zip(waiting, windows, strict=True)])
+        )
         results = decode_with_fallback(
-            model,
+            recogniser,
             states,
             jobs[0].options,
             prompt=prompt,
             windows=[window.seek for window in windows],
-            compute_type=compute_type,
         )
         for (job, piece), window, result, state in zip(waiting, windows, results, states, strict=True):
             _continue(job, piece, window, result, state)
@@ -231,53 +220,45 @@ class _DecoderOnly:
 class _Job:
     """What stays the same over a recording."""
 
-    model: Any
+    recogniser: Recogniser
     features: LogMelFeatures
     options: DecodeOptions
-    encoder: Encode
-    tokenizer: Any
+    tokenizer: Tokenizer
     initial_prompt: list[int]
     encoded: dict[Window, Tensor]
 
     @classmethod
     def start(
         cls,
-        model: Any,
+        recogniser: Recogniser,
         features: LogMelFeatures,
         options: DecodeOptions,
-        encoder: Encode,
         on_language: LanguageFound | None,
-        compute_type: ComputeType,
         *,
         detect: bool = True,
     ) -> _Job:
-        options = options.for_model(model)
+        options = options.for_model(recogniser)
         encoded: dict[Window, Tensor] = {}
         if options.language is None and detect:
-            states = encoder(features.leading_window()[None])
+            states = recogniser.encode(features.leading_window()[None])
             if features.content_frames >= N_FRAMES:
                 encoded[Window(0, N_FRAMES)] = states
-            memory = decoder_of(model, compute_type).attend_to(states)
-            probabilities = detect_languages(model, memory, compute_type)[0]
+            memory = recogniser.decoder.attend_to(states)
+            probabilities = detect_languages(recogniser, memory)[0]
             language = max(probabilities, key=probabilities.__getitem__)
             options = replace(options, language=language)
             if on_language is not None:
                 on_language(language, probabilities[language])
-        tokenizer = get_tokenizer(
-            model.is_multilingual,
-            num_languages=model.num_languages,
-            language=options.language,
-            task=options.task,
-        )
+        tokenizer = recogniser.tokenizer(options.language, options.task)
         given = options.initial_prompt
         prompt = [] if given is None else tokenizer.encode(" " + given.strip())
-        return cls(model, features, options, encoder, tokenizer, prompt, encoded)
+        return cls(recogniser, features, options, tokenizer, prompt, encoded)
 
     def encode(self, windows: list[Window]) -> Tensor:
         """Encoder states (B, 1500, n_audio_state) of the windows."""
         if len(windows) == 1 and windows[0] in self.encoded:
             return self.encoded.pop(windows[0])
-        return self.encoder(torch.stack([self.mel(window) for window in windows]))
+        return self.recogniser.encode(torch.stack([self.mel(window) for window in windows]))
 
     def mel(self, window: Window) -> Tensor:
         """Log-mel features (n_mels, 3000) of a window."""
@@ -297,7 +278,7 @@ class _PreviousText:
         self._initial = job.initial_prompt
         self._tokens = list(job.initial_prompt)
         self._reset = 0
-        self._room = job.model.dims.n_text_ctx // 2 - 1
+        self._room = job.recogniser.dims.n_text_ctx // 2 - 1
 
     def prompt(self) -> list[int]:
         if not self._options.carry_initial_prompt:
@@ -341,11 +322,11 @@ def _read(
     if is_silent(result, options):
         stretch.seek += window.size
         return None
-    drafts, seek, closed = split(window, result, job.tokenizer, job.model.dims.n_audio_ctx)
+    drafts, seek, closed = split(window, result, job.tokenizer, job.recogniser.dims.n_audio_ctx)
     if options.word_timestamps:
         add_word_timestamps(
             segments=drafts,
-            model=_DecoderOnly(job.model),
+            model=_DecoderOnly(job.recogniser.weights),
             tokenizer=job.tokenizer,
             mel=states,
             num_frames=window.size,

@@ -8,51 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder, Inference
-from whisper.tokenizer import Tokenizer, get_tokenizer
+from whisper.tokenizer import Tokenizer
 from whisper.utils import compression_ratio
 
 from models.decoder import CachedDecoder, TextCache
+from models.decoding.recogniser import Decoder, Memory, Recogniser
 from models.decoding.token_rules import GreedyChoice, TokenRules
 
-__all__ = ["CachedInference", "Decoder", "Hypothesis", "Memory", "WindowDecoding"]
-
-
-class Memory(Protocol):
-    """Keys and values of a batch of windows, as the decoder that made them reads them."""
-
-    def __len__(self) -> int:
-        """How many windows these are."""
-        ...
-
-    def select(self, indices: list[int]) -> Self:
-        """The windows at `indices`, in that order."""
-        ...
-
-
-class Decoder(Protocol):
-    """A decoder: `CachedDecoder`, which says what the methods do, or `Int8Decoder`."""
-
-    n_layer: int
-    n_head: int
-    d_head: int
-
-    def attend_to(self, states: Tensor) -> Any:
-        """The memory of encoder states."""
-        ...
-
-    def prefill(self, tokens: Tensor, memory: Any, cache: TextCache, positions: list[int]) -> Tensor:
-        """Logits of a prompt."""
-        ...
-
-    def step(self, tokens: Tensor, memory: Any, cache: TextCache, active: Tensor | None = None) -> Tensor:
-        """Logits of one more token of every sequence."""
-        ...
+__all__ = ["CachedInference", "Hypothesis", "WindowDecoding"]
 
 
 class CachedInference(Inference):  # type: ignore[misc]
@@ -152,17 +121,11 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
 
     decoder: Any
 
-    def __init__(self, model: Any, decoder: Decoder, options: DecodingOptions) -> None:
-        _find_non_speech_tokens(
-            get_tokenizer(
-                model.is_multilingual,
-                num_languages=model.num_languages,
-                language=options.language or "en",
-                task=options.task,
-            )
-        )
-        super().__init__(model, options)
+    def __init__(self, recogniser: Recogniser, options: DecodingOptions) -> None:
+        _find_non_speech_tokens(recogniser.tokenizer(options.language, options.task))
+        super().__init__(recogniser.weights, options)
         capacity = min(self.n_ctx, self.sample_begin + self.sample_len)
+        decoder = recogniser.decoder
         self.inference = CachedInference(decoder, self.n_group, capacity, self.sot_index, self.tokenizer.eot)
         if options.beam_size is not None:
             self.decoder.inference = self.inference

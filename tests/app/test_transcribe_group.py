@@ -33,13 +33,10 @@ def text(segments: list[Segment]) -> str:
 def test_each_recording_is_read_as_on_its_own(
     tiny_en: Transcriber, recordings: list[Any], one_thread: None
 ) -> None:
-    model, encoder = tiny_en.weights.model, tiny_en.encoder
+    recogniser = tiny_en.recogniser
     features = [LogMelFeatures([samples]) for samples in recordings]
-    together = transcribe_group(model, features, OPTIONS, encode=encoder)
-    alone = [
-        list(transcribe_batched(model, feature, OPTIONS, encode=encoder, batch_size=2))
-        for feature in features
-    ]
+    together = transcribe_group(recogniser, features, OPTIONS)
+    alone = [list(transcribe_batched(recogniser, feature, OPTIONS, batch_size=2)) for feature in features]
     assert [text(segments) for segments in together] == [text(segments) for segments in alone]
     assert text(together[3]).count("lighthouse") == 3
     for segments, samples in zip(together, recordings, strict=True):
@@ -51,9 +48,7 @@ def test_the_same_group_gives_the_same_bits(
     tiny_en: Transcriber, recordings: list[Any], one_thread: None
 ) -> None:
     features = [LogMelFeatures([samples]) for samples in recordings[:3]]
-    first, second = (
-        transcribe_group(tiny_en.weights.model, features, OPTIONS, encode=tiny_en.encoder) for _ in range(2)
-    )
+    first, second = (transcribe_group(tiny_en.recogniser, features, OPTIONS) for _ in range(2))
     assert first == second
 
 
@@ -69,11 +64,11 @@ def test_an_initial_prompt_goes_to_every_first_window(
     monkeypatch.setattr("models.decoding.longform.decode_with_fallback", recording)
     options = DecodeOptions(temperature=0.0, language="en", initial_prompt="The harbour.")
     features = [LogMelFeatures([recordings[1]]), LogMelFeatures([recordings[1]])]
-    one, two = transcribe_group(tiny_en.weights.model, features, options, encode=tiny_en.encoder)
+    one, two = transcribe_group(tiny_en.recogniser, features, options)
     assert text(one) == text(two) != ""
     assert get_tokenizer(False).decode(prompts[0]) == " The harbour."
     assert not any(prompts[1:])
 
 
 def test_no_recordings_are_no_work(tiny_en: Transcriber) -> None:
-    assert transcribe_group(tiny_en.weights.model, [], OPTIONS, encode=tiny_en.encoder) == []
+    assert transcribe_group(tiny_en.recogniser, [], OPTIONS) == []

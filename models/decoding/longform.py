@@ -1,6 +1,6 @@
 """Recordings of any length: openai-whisper's sequential algorithm, and independent pieces in batches.
 
-Both read a stretch of audio window by window: a window is decoded, split at the timestamps that the model
+Both read a piece of audio window by window: a window is decoded, split at the timestamps that the model
 put into its text, and the next one starts where the last complete segment ended. Source of the method:
 `whisper.transcribe`, whose results the sequential form reproduces, hallucination rules included.
 """
@@ -11,14 +11,10 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from whisper.audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FRAMES, SAMPLE_RATE
-from whisper.timing import add_word_timestamps
-from whisper.tokenizer import Tokenizer
-from whisper.utils import get_end
+from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
 
 from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.hallucination import drop_hallucinations
@@ -26,7 +22,8 @@ from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.results import Segment
 from models.decoding.search import Hypothesis
-from models.decoding.windows import Draft, Window, is_silent, segment_of, split
+from models.decoding.windows import Window, is_silent, split
+from models.decoding.words import last_word_end, with_words
 from models.features import LogMelFeatures, quiet_pieces
 
 __all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
@@ -64,26 +61,22 @@ def transcribe_windows(
     Raises:
         ValueError: the options do not suit the model.
     """
-    job = _Job.start(recogniser, features, options, on_language)
-    previous = _PreviousText(job)
+    reader = _Reader(recogniser, options)
+    reader.detect_language(features, on_language)
+    previous = _PreviousText(reader)
+    numbers = itertools.count()
     spoken_until = 0.0
-    count = 0
-    for first, last in _clips(job):
-        stretch = _Stretch(first, last, spoken_until)
-        while stretch.seek < stretch.end:
-            window = stretch.window()
-            states = job.encode([window])
-            result = decode_with_fallback(
-                recogniser, states, job.options, prompt=previous.prompt(), windows=[window.seek]
-            )[0]
-            drafts = _read(job, stretch, window, result, states[0])
-            if drafts is not None:
-                previous.add(drafts, result.temperature)
-            for draft in drafts or ():
-                yield segment_of(count, draft, job.options.word_timestamps)
-                count += 1
-            job.report(stretch.seek, on_progress)
-        spoken_until = stretch.spoken_until
+    for first, last in _clips(features, options):
+        piece = _Piece(features, first, last, spoken_until)
+        while not piece.done:
+            ((window, states, hypothesis),) = reader.decode([piece], previous.prompt())
+            segments = reader.read(piece, window, states, hypothesis)
+            if segments is not None:
+                previous.add(segments, hypothesis.temperature)
+            for segment in segments or ():
+                yield replace(segment, id=next(numbers))
+            _report(piece, on_progress)
+        spoken_until = piece.spoken_until
 
 
 def transcribe_batched(
@@ -97,52 +90,47 @@ def transcribe_batched(
 ) -> Iterator[Segment]:
     """Transcribe a recording as pieces of at most 30 s, several at a time, cut where it is quietest.
 
-    Takes the arguments of `transcribe_windows`, and the number of windows to encode and decode at once.
     Pieces know nothing of each other, as if `condition_on_previous_text` were False; `initial_prompt`
     goes to the first one, or to all with `carry_initial_prompt`. Together they cover every clip exactly
     once. A piece that the model leaves before its end is continued in another window, so that no text is
     lost. Results do not depend on `batch_size`, but for rounding.
 
-    Yields segments in the order of the recording. Raises ValueError where the options do not suit the model.
+    Args:
+        recogniser: see `transcribe_windows`, for the others as well.
+        features: of the recording.
+        options: how to decode.
+        batch_size: windows to encode and decode at once.
+        on_progress: called after each piece.
+        on_language: called where the language has to be detected.
+
+    Yields:
+        Segments in the order of the recording.
+
+    Raises:
+        ValueError: the options do not suit the model.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-    job = _Job.start(recogniser, features, options, on_language)
-    pieces = [
-        _Stretch(first, last, first / FRAMES_PER_SECOND)
-        for clip in _clips(job)
-        for first, last in quiet_pieces(features.levels, *clip)
-    ]
+    reader = _Reader(recogniser, options)
+    reader.detect_language(features, on_language)
+    pieces = _pieces(features, options)
     waiting, unreported = deque(pieces), deque(pieces)
-    prompt = job.initial_prompt
+    prompt = reader.initial_prompt()
     numbers = itertools.count()
     while waiting:
         alone = bool(prompt) and not options.carry_initial_prompt
         batch = [waiting.popleft() for _ in range(1 if alone else min(batch_size, len(waiting)))]
-        windows = [piece.window() for piece in batch]
-        states = job.encode(windows)
-        results = decode_with_fallback(
-            recogniser,
-            states,
-            job.options,
-            prompt=prompt,
-            windows=[window.seek for window in windows],
-        )
-        for piece, window, result, state in zip(batch, windows, results, states, strict=True):
-            _continue(job, piece, window, result, state)
-        waiting.extendleft(piece for piece in reversed(batch) if piece.seek < piece.end)
+        reader.continue_pieces(batch, prompt)
+        waiting.extendleft(piece for piece in reversed(batch) if not piece.done)
         prompt = prompt if options.carry_initial_prompt else []
-        while unreported and unreported[0].seek >= unreported[0].end:
+        while unreported and unreported[0].done:
             piece = unreported.popleft()
-            for draft in piece.drafts:
-                yield segment_of(next(numbers), draft, job.options.word_timestamps)
-            job.report(piece.end, on_progress)
+            yield from (replace(segment, id=next(numbers)) for segment in piece.segments)
+            _report(piece, on_progress)
 
 
 def transcribe_group(
-    recogniser: Recogniser,
-    recordings: Sequence[LogMelFeatures],
-    options: DecodeOptions,
+    recogniser: Recogniser, recordings: Sequence[LogMelFeatures], options: DecodeOptions
 ) -> list[list[Segment]]:
     """Transcribe several recordings at once, each on its own, in as few passes as their windows need.
 
@@ -150,135 +138,158 @@ def transcribe_group(
     `transcribe_batched`. Where `options.language` is None, each window's language is detected. For a given
     group the result is reproducible to the bit, which a batch that fills up as windows come could not promise.
 
-    Takes the arguments of `transcribe_windows`, for any number of recordings. Returns each one's segments.
-    Raises ValueError where the options do not suit the model.
+    Returns:
+        Each recording's segments.
+
+    Raises:
+        ValueError: the options do not suit the model.
     """
-    jobs = [_Job.start(recogniser, features, options, None, detect=False) for features in recordings]
-    pieces: list[list[_Stretch]] = [
-        [
-            _Stretch(first, last, first / FRAMES_PER_SECOND)
-            for clip in _clips(job)
-            for first, last in quiet_pieces(job.features.levels, *clip)
-        ]
-        for job in jobs
-    ]
-    waiting = [(job, piece) for job, its in zip(jobs, pieces, strict=True) for piece in its]
-    prompt = jobs[0].initial_prompt if jobs else []
+    reader = _Reader(recogniser, options)
+    pieces = [_pieces(features, options) for features in recordings]
+    waiting = [piece for its in pieces for piece in its]
+    prompt = reader.initial_prompt()
     while waiting:
-        windows = [piece.window() for _, piece in waiting]
-        states = recogniser.encode(
-            torch.stack([job.mel(w) for (job, _), w in zip(waiting, windows, strict=True)])
-        )
-        results = decode_with_fallback(
-            recogniser,
-            states,
-            jobs[0].options,
-            prompt=prompt,
-            windows=[window.seek for window in windows],
-        )
-        for (job, piece), window, result, state in zip(waiting, windows, results, states, strict=True):
-            _continue(job, piece, window, result, state)
-        waiting = [(job, piece) for job, piece in waiting if piece.seek < piece.end]
+        reader.continue_pieces(waiting, prompt)
+        waiting = [piece for piece in waiting if not piece.done]
         prompt = prompt if options.carry_initial_prompt else []
     return [
-        [
-            segment_of(number, draft, options.word_timestamps)
-            for number, draft in enumerate(draft for piece in its for draft in piece.drafts)
-        ]
+        [replace(s, id=number) for number, s in enumerate(s for piece in its for s in piece.segments)]
         for its in pieces
     ]
 
 
 @dataclass
-class _Stretch:
-    """Frames `seek` to `end`, still to be read; `spoken_until` is when the last word before them ended."""
+class _Piece:
+    """A part of a recording that is read window by window.
 
+    Attributes:
+        features: of the recording.
+        seek: the frame that the next window starts at.
+        end: the frame after the last.
+        spoken_until: when the last word before `seek` ended, in seconds.
+        segments: what has been read, where it is kept.
+    """
+
+    features: LogMelFeatures
     seek: int
     end: int
     spoken_until: float
-    drafts: list[Draft] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return self.seek >= self.end
 
     def window(self) -> Window:
         return Window(self.seek, min(N_FRAMES, self.end - self.seek))
 
 
-class _DecoderOnly:
-    """A model whose audio is encoded already, for `whisper.timing.find_alignment`."""
+class _Reader:
+    """Reads pieces of recordings with the same options."""
 
-    def __init__(self, model: Any) -> None:
-        self.dims = model.dims
-        self.device = model.device
-        self.decoder = model.decoder
-        self.alignment_heads = model.alignment_heads
+    def __init__(self, recogniser: Recogniser, options: DecodeOptions) -> None:
+        self.recogniser = recogniser
+        self.options = options.for_model(recogniser)
+        self.tokenizer = recogniser.tokenizer(self.options.language, self.options.task)
+        self._first_states: Tensor | None = None
 
-    def __call__(self, states: Tensor, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(tokens, states)
-        return logits
+    def detect_language(self, features: LogMelFeatures, on_language: LanguageFound | None) -> None:
+        """Decode in the language of the recording's first 30 s, unless one is given."""
+        if self.options.language is not None:
+            return
+        states = self.recogniser.encode(features.leading_window()[None])
+        if features.content_frames >= N_FRAMES:
+            self._first_states = states
+        probabilities = detect_languages(self.recogniser, self.recogniser.decoder.attend_to(states))[0]
+        language = max(probabilities, key=probabilities.__getitem__)
+        self.options = replace(self.options, language=language)
+        self.tokenizer = self.recogniser.tokenizer(language, self.options.task)
+        if on_language is not None:
+            on_language(language, probabilities[language])
 
+    def initial_prompt(self) -> list[int]:
+        """Its tokens, if one is given."""
+        prompt = self.options.initial_prompt
+        return [] if prompt is None else self.tokenizer.encode(" " + prompt.strip())
 
-@dataclass(frozen=True)
-class _Job:
-    """What stays the same over a recording."""
+    def decode(
+        self, pieces: Sequence[_Piece], prompt: Sequence[int]
+    ) -> list[tuple[Window, Tensor, Hypothesis]]:
+        """Encode and decode the next window of each piece; with it come its states and its text."""
+        windows = [piece.window() for piece in pieces]
+        states = self._first_states if windows == [Window(0, N_FRAMES)] else None
+        self._first_states = None
+        if states is None:
+            mels = [
+                piece.features.window(window.seek, window.size, pad_to=N_FRAMES)
+                for piece, window in zip(pieces, windows, strict=True)
+            ]
+            states = self.recogniser.encode(torch.stack(mels))
+        hypotheses = decode_with_fallback(
+            self.recogniser, states, self.options, prompt=prompt, windows=[window.seek for window in windows]
+        )
+        return list(zip(windows, states, hypotheses, strict=True))
 
-    recogniser: Recogniser
-    features: LogMelFeatures
-    options: DecodeOptions
-    tokenizer: Tokenizer
-    initial_prompt: list[int]
-    encoded: dict[Window, Tensor]
+    def read(
+        self, piece: _Piece, window: Window, states: Tensor, hypothesis: Hypothesis
+    ) -> list[Segment] | None:
+        """Split a window into segments, and move its piece on; None where the window is skipped."""
+        options = self.options
+        if is_silent(hypothesis, options):
+            piece.seek += window.size
+            return None
+        n_audio_ctx = self.recogniser.dims.n_audio_ctx
+        segments, seek, closed = split(window, hypothesis, self.tokenizer, n_audio_ctx)
+        if options.word_timestamps:
+            segments = with_words(
+                segments, window, states, self.recogniser, self.tokenizer, options, piece.spoken_until
+            )
+            last_end = last_word_end(segments)
+            if not closed and last_end is not None and last_end > window.offset:
+                seek = round(last_end * FRAMES_PER_SECOND)
+            if options.hallucination_silence_threshold is not None:
+                trusted = drop_hallucinations(
+                    segments,
+                    window,
+                    piece.features,
+                    threshold=options.hallucination_silence_threshold,
+                    spoken_until=piece.spoken_until,
+                    closed=closed,
+                )
+                seek = trusted.seek if trusted.seek is not None else seek
+                if trusted.segments is None:
+                    piece.seek = max(seek, window.seek + 1)
+                    return None
+                segments = trusted.segments
+            last_end = last_word_end(segments)
+            if last_end is not None:
+                piece.spoken_until = last_end
+        # whisper.transcribe would decode a window without progress again, for ever.
+        piece.seek = seek if seek > window.seek else window.seek + window.size
+        return [_without_nothing(segment) for segment in segments]
 
-    @classmethod
-    def start(
-        cls,
-        recogniser: Recogniser,
-        features: LogMelFeatures,
-        options: DecodeOptions,
-        on_language: LanguageFound | None,
-        *,
-        detect: bool = True,
-    ) -> _Job:
-        options = options.for_model(recogniser)
-        encoded: dict[Window, Tensor] = {}
-        if options.language is None and detect:
-            states = recogniser.encode(features.leading_window()[None])
-            if features.content_frames >= N_FRAMES:
-                encoded[Window(0, N_FRAMES)] = states
-            memory = recogniser.decoder.attend_to(states)
-            probabilities = detect_languages(recogniser, memory)[0]
-            language = max(probabilities, key=probabilities.__getitem__)
-            options = replace(options, language=language)
-            if on_language is not None:
-                on_language(language, probabilities[language])
-        tokenizer = recogniser.tokenizer(options.language, options.task)
-        given = options.initial_prompt
-        prompt = [] if given is None else tokenizer.encode(" " + given.strip())
-        return cls(recogniser, features, options, tokenizer, prompt, encoded)
-
-    def encode(self, windows: list[Window]) -> Tensor:
-        """Encoder states (B, 1500, n_audio_state) of the windows."""
-        if len(windows) == 1 and windows[0] in self.encoded:
-            return self.encoded.pop(windows[0])
-        return self.recogniser.encode(torch.stack([self.mel(window) for window in windows]))
-
-    def mel(self, window: Window) -> Tensor:
-        """Log-mel features (n_mels, 3000) of a window."""
-        return self.features.window(window.seek, window.size, pad_to=N_FRAMES)
-
-    def report(self, seek: int, on_progress: Progress | None) -> None:
-        if on_progress is not None:
-            done = min(seek, self.features.content_frames) * HOP_LENGTH / SAMPLE_RATE
-            on_progress(done, self.features.duration)
+    def continue_pieces(self, pieces: Sequence[_Piece], prompt: Sequence[int]) -> None:
+        """Read the next window of each piece, and leave only a rest that another window should look at."""
+        for piece, (window, states, hypothesis) in zip(pieces, self.decode(pieces, prompt), strict=True):
+            limit = window.offset + window.duration
+            for segment in self.read(piece, window, states, hypothesis) or ():
+                start, end = min(segment.start, limit), min(segment.end, limit)
+                piece.segments.append(replace(segment, start=start, end=end))
+            tokens = hypothesis.tokens
+            text_follows = bool(tokens) and tokens[-1] < self.tokenizer.timestamp_begin
+            if piece.end - piece.seek < _SHORTEST_REST and not text_follows:
+                piece.seek = piece.end
 
 
 class _PreviousText:
     """The text that the next window is prompted with."""
 
-    def __init__(self, job: _Job) -> None:
-        self._options = job.options
-        self._initial = job.initial_prompt
-        self._tokens = list(job.initial_prompt)
+    def __init__(self, reader: _Reader) -> None:
+        self._options = reader.options
+        self._initial = reader.initial_prompt()
+        self._tokens = list(self._initial)
         self._reset = 0
-        self._room = job.recogniser.dims.n_text_ctx // 2 - 1
+        self._room = reader.recogniser.dims.n_text_ctx // 2 - 1
 
     def prompt(self) -> list[int]:
         if not self._options.carry_initial_prompt:
@@ -287,76 +298,37 @@ class _PreviousText:
         room = max(0, self._room - len(self._initial))
         return self._initial + rest[len(rest) - min(room, len(rest)) :]
 
-    def add(self, drafts: list[Draft], temperature: float) -> None:
-        self._tokens.extend(token for draft in drafts for token in draft["tokens"])
+    def add(self, segments: Sequence[Segment], temperature: float) -> None:
+        self._tokens.extend(token for segment in segments for token in segment.tokens)
         if not self._options.condition_on_previous_text or temperature > _PROMPT_RESET_TEMPERATURE:
             self._reset = len(self._tokens)
 
 
-def _clips(job: _Job) -> list[tuple[int, int]]:
+def _clips(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int, int]]:
     """The first frame of each clip and the frame after its last, within the recording."""
-    content = job.features.content_frames
-    points = [round(t * FRAMES_PER_SECOND) for t in job.options.clips] or [0]
+    content = features.content_frames
+    points = [round(t * FRAMES_PER_SECOND) for t in options.clips] or [0]
     if len(points) % 2 == 1:
         points.append(content)
     return [(first, min(last, content)) for first, last in zip(points[::2], points[1::2], strict=True)]
 
 
-def _continue(job: _Job, piece: _Stretch, window: Window, result: Hypothesis, states: Tensor) -> None:
-    """Add a window to its piece, and leave only a rest that another window should look at."""
-    drafts = _read(job, piece, window, result, states) or []
-    limit = window.offset + window.duration
-    for draft in drafts:
-        draft["start"], draft["end"] = min(draft["start"], limit), min(draft["end"], limit)
-    piece.drafts.extend(drafts)
-    text_follows = bool(result.tokens) and result.tokens[-1] < job.tokenizer.timestamp_begin
-    if piece.end - piece.seek < _SHORTEST_REST and not text_follows:
-        piece.seek = piece.end
+def _pieces(features: LogMelFeatures, options: DecodeOptions) -> list[_Piece]:
+    """The clips, divided where they are quietest."""
+    return [
+        _Piece(features, first, last, first / FRAMES_PER_SECOND)
+        for clip in _clips(features, options)
+        for first, last in quiet_pieces(features.levels, *clip)
+    ]
 
 
-def _read(
-    job: _Job, stretch: _Stretch, window: Window, result: Hypothesis, states: Tensor
-) -> list[Draft] | None:
-    """The segments of a decoded window; moves the stretch on. None where the window is skipped."""
-    options = job.options
-    if is_silent(result, options):
-        stretch.seek += window.size
-        return None
-    drafts, seek, closed = split(window, result, job.tokenizer, job.recogniser.dims.n_audio_ctx)
-    if options.word_timestamps:
-        add_word_timestamps(
-            segments=drafts,
-            model=_DecoderOnly(job.recogniser.weights),
-            tokenizer=job.tokenizer,
-            mel=states,
-            num_frames=window.size,
-            prepend_punctuations=options.prepend_punctuations,
-            append_punctuations=options.append_punctuations,
-            last_speech_timestamp=stretch.spoken_until,
-        )
-        last_word_end = get_end(drafts)
-        if not closed and last_word_end is not None and last_word_end > window.offset:
-            seek = round(last_word_end * FRAMES_PER_SECOND)
-        if options.hallucination_silence_threshold is not None:
-            trusted = drop_hallucinations(
-                drafts,
-                window,
-                job.features,
-                threshold=options.hallucination_silence_threshold,
-                spoken_until=stretch.spoken_until,
-                closed=closed,
-            )
-            seek = trusted.seek if trusted.seek is not None else seek
-            if trusted.drafts is None:
-                stretch.seek = max(seek, window.seek + 1)
-                return None
-            drafts = trusted.drafts
-        last_word_end = get_end(drafts)
-        if last_word_end is not None:
-            stretch.spoken_until = last_word_end
-    for draft in drafts:
-        if draft["start"] == draft["end"] or draft["text"].strip() == "":
-            draft.update(text="", tokens=[], words=[])
-    # whisper.transcribe would decode a window without progress again, for ever.
-    stretch.seek = seek if seek > window.seek else window.seek + window.size
-    return drafts
+def _without_nothing(segment: Segment) -> Segment:
+    """The segment, empty where it has no length or no text."""
+    if segment.start != segment.end and segment.text.strip():
+        return segment
+    return replace(segment, text="", tokens=(), words=None if segment.words is None else ())
+
+
+def _report(piece: _Piece, on_progress: Progress | None) -> None:
+    if on_progress is not None:
+        on_progress(min(piece.seek, piece.end) / FRAMES_PER_SECOND, piece.features.duration)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
 __all__ = ["DecodeOptions", "OptionsError", "language_code"]
+
+_Number = TypeVar("_Number", int, float)
 
 
 class OptionsError(ValueError):
@@ -24,7 +27,8 @@ class DecodeOptions:
     sampling at temperatures over 0 reproducible (None draws from torch's global generator, as it does).
     `clip_timestamps` is start,end,start,... in seconds, whose last end defaults to the end of the audio.
 
-    Raises OptionsError, a ValueError, where options contradict each other.
+    Raises:
+        OptionsError: the options contradict each other.
     """
 
     task: str = "transcribe"
@@ -84,29 +88,18 @@ class DecodeOptions:
     @property
     def clips(self) -> tuple[float, ...]:
         """`clip_timestamps` as seconds."""
-        if not isinstance(self.clip_timestamps, str):
-            return self.clip_timestamps
-        try:
-            return tuple(float(t) for t in self.clip_timestamps.split(",")) if self.clip_timestamps else ()
-        except ValueError:
-            raise OptionsError(
-                f"clip_timestamps is not a list of seconds: {self.clip_timestamps!r}"
-            ) from None
+        return _numbers(self.clip_timestamps, float, "clip_timestamps is not a list of seconds")
 
     @property
     def suppressed(self) -> tuple[int, ...]:
         """`suppress_tokens` as token ids; -1 stands for whisper's non-speech symbols."""
-        if not isinstance(self.suppress_tokens, str):
-            return self.suppress_tokens
-        try:
-            return tuple(int(t) for t in self.suppress_tokens.split(",")) if self.suppress_tokens else ()
-        except ValueError:
-            raise OptionsError(f"suppress_tokens is not a list of ids: {self.suppress_tokens!r}") from None
+        return _numbers(self.suppress_tokens, int, "suppress_tokens is not a list of ids")
 
     def for_model(self, model: Any) -> DecodeOptions:
         """These options with the language as a code, English where the model knows nothing else.
 
-        Raises OptionsError where the model cannot do what they ask for.
+        Raises:
+            OptionsError: the model, a `whisper.model.Whisper` or a recogniser, cannot do what they ask for.
         """
         language = None if self.language is None else language_code(self.language)
         if not model.is_multilingual:
@@ -123,8 +116,27 @@ class DecodeOptions:
         return self if language == self.language else replace(self, language=language)
 
 
+def _numbers(
+    given: str | tuple[_Number, ...], kind: Callable[[str], _Number], problem: str
+) -> tuple[_Number, ...]:
+    """A tuple as it is, or what a string lists between commas."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return tuple(kind(part) for part in given.split(",")) if given else ()
+    except ValueError:
+        raise OptionsError(f"{problem}: {given!r}") from None
+
+
 def language_code(language: str) -> str:
-    """Whisper's code of a language given by code or English name. Raises OptionsError with a suggestion."""
+    """Whisper's code of a language.
+
+    Args:
+        language: its code or English name.
+
+    Raises:
+        OptionsError: there is no such language; with a suggestion.
+    """
     name = language.lower()
     if name in LANGUAGES:
         return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = ["Segment", "Word"]
@@ -12,25 +12,28 @@ __all__ = ["Segment", "Word"]
 class Word:
     """A word with its punctuation and leading space; `start` and `end` in seconds of the recording."""
 
+    word: str
     start: float
     end: float
-    word: str
     probability: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The word as openai-whisper's JSON has it."""
-        return {"word": self.word, "start": self.start, "end": self.end, "probability": self.probability}
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech that the model closed with a timestamp.
+    """A stretch of speech that the model closed with a timestamp; its fields are those of openai-whisper's JSON.
 
-    seek : first 10 ms frame of the window that it was decoded from
-    start, end : seconds of the recording
-    tokens : text and timestamp tokens; empty, like `text`, where the segment has no text or no length
-    temperature, avg_logprob, compression_ratio, no_speech_prob : of the whole window's decoding
-    words : None unless word timestamps were asked for
+    Attributes:
+        id: its number in the recording.
+        seek: first 10 ms frame of the window that it was decoded from.
+        start: in seconds of the recording.
+        end: in seconds of the recording.
+        text: with its leading space.
+        tokens: of text and timestamps; empty, like `text`, where the segment has no text or no length.
+        temperature: that the whole window was decoded at.
+        avg_logprob: of the whole window.
+        compression_ratio: of the whole window.
+        no_speech_prob: of the whole window.
+        words: None unless word timestamps were asked for.
     """
 
     id: int
@@ -46,19 +49,7 @@ class Segment:
     words: tuple[Word, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The segment as openai-whisper's JSON has it; `words` only where there are any to report."""
-        fields: dict[str, Any] = {
-            "id": self.id,
-            "seek": self.seek,
-            "start": self.start,
-            "end": self.end,
-            "text": self.text,
-            "tokens": list(self.tokens),
-            "temperature": self.temperature,
-            "avg_logprob": self.avg_logprob,
-            "compression_ratio": self.compression_ratio,
-            "no_speech_prob": self.no_speech_prob,
-        }
-        if self.words is not None:
-            fields["words"] = [word.to_dict() for word in self.words]
-        return fields
+        """The segment as openai-whisper's JSON has it; `words` only where they were asked for."""
+        fields = asdict(self) | {"tokens": list(self.tokens)}
+        words = fields.pop("words")
+        return fields if words is None else {**fields, "words": list(words)}

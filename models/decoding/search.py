@@ -36,11 +36,14 @@ class CachedInference(Inference):  # type: ignore[misc]
         self._cache: TextCache | None = None
 
     def logits(self, tokens: Tensor, audio_features: Memory) -> Tensor:
-        """Logits of a prompt at its start-of-transcript token and its end, afterwards of the last token.
+        """Compute the logits of a prompt at its start-of-transcript token and its end, then of each last token.
 
-        tokens : int64 (n_audio * n_group, n_tokens), whose sequences in a group share the prompt
+        Args:
+            tokens: int64, shape (n_audio * n_group, n_tokens), whose sequences in a group share the prompt.
+            audio_features: of the windows.
 
-        Returns float32 (n_audio * n_group, 2 or 1, n_vocab).
+        Returns:
+            float32, shape (n_audio * n_group, 2 or 1, n_vocab).
         """
         if self._cache is None:
             self._cache = TextCache(self._decoder, len(audio_features), self._n_group, self._capacity)
@@ -65,11 +68,14 @@ class CachedInference(Inference):  # type: ignore[misc]
 class Hypothesis:
     """The text that one window was decoded to.
 
-    tokens : text and timestamp tokens, without prompt and end of text
-    avg_logprob : mean natural-log probability per token, the end of text included
-    no_speech_prob : probability of the no-speech token at the start of the transcript
-    temperature : the one that it was accepted at, or the last that was tried
-    compression_ratio : bytes of the text over bytes of the text deflated
+    Attributes:
+        tokens: of text and timestamps, without prompt and end of text.
+        text: without leading and trailing space.
+        language: its code.
+        avg_logprob: mean natural-log probability per token, the end of text included.
+        no_speech_prob: probability of the no-speech token at the start of the transcript.
+        temperature: the one that it was accepted at, or the last that was tried.
+        compression_ratio: bytes of the text over bytes of the text deflated.
     """
 
     tokens: tuple[int, ...]

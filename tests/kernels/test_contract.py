@@ -6,108 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from material.operands import COMBINATIONS, any_operands, constant_operands, gaussian_operands, two_levels
 
 from kernels import contract as c
 from kernels import reference
 from kernels.contract import ContractError, Operands, ScoreType, exp2_mantissa, exponent_table
-from kernels.quantise import quantise
 
 Floats = npt.NDArray[np.float64]
-
-
-COMBINATIONS: list[tuple[ScoreType, int, int]] = [
-    ("int32", 64, 16),
-    ("int8", 64, 8),
-    ("int32", 128, 8),
-    ("int8", 128, 16),
-    ("int32", 256, 16),
-    ("int8", 256, 8),
-]
-"""Every kind of score with every tile size, and either output width with each of both."""
-
-
-def random_operands(
-    seed: int,
-    *,
-    heads: int = 1,
-    rows: int = 2,
-    keys: int = 300,
-    width: int = 64,
-    multiplier: tuple[int, int] = (1, c.MULTIPLIER_MAX),
-    shift: tuple[int, int] = (c.SHIFT_MIN, c.SHIFT_MAX),
-) -> Operands:
-    """Uniform over all that the contract allows, with keys padded to whole tiles of 256 by garbage.
-
-    Every third key, on average, has the least or the greatest key multiplier.
-    """
-    rng = np.random.default_rng(seed)
-    padded = -(-keys // 256) * 256
-
-    def int8(*shape: int) -> npt.NDArray[np.int8]:
-        return rng.integers(-128, 128, shape, dtype=np.int8)
-
-    key_multiplier = rng.integers(1, c.KEY_MULTIPLIER_MAX, (heads, padded), dtype=np.uint8, endpoint=True)
-    extreme = rng.choice([0, 0, 0, 0, 1, c.KEY_MULTIPLIER_MAX], (heads, padded)).astype(np.uint8)
-    return Operands(
-        q=int8(heads, rows, c.HEAD_DIM),
-        k=int8(heads, padded, c.HEAD_DIM),
-        v=int8(heads, padded, width),
-        key_multiplier=np.where(extreme > 0, extreme, key_multiplier),
-        multiplier=rng.integers(*multiplier, (heads, rows), dtype=np.uint16, endpoint=True),
-        shift=rng.integers(*shift, heads, dtype=np.int32, endpoint=True),
-        valid_keys=keys,
-    )
-
-
-def gaussian_operands(
-    seed: int,
-    scores: ScoreType,
-    *,
-    heads: int = 1,
-    rows: int = 2,
-    keys: int = 300,
-    spread: float = 2.0,
-    fine_values: bool = False,
-) -> Operands:
-    """Quantised normal data whose logits have a standard deviation of `spread`: neither flat nor one-hot."""
-    rng = np.random.default_rng(seed)
-    q, k, v = (rng.standard_normal((heads, n, c.HEAD_DIM)).astype(np.float32) for n in (rows, keys, keys))
-    return quantise(np.float32(spread) * q, k, v, scores, fine_values=fine_values).operands
-
-
-def constant_operands(
-    q: int, k: int, v: int, *, keys: int, multiplier: int, shift: int, key_multiplier: int = 255
-) -> Operands:
-    """One row of one head, everywhere the same."""
-    return Operands(
-        q=np.full((1, 1, c.HEAD_DIM), q, np.int8),
-        k=np.full((1, keys, c.HEAD_DIM), k, np.int8),
-        v=np.full((1, keys, c.HEAD_DIM), v, np.int8),
-        key_multiplier=np.full((1, keys), key_multiplier, np.uint8),
-        multiplier=np.full((1, 1), multiplier, np.uint16),
-        shift=np.full(1, shift, np.int32),
-        valid_keys=keys,
-    )
-
-
-def two_levels(scores: ScoreType, keys: int = 4034) -> Operands:
-    """All but the last two keys at one score; those lift the exponent by 29, 30 and 31, one row for each.
-
-    By then the accumulator of 63 tiles is so large that the farthest merges still leave one unit of it.
-    """
-    operands = random_operands(29, rows=3, keys=keys)
-    for x in (operands.q, operands.k):
-        x[...] = 0
-    octaves = np.array([29, 30, 31])
-    operands.q[0, :, 0] = octaves * 256 // c.INT8_SCORE_STEP if scores == "int8" else 4 * octaves
-    operands.multiplier[...], operands.shift[...] = (64, 6) if scores == "int8" else (256, 2)
-    operands.q[0, :, 1] = 1
-    operands.k[0, keys - 2 : keys, 0] = 2
-    operands.k[0, keys - 1, 1] = -2
-    operands.key_multiplier[0, keys - 2 : keys] = 128  # the others' scores are 0, whatever multiplies them
-    operands.v[0, : keys - 2, ::2] = -128
-    operands.v[0, : keys - 2, 1::2] = 127
-    return operands
 
 
 def exact_attention(
@@ -194,7 +99,7 @@ def test_the_reference_is_softmax_attention_wherever_the_contract_allows(
     seed: int, scores: ScoreType
 ) -> None:
     width = 128 if seed % 2 else 64
-    operands = random_operands(seed, rows=2, keys=257, width=width, shift=(2 + 4 * seed, 6 + 4 * seed))
+    operands = any_operands(seed, rows=2, keys=257, width=width, shift=(2 + 4 * seed, 6 + 4 * seed))
     got = reference.attention(operands, scores=scores) / 256
     for rounded in (False, True):
         exact, bound = exact_attention(operands, scores, 64, 16, rounded=rounded)
@@ -213,7 +118,7 @@ def test_merges_over_thirty_octaves_stay_softmax_attention(scores: ScoreType) ->
 @pytest.mark.parametrize("output_bits", [16, 8])
 @pytest.mark.parametrize("width", c.VALUE_WIDTHS)
 def test_equal_values_come_out_as_they_are(value: int, output_bits: int, width: int) -> None:
-    operands = replace(random_operands(7, keys=200), v=np.full((1, 256, width), value, np.int8))
+    operands = replace(any_operands(7, keys=200), v=np.full((1, 256, width), value, np.int8))
     result = reference.attention(operands, output_bits=output_bits)
     assert result.shape == (1, 2, width)
     assert (result == value << (output_bits - 8)).all()
@@ -375,7 +280,7 @@ def test_the_sum_is_never_so_small_that_its_reciprocal_passes_28_bits(
 
     monkeypatch.setattr(reference, "output", recorded)
     for seed in range(10):
-        reference.attention(random_operands(seed, keys=1 + 40 * seed))
+        reference.attention(any_operands(seed, keys=1 + 40 * seed))
     # One key whose logit is 1/256 of an octave: the smallest weight that the highest key of a row can have.
     operands = constant_operands(0, 0, 5, keys=1, multiplier=1, shift=2)
     operands.q[0, 0, 0], operands.k[0, 0, 0], operands.key_multiplier[0, 0] = 1, 8, 128
@@ -384,143 +289,120 @@ def test_the_sum_is_never_so_small_that_its_reciprocal_passes_28_bits(
     assert (1 << c.RECIPROCAL_BITS) // min(sums) < 1 << 28
 
 
-def _with(**changes: Any) -> dict[str, Any]:
-    return changes
+def zeros(*shape: int, dtype: Any = np.int8) -> Any:
+    return np.zeros(shape, dtype)
 
 
-REFUSED: dict[str, tuple[int, dict[str, Any], str]] = {
-    "tile size": (96, {}, r"tile size 96: it has to be one of \(64, 128, 256\)"),
-    "no tile": (0, {}, "tile size 0"),
-    "q of two axes": (64, _with(q=np.zeros((3, 64), np.int8)), "q, k and v have to be"),
-    "k of two axes": (
-        64,
-        _with(k=np.zeros((256, 64), np.int8), v=np.zeros((256, 64), np.int8)),
-        "q, k and v have to be",
-    ),
-    "v of two axes": (64, _with(v=np.zeros((256, 64), np.int8)), "q, k and v have to be"),
+def ones(*shape: int, dtype: Any) -> Any:
+    return np.ones(shape, dtype)
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "q of two axes": ("q, k and v have to be", {"q": zeros(3, 64)}),
+    "k of two axes": ("q, k and v have to be", {"k": zeros(256, 64), "v": zeros(256, 64)}),
+    "v of two axes": ("q, k and v have to be", {"v": zeros(256, 64)}),
     "fewer values than keys": (
-        64,
-        _with(v=np.zeros((2, 255, 64), np.int8)),
         r"values are \(64, 128\) wide, one for each key: v is \(2, 255, 64\)",
+        {"v": zeros(2, 255, 64)},
     ),
-    "v of 96 columns": (64, _with(v=np.zeros((2, 256, 96), np.int8)), r"v is \(2, 256, 96\)"),
-    "v of 192 columns": (64, _with(v=np.zeros((2, 256, 192), np.int8)), r"v is \(2, 256, 192\)"),
-    "heads of v": (64, _with(v=np.zeros((3, 256, 64), np.int8)), r"v is \(3, 256, 64\)"),
-    "wide k": (64, _with(k=np.zeros((2, 256, 128), np.int8)), r"64 wide: .* k is \(2, 256, 128\)"),
-    "narrow q": (64, _with(q=np.zeros((2, 3, 32), np.int8)), r"64 wide: q is \(2, 3, 32\)"),
+    "v of 96 columns": (r"v is \(2, 256, 96\)", {"v": zeros(2, 256, 96)}),
+    "v of 192 columns": (r"v is \(2, 256, 192\)", {"v": zeros(2, 256, 192)}),
+    "heads of v": (r"v is \(3, 256, 64\)", {"v": zeros(3, 256, 64)}),
+    "wide k": (r"64 wide: .* k is \(2, 256, 128\)", {"k": zeros(2, 256, 128)}),
+    "narrow q": (r"64 wide: q is \(2, 3, 32\)", {"q": zeros(2, 3, 32)}),
     "narrow k and v": (
-        64,
-        _with(k=np.zeros((2, 256, 32), np.int8), v=np.zeros((2, 256, 32), np.int8)),
         r"64 wide: .* k is \(2, 256, 32\)",
+        {"k": zeros(2, 256, 32), "v": zeros(2, 256, 32)},
     ),
-    "heads of k": (
-        64,
-        _with(k=np.zeros((3, 256, 64), np.int8), v=np.zeros((3, 256, 64), np.int8)),
-        r"k is \(3, 256, 64\)",
-    ),
-    "multiplier per head": (64, _with(multiplier=np.ones(2, np.uint16)), "one multiplier per row"),
-    "multipliers of other rows": (64, _with(multiplier=np.ones((2, 4), np.uint16)), "one multiplier per row"),
-    "one shift for all": (64, _with(shift=np.array(8, np.int32)), "one shift per head"),
-    "shift per row": (64, _with(shift=np.full((2, 3), 8, np.int32)), "one shift per head"),
-    "key multipliers of other keys": (
-        64,
-        _with(key_multiplier=np.ones((2, 255), np.uint8)),
+    "heads of k": (r"k is \(3, 256, 64\)", {"k": zeros(3, 256, 64), "v": zeros(3, 256, 64)}),
+    "multiplier per head": ("one multiplier per row", {"multiplier": ones(2, dtype=np.uint16)}),
+    "multipliers of other rows": ("one multiplier per row", {"multiplier": ones(2, 4, dtype=np.uint16)}),
+    "one shift for all": ("one shift per head", {"shift": np.array(8, np.int32)}),
+    "shift per row": ("one shift per head", {"shift": np.full((2, 3), 8, np.int32)}),
+    "multipliers of other keys": (
         "one key multiplier per key",
+        {"key_multiplier": ones(2, 255, dtype=np.uint8)},
     ),
     "key multipliers of one head": (
-        64,
-        _with(key_multiplier=np.ones((1, 256), np.uint8)),
         "one key multiplier per key",
+        {"key_multiplier": ones(1, 256, dtype=np.uint8)},
     ),
-    "one key multiplier for all": (
-        64,
-        _with(key_multiplier=np.array(1, np.uint8)),
-        "one key multiplier per key",
-    ),
+    "one key multiplier for all": ("one key multiplier per key", {"key_multiplier": np.array(1, np.uint8)}),
     "key multiplier int16": (
-        64,
-        _with(key_multiplier=np.ones((2, 256), np.int16)),
         "key_multiplier has to be uint8, not int16",
+        {"key_multiplier": ones(2, 256, dtype=np.int16)},
     ),
     "key multiplier int8": (
-        64,
-        _with(key_multiplier=np.ones((2, 256), np.int8)),
         "key_multiplier has to be uint8, not int8",
+        {"key_multiplier": ones(2, 256, dtype=np.int8)},
     ),
-    "q uint8": (64, _with(q=np.zeros((2, 3, 64), np.uint8)), "q has to be int8, not uint8"),
-    "k float": (64, _with(k=np.zeros((2, 256, 64), np.float32)), "k has to be int8, not float32"),
-    "v int16": (64, _with(v=np.zeros((2, 256, 64), np.int16)), "v has to be int8, not int16"),
-    "multiplier int32": (64, _with(multiplier=np.ones((2, 3), np.int32)), "multiplier has to be uint16"),
-    "shift int64": (64, _with(shift=np.full(2, 8, np.int64)), "shift has to be int32, not int64"),
-    "no valid keys": (64, _with(valid_keys=0), "0 valid keys of 256"),
-    "more valid keys than keys": (64, _with(valid_keys=257), "257 valid keys of 256"),
+    "q uint8": ("q has to be int8, not uint8", {"q": zeros(2, 3, 64, dtype=np.uint8)}),
+    "k float": ("k has to be int8, not float32", {"k": zeros(2, 256, 64, dtype=np.float32)}),
+    "v int16": ("v has to be int8, not int16", {"v": zeros(2, 256, 64, dtype=np.int16)}),
+    "multiplier int32": ("multiplier has to be uint16", {"multiplier": ones(2, 3, dtype=np.int32)}),
+    "shift int64": ("shift has to be int32, not int64", {"shift": np.full(2, 8, np.int64)}),
+    "no valid keys": ("0 valid keys of 256", {"valid_keys": 0}),
+    "more valid keys than keys": ("257 valid keys of 256", {"valid_keys": 257}),
     "too many keys": (
-        64,
-        _with(
-            k=np.zeros((2, 4097, 64), np.int8),
-            v=np.zeros((2, 4097, 64), np.int8),
-            key_multiplier=np.ones((2, 4097), np.uint8),
-        ),
         "200 valid keys of 4097: 1 <= valid <= keys <= 4096",
+        {
+            "k": zeros(2, 4097, 64),
+            "v": zeros(2, 4097, 64),
+            "key_multiplier": ones(2, 4097, dtype=np.uint8),
+        },
     ),
-    "multiplier 0": (
-        64,
-        _with(multiplier=np.uint16([[1, 1, 1], [1, 0, 1]])),
-        r"a multiplier is outside 1\.\.1023",
-    ),
+    "multiplier 0": (r"a multiplier is outside 1\.\.1023", {"multiplier": np.uint16([[1, 1, 1], [1, 0, 1]])}),
     "multiplier 1024": (
-        64,
-        _with(multiplier=np.uint16([[1, 1, 1024], [1, 1, 1]])),
         r"a multiplier is outside 1\.\.1023",
+        {"multiplier": np.uint16([[1, 1, 1024], [1, 1, 1]])},
     ),
     "key multiplier 0": (
-        64,
-        _with(key_multiplier=np.arange(512, dtype=np.uint16).astype(np.uint8).reshape(2, 256)),
         r"a key multiplier is outside 1\.\.255",
+        {"key_multiplier": np.arange(512, dtype=np.uint16).astype(np.uint8).reshape(2, 256)},
     ),
     "key multiplier 0 past the valid keys": (
-        64,
-        _with(key_multiplier=np.repeat(np.uint8([[1] * 255 + [0]]), 2, 0)),
         r"a key multiplier is outside 1\.\.255",
+        {"key_multiplier": np.repeat(np.uint8([[1] * 255 + [0]]), 2, 0)},
     ),
-    "shift 1": (64, _with(shift=np.int32([2, 1])), r"a shift is outside 2\.\.28"),
-    "shift 29": (64, _with(shift=np.int32([29, 28])), r"a shift is outside 2\.\.28"),
+    "shift 1": (r"a shift is outside 2\.\.28", {"shift": np.int32([2, 1])}),
+    "shift 29": (r"a shift is outside 2\.\.28", {"shift": np.int32([29, 28])}),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_operands_outside_the_contract_are_refused(case: str) -> None:
-    tile_size, changes, message = REFUSED[case]
-    operands = random_operands(0, heads=2, rows=3, keys=200)
+@pytest.mark.parametrize(("message", "changes"), REFUSED.values(), ids=REFUSED)
+def test_operands_outside_the_contract_are_refused(message: str, changes: dict[str, Any]) -> None:
+    operands = any_operands(0, heads=2, rows=3, keys=200)
     operands.check(64)
+    wrong = replace(operands, **changes)
+    for refuse in (wrong.check, lambda size: reference.attention(wrong, tile_size=size)):
+        with pytest.raises(ContractError, match=message):
+            refuse(64)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"tile_size": 96}, r"tile size 96: it has to be one of \(64, 128, 256\)"),
+        ({"tile_size": 0}, "tile size 0"),
+        *(
+            ({"scores": s}, f"scores {s!r}: they are int32 or int8")
+            for s in ("int16", "INT8", "", "float32", None)
+        ),
+        *(({"output_bits": bits}, f"output of {bits} bits: it has 8 or 16") for bits in (0, -8, 7, 12, 32)),
+    ],
+)
+def test_other_choices_are_refused(choice: dict[str, Any], message: str) -> None:
+    operands = any_operands(0)
     with pytest.raises(ContractError, match=message):
-        replace(operands, **changes).check(tile_size)
+        operands.check(**{"tile_size": 64, **choice})
     with pytest.raises(ContractError, match=message):
-        reference.attention(replace(operands, **changes), tile_size=tile_size)
-
-
-@pytest.mark.parametrize("scores", ["int16", "INT8", "", "float32", None])
-def test_other_scores_are_refused(scores: Any) -> None:
-    operands = random_operands(0)
-    with pytest.raises(ContractError, match=f"scores {scores!r}: they are int32 or int8"):
-        operands.check(64, scores)
-    with pytest.raises(ContractError, match="they are int32 or int8"):
-        reference.attention(operands, scores=scores)
-
-
-@pytest.mark.parametrize("output_bits", [0, -8, 7, 12, 32])
-def test_other_output_widths_are_refused(output_bits: int) -> None:
-    operands = random_operands(0)
-    with pytest.raises(ContractError, match=f"output of {output_bits} bits: it has 8 or 16"):
-        operands.check(64, "int8", output_bits)
-    with pytest.raises(ContractError, match="it has 8 or 16"):
-        reference.attention(operands, output_bits=output_bits)
+        reference.attention(operands, **choice)
 
 
 @pytest.mark.parametrize("width", c.VALUE_WIDTHS)
 @pytest.mark.parametrize(("heads", "rows"), [(0, 3), (2, 0), (0, 0)])
 def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int, width: int) -> None:
-    operands = random_operands(0, heads=heads, rows=rows, keys=5, width=width)
+    operands = any_operands(0, heads=heads, rows=rows, keys=5, width=width)
     for scores, tile_size, output_bits in COMBINATIONS:
         operands.check(tile_size, scores, output_bits)
     assert reference.attention(operands).shape == (heads, rows, width)
@@ -529,7 +411,7 @@ def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int, width: int) -
 @pytest.mark.parametrize("width", c.VALUE_WIDTHS)
 @pytest.mark.parametrize("tile_size", c.TILE_SIZES)
 def test_the_limits_themselves_are_allowed(tile_size: int, width: int) -> None:
-    operands = random_operands(0, heads=2, rows=2, keys=c.MAX_KEYS, width=width)
+    operands = any_operands(0, heads=2, rows=2, keys=c.MAX_KEYS, width=width)
     operands.key_multiplier[:, ::2], operands.key_multiplier[:, 1::2] = 1, 255
     operands.multiplier[...] = (1, 1023)
     operands.shift[...] = (2, 28)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_contract import COMBINATIONS, constant_operands, gaussian_operands, random_operands, two_levels
+from material.operands import COMBINATIONS, any_operands, constant_operands, gaussian_operands, two_levels
 
 from kernels import contract as c
 from kernels import reference
@@ -61,7 +61,7 @@ def widened(operands: Operands, seed: int = 31) -> Operands:
 
 
 def hot_row(name: str) -> Operands:
-    operands = random_operands(11, rows=3, shift=(12, 12))
+    operands = any_operands(11, rows=3, shift=(12, 12))
     hot = getattr(operands, name)
     cold = (hot // 32).astype(np.int8)
     cold[0, 1] = hot[0, 1] // 2 + np.where(hot[0, 1] < 0, -64, 64)
@@ -69,7 +69,7 @@ def hot_row(name: str) -> Operands:
 
 
 def alternating() -> Operands:
-    operands = random_operands(12, rows=2, shift=(10, 10))
+    operands = any_operands(12, rows=2, shift=(10, 10))
     sign = np.where(np.arange(64) % 2, -128, 127).astype(np.int8)
     flipped = np.where(np.arange(64) % 2, 127, -128).astype(np.int8)
     k = np.where(np.arange(512)[:, None] % 3, sign, flipped)[None]
@@ -92,13 +92,13 @@ def extreme_key_multipliers(scores: ScoreType) -> Operands:
 
 def key_multipliers_of_a_tile(scores: ScoreType) -> Operands:
     """Every key multiplier that there is, over 256 keys of random scores of any scale."""
-    operands = random_operands(32, rows=3, keys=256, shift=(8, 8) if scores == "int32" else (13, 13))
+    operands = any_operands(32, rows=3, keys=256, shift=(8, 8) if scores == "int32" else (13, 13))
     operands.key_multiplier[0] = np.maximum(1, np.random.default_rng(32).permutation(256))
     return operands
 
 
 def mixed_shifts() -> Operands:
-    operands = random_operands(14, heads=2, rows=1, multiplier=(500, 1023))
+    operands = any_operands(14, heads=2, rows=1, multiplier=(500, 1023))
     operands.shift[...] = (2, 28)
     return operands
 
@@ -108,7 +108,7 @@ def stairs(scores: ScoreType, tile_size: int, octaves: list[int]) -> Operands:
 
     In int8 they count in steps of the scores, not in octaves.
     """
-    operands = random_operands(15, rows=3, keys=len(octaves) * tile_size - 7)
+    operands = any_operands(15, rows=3, keys=len(octaves) * tile_size - 7)
     k, q = np.zeros_like(operands.k), np.zeros_like(operands.q)
     k[0, : len(octaves) * tile_size, 0] = np.repeat(octaves, tile_size)
     k[0, :, 1] = -(operands.k[0, :, 1].astype(np.int16) & 127)
@@ -121,7 +121,7 @@ def stairs(scores: ScoreType, tile_size: int, octaves: list[int]) -> Operands:
 
 def saturating(scores: ScoreType) -> Operands:
     """Scores about the ends of INT8, all of a row at one end."""
-    operands = random_operands(16, rows=2)
+    operands = any_operands(16, rows=2)
     operands.q[...], operands.k[..., 0] = 0, -120 - (operands.k[..., 0] & 7)
     operands.q[0, :, 0] = (16, -16)
     operands.key_multiplier[...] = 250 + operands.key_multiplier % 6
@@ -131,7 +131,7 @@ def saturating(scores: ScoreType) -> Operands:
 
 def ties(scores: ScoreType) -> Operands:
     """Two weights of 2047, two of 1: their sum is 2^12, so that every other channel ends half-way, for 8 bits too."""
-    operands = random_operands(17, rows=1, keys=70)
+    operands = any_operands(17, rows=1, keys=70)
     operands.q[...], operands.k[...] = 0, 0
     operands.q[0, 0, 0] = 32
     operands.k[0, :, 0] = -128
@@ -148,8 +148,8 @@ CASES: dict[str, Callable[[ScoreType, int], Operands]] = {
     "gaussian, 2 rows x 1500 keys": lambda s, _: gaussian_operands(1, s, heads=2, rows=1, keys=1500),
     "gaussian, flat, 2 rows": lambda s, _: gaussian_operands(2, s, spread=0.05),
     "gaussian, steep, 2 rows": lambda s, _: gaussian_operands(3, s, spread=8),
-    "any scale, 10 rows": lambda s, _: random_operands(4, heads=10, rows=1),
-    "any scale, 2 rows x 1500 keys": lambda s, _: random_operands(5, heads=2, rows=1, keys=1500),
+    "any scale, 10 rows": lambda s, _: any_operands(4, heads=10, rows=1),
+    "any scale, 2 rows x 1500 keys": lambda s, _: any_operands(5, heads=2, rows=1, keys=1500),
     "all -128, 1 row": lambda s, _: constant_operands(-128, -128, -128, keys=321, multiplier=1023, shift=2),
     "all 127, 1 row": lambda s, _: constant_operands(127, 127, 127, keys=321, multiplier=1023, shift=2),
     "least score, 1 row": lambda s, _: constant_operands(-128, 127, 127, keys=321, multiplier=1023, shift=2),
@@ -202,7 +202,7 @@ def test_bits_over_as_many_keys_as_there_may_be(scores: ScoreType, tile_size: in
 def test_bits_of_every_weight() -> None:
     """A row for each distance of two logits, from 0 to past 12 octaves; the output tells any two weights apart."""
     distance = np.arange(12 * 256 + 20)
-    operands = random_operands(18, rows=len(distance), keys=2)
+    operands = any_operands(18, rows=len(distance), keys=2)
     operands.q[...], operands.k[...], operands.v[...] = 0, 0, 0
     operands.q[0, :, 0], operands.q[0, :, 1] = distance // 64, distance % 64
     operands.k[0, 1, :2], operands.key_multiplier[0, 1] = (-128, -2), 128
@@ -241,7 +241,7 @@ def assert_same_bits_of_length(keys: int) -> None:
     """One row, with garbage past the valid keys; the kind of run goes with the length."""
     scores: ScoreType = "int8" if keys % 2 else "int32"
     width = 128 if keys // 12 % 2 else 64
-    operands = random_operands(keys, rows=1, keys=keys, width=width, shift=(11, 21))
+    operands = any_operands(keys, rows=1, keys=keys, width=width, shift=(11, 21))
     assert_same_bits(operands, scores, c.TILE_SIZES[keys // 2 % 3], 8 if keys // 6 % 2 else 16)
 
 
@@ -358,7 +358,7 @@ def test_columns_do_not_depend_on_each_other(
     """128 columns are two runs of 64 with the same queries and keys; and columns may change places."""
     how = {"scores": scores, "tile_size": tile_size, "output_bits": output_bits}
     shift = (8, 10) if scores == "int32" else (13, 15)
-    operands = random_operands(27, heads=2, rows=2, keys=300, width=128, shift=shift)
+    operands = any_operands(27, heads=2, rows=2, keys=300, width=128, shift=shift)
     together = attention(operands, **how)
     halves = [attention(replace(operands, v=operands.v[..., part]), **how) for part in HALVES]
     assert together.shape == (2, 2, 128)
@@ -375,7 +375,7 @@ def test_columns_do_not_depend_on_each_other(
 def test_a_key_of_half_the_size_with_twice_the_multiplier_is_the_same(
     attention: Attention, scores: ScoreType, shift: int
 ) -> None:
-    operands = random_operands(28, rows=3, keys=200, shift=(shift, shift))
+    operands = any_operands(28, rows=3, keys=200, shift=(shift, shift))
     operands.k[...] //= 2
     operands.key_multiplier[...] = np.maximum(1, operands.key_multiplier // 2)
     expected = attention(operands, scores=scores)
@@ -400,7 +400,7 @@ def test_a_row_of_logits_may_move_by_whole_octaves(
 
     Keys of different multipliers move alike if a channel of theirs times the multiplier is the same for all.
     """
-    operands = random_operands(25, rows=2, keys=200, shift=(shift, shift))
+    operands = any_operands(25, rows=2, keys=200, shift=(shift, shift))
     operands.q[...] //= 4
     operands.k[...] //= 4
     operands.multiplier[...] = 64
@@ -415,7 +415,7 @@ def test_a_row_of_logits_may_move_by_whole_octaves(
 
 
 def test_operands_outside_the_contract_are_refused() -> None:
-    operands = random_operands(26)
+    operands = any_operands(26)
     with pytest.raises(ContractError, match="tile size 32"):
         EMULATOR.run(operands, tile_size=32)
     with pytest.raises(ContractError, match="valid keys"):
@@ -431,7 +431,7 @@ def test_operands_outside_the_contract_are_refused() -> None:
 @pytest.mark.parametrize("width", c.VALUE_WIDTHS)
 @pytest.mark.parametrize(("heads", "rows"), [(0, 3), (2, 0), (0, 0)])
 def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int, width: int) -> None:
-    operands = random_operands(0, heads=heads, rows=rows, keys=5, width=width)
+    operands = any_operands(0, heads=heads, rows=rows, keys=5, width=width)
     assert EMULATOR.run(operands).shape == (heads, rows, width)
 
 

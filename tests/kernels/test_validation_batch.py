@@ -11,7 +11,7 @@ import pytest
 
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.validation.batch import cases, run_batch
+from kernels.validation.batch import Case, cases, run_batch
 from kernels.validation.batch_operands import KINDS
 from kernels.workers import Workers
 
@@ -30,8 +30,12 @@ def test_a_batch_has_exactly_as_many_tiles_as_asked_for(tiles: int) -> None:
     ]
 
 
-def test_every_kind_meets_every_tile_size_and_kernel() -> None:
-    batch = list(cases(300))
+@pytest.fixture(scope="module")
+def batch() -> list[Case]:
+    return list(cases(300))
+
+
+def test_every_kind_meets_every_tile_size_and_kernel(batch: list[Case]) -> None:
     met = Counter((case.kind, case.tile_size, case.scores) for case in batch)
     assert len(met) == len(KINDS) * 3 * 2
     assert {case.output_bits for case in batch} == {8, 16}
@@ -39,8 +43,7 @@ def test_every_kind_meets_every_tile_size_and_kernel() -> None:
     assert {case.tiles for case in batch} == {1, 2, 3}
 
 
-def test_every_case_keeps_to_the_contract_and_reaches_its_ends() -> None:
-    batch = list(cases(300))
+def test_every_case_keeps_to_the_contract_and_reaches_its_ends(batch: list[Case]) -> None:
     for case in batch:
         case.operands.check(case.tile_size, case.scores, case.output_bits)
     together: dict[str, set[int]] = {
@@ -118,17 +121,19 @@ class Wrong(Emulator):
 
 
 def test_a_mismatch_is_found_and_named() -> None:
-    found = run_batch(Wrong(7, 63, scores="int8", tile_size=64, output_bits=16), tiles=400)
+    run = {"scores": "int8", "tile_size": 64, "output_bits": 16}
+    case = next(case for case in cases(400) if run.items() <= vars(case).items())
+    row = case.reference_rows[3]
+    found = run_batch(Wrong(row, 63, **run), tiles=400)
     mismatch = found.comparisons[0].mismatch
     assert mismatch is not None
     assert not found.passed
-    assert (mismatch.row, mismatch.column, mismatch.scores, mismatch.tile_size) == (7, 63, "int8", 64)
+    assert (mismatch.row, mismatch.column, mismatch.scores, mismatch.tile_size) == (row, 63, "int8", 64)
     assert mismatch.found == mismatch.expected - 1
     assert found.tiles < 400  # it stops there
     assert f"tile {mismatch.tile} " in found.summary()
     assert f"the reference has {mismatch.expected}, the device {mismatch.found}" in found.summary()
-    case = next(case for case in cases(400) if case.index == mismatch.case)
-    assert (case.first_tile, case.kind) == (mismatch.tile, mismatch.kind)
+    assert (case.index, case.first_tile, case.kind) == (mismatch.case, mismatch.tile, mismatch.kind)
 
 
 def test_a_row_that_the_reference_leaves_out_is_compared_with_the_compiled_source(emulator: Emulator) -> None:

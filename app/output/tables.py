@@ -15,6 +15,7 @@ EVERYWHERE: tuple[Place, ...] = ("console", "markdown", "page")
 REPORTS: tuple[Place, ...] = ("markdown", "page")
 SCREENS: tuple[Place, ...] = ("console", "page")
 CONSOLE: tuple[Place, ...] = ("console",)
+MARKDOWN: tuple[Place, ...] = ("markdown",)
 PAGE: tuple[Place, ...] = ("page",)
 
 Row = TypeVar("Row")
@@ -178,8 +179,9 @@ def markdown_table(heading: Cells, rows: Iterable[Cells]) -> list[str]:
 
 
 def typeset(text: str) -> str:
-    """A figure in print: true minus signs, thin spaces before units, a dash where there is no figure."""
+    """A figure in print: true minus signs, dashes between figures and where there is none, thin spaces before units."""
     if text == NONE:
         return "–"
+    text = re.sub(r"(?<=\d) - (?=\d)", " – ", text)
     text = re.sub(r"(?<!\w)-(?=\d)| - ", lambda m: m[0].replace("-", "\N{MINUS SIGN}"), text)
     return re.sub(r"(?<=\d) (?=%|min\b|h\b|s\b)", "\N{NARROW NO-BREAK SPACE}", text)

@@ -13,7 +13,7 @@ from app.evaluation.evaluation import BackendSummary, Evaluation
 from app.evaluation.scoring import Rates
 from app.evaluation.statistics.mapsswe import MatchedPairs
 from app.output import tables as t
-from app.output.tables import CONSOLE, PAGE, REPORTS, SCREENS, Metric, Table
+from app.output.tables import CONSOLE, MARKDOWN, PAGE, REPORTS, SCREENS, Metric, Table
 
 
 def _utterances(backend: BackendSummary) -> str:
@@ -54,8 +54,8 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
     ),
     Metric("words", lambda b: t.count(b.rates.words), PAGE),
     Metric("utterances", _utterances, REPORTS),
-    Metric("broken", lambda b: t.count(None if b.broken is None else len(b.broken)), REPORTS),
-    Metric("time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3), REPORTS),
+    Metric("broken", lambda b: t.count(None if b.broken is None else len(b.broken)), MARKDOWN),
+    Metric("time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3), MARKDOWN),
 )
 """Of each backend on all that it transcribed."""
 
@@ -64,7 +64,7 @@ COMPARISONS: tuple[Metric[Comparison], ...] = (
     Metric("points of WER", lambda c: t.points(c.difference), REPORTS),
     Metric("95 % interval", lambda c: t.points_interval(c.utterance_interval), REPORTS),
     Metric("speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
-    Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS),
+    Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS, wraps=True),
     Metric("better / worse", lambda c: f"{t.count(c.improved)} / {t.count(c.worsened)}", REPORTS),
     Metric("same text", lambda c: f"{t.count(c.identical_normalised)} of {t.count(c.utterances)}", REPORTS),
 )

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +121,13 @@ def find() -> Toolchain:
     Raises:
         ToolLackingError: one is lacking.
     """
-    root = _mlir_aie()
+    root = _folder("MLIR_AIE_INSTALL_DIR", "python/aie", "mlir-aie", MLIR_AIE_REMEDY, _mlir_aie())
     aiecc = _first(os.environ.get("AIECC_PATH"), root / "bin" / "aiecc", shutil.which("aiecc"))
     if aiecc is None:
         raise ToolLackingError(f"aiecc is not in {root / 'bin'}: {MLIR_AIE_REMEDY}")
     if not (root / "include" / "aie_api").is_dir():
         raise ToolLackingError(f"aie_api's headers are not in {root / 'include'}: {MLIR_AIE_REMEDY}")
-    peano = _peano(root)
+    peano = _folder("PEANO_INSTALL_DIR", "bin/clang++", "Peano", PEANO_REMEDY, _peano(root))
     xclbinutil = _first(
         os.environ.get("AIE_XCLBINUTIL"), shutil.which("xclbinutil"), "/opt/xilinx/xrt/bin/xclbinutil"
     )
@@ -147,37 +148,34 @@ def nominal() -> Toolchain:
     return Toolchain(root / "bin" / "aiecc", root / "include", None, peano, Path("xclbinutil"), {})
 
 
-def _mlir_aie() -> Path:
-    chosen = os.environ.get("MLIR_AIE_INSTALL_DIR")
+def _folder(variable: str, needed: str, name: str, remedy: str, candidates: Iterable[Path]) -> Path:
+    """Where a tool is installed: the folder that a variable names, else the first candidate with what is needed."""
+    chosen = os.environ.get(variable)
     if chosen:
         root = Path(chosen).expanduser()
-        if not (root / "python" / "aie").is_dir():
-            raise ToolLackingError(
-                f"MLIR_AIE_INSTALL_DIR is {root}, which has no python/aie: {MLIR_AIE_REMEDY}"
-            )
+        if not (root / needed).exists():
+            raise ToolLackingError(f"{variable} is {root}, which has no {needed}: {remedy}")
         return root
+    for root in candidates:
+        if (root / needed).exists():
+            return root
+    raise ToolLackingError(f"{name} is not installed: {remedy}")
+
+
+def _mlir_aie() -> Iterator[Path]:
+    """Where its packages are, by either of their names."""
     for name, up in (("aie", 2), ("mlir_aie", 0)):
         spec = importlib.util.find_spec(name)
         for place in (spec.submodule_search_locations if spec else None) or ():
-            root = Path(place, *[".."] * up).resolve()
-            if (root / "python" / "aie").is_dir():
-                return root
-    raise ToolLackingError(f"mlir-aie is not installed: {MLIR_AIE_REMEDY}")
+            yield Path(place, *[".."] * up).resolve()
 
 
-def _peano(root: Path) -> Path:
-    chosen = os.environ.get("PEANO_INSTALL_DIR")
-    if chosen:
-        if not (Path(chosen).expanduser() / "bin" / "clang++").is_file():
-            raise ToolLackingError(f"PEANO_INSTALL_DIR is {chosen}, which has no bin/clang++: {PEANO_REMEDY}")
-        return Path(chosen).expanduser()
+def _peano(mlir_aie: Path) -> Iterator[Path]:
+    """Where its wheel is, or would be beside mlir-aie's."""
     try:
-        wheel = Path(str(importlib.metadata.distribution("llvm-aie").locate_file("llvm-aie")))
+        yield Path(str(importlib.metadata.distribution("llvm-aie").locate_file("llvm-aie")))
     except importlib.metadata.PackageNotFoundError:
-        wheel = root.parent / "llvm-aie"
-    if not (wheel / "bin" / "clang++").is_file():
-        raise ToolLackingError(f"Peano is not installed: {PEANO_REMEDY}")
-    return wheel
+        yield mlir_aie.parent / "llvm-aie"
 
 
 def _first(*paths: str | Path | None) -> Path | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import asdict
 
 from app.energy import MeterError, NoMeter, find_meter
 from app.evaluation.benchmark_results import (
@@ -16,12 +18,13 @@ from app.evaluation.benchmark_results import (
     Measurement,
     Options,
     Series,
+    Setting,
     WindowEnergy,
     scores_of,
     this_machine,
 )
 from kernels.backends import TILE_BACKENDS
-from kernels.contract import HEAD_DIM, Operands
+from kernels.contract import HEAD_DIM, Operands, ScoreType
 from kernels.npu import cost
 from kernels.npu.program.layout import pack_keys_and_values, pack_queries
 from kernels.npu.program.plan import SINGLE_TILE
@@ -40,19 +43,6 @@ WARM_UP = 3
 """Calls before the first that counts: caches, threads, compiled code."""
 WARM_UP_WINDOWS = 1
 """Windows take long, and the layers before them have warmed most."""
-
-
-class Setting(NamedTuple):
-    """What a layer or window is measured with."""
-
-    backend: str
-    tile_size: int | None
-    threads: int | None
-    batch: int
-
-    def __str__(self) -> str:
-        keys, threads = self.tile_size or "-", self.threads or "all"
-        return f"{self.backend}, {keys} keys, batch {self.batch}, threads {threads}"
 
 
 def run(options: Options, stack: cost.Stack, windows: Windows | None, progress: Progress) -> BenchResult:
@@ -112,11 +102,12 @@ class Benchmark:
     def __init__(self, options: Options, stack: cost.Stack, windows: Windows | None) -> None:
         self.result = BenchResult(options, this_machine(), stack)
         self._windows = windows
-        self._opened: dict[int | None, Opened] = {}
+        self._threads = [count or self.result.machine.processors for count in options.threads]
+        self._opened: dict[int, Opened] = {}
 
     def steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """What there is to do, each with its name."""
-        options = self.result.options
+        options, threads = self.result.options, self._threads
         yield "host", self.host
         if options.model_only:
             return
@@ -126,102 +117,83 @@ class Benchmark:
                 yield f"tile, {kernel}, {size} keys", partial(self.tile, kernel, size)
         if self._windows is not None:
             yield "idle power", self.idle
-        for threads in options.threads:
-            for batch in options.batches:
-                for backend in options.backends:
-                    tiled = backend in TILE_BACKENDS
-                    for size_or_none in options.tile_sizes if tiled else (None,):
-                        setting = Setting(backend, size_or_none, threads, batch)
-                        if tiled:
-                            yield f"layer, {setting}", partial(self.layer, setting)
-                        if self._windows is not None:
-                            yield f"encoder, {setting}", partial(self.window, setting, self._windows)
+        for count, batch, backend in product(threads, options.batches, options.backends):
+            tiled = backend in TILE_BACKENDS
+            for size_or_none in options.tile_sizes if tiled else (None,):
+                setting = Setting(backend, size_or_none, count, batch)
+                if tiled:
+                    yield f"layer, {setting}", partial(self.layer, setting)
+                if self._windows is not None:
+                    yield f"encoder, {setting}", partial(self.window, setting, self._windows)
 
     def _open(self) -> None:
         options, result = self.result.options, self.result
         result.device, result.device_reason = "cpu", "no integer kernel was asked for"
-        for threads in options.threads if options.kernels else ():
+        for count in self._threads if options.kernels else ():
             if result.device == "npu":
                 # One context will do: threads are the host's.
-                self._opened[threads] = self._opened[options.threads[0]]
+                self._opened[count] = self._opened[self._threads[0]]
                 continue
-            opened = self._opened[threads] = open_device(options.device, Workers(threads))
+            opened = self._opened[count] = open_device(options.device, Workers(count))
             result.device, result.device_reason = opened.device.name, opened.reason
 
     def _add(self, what: str, setting: Setting, phases: dict[str, Series], tiles: int = 0) -> None:
-        backend, size, threads, batch = setting
-        count = threads or self.result.machine.processors
-        self.result.measurements.append(Measurement(what, backend, size, count, batch, phases, tiles))
+        measured = Measurement(**asdict(setting), what=what, phases=phases, tiles=tiles)
+        self.result.measurements.append(measured)
 
     def host(self) -> None:
         """The CPU's part of a run on the array, which is the same whatever the device: quantise, pack, dequantise."""
-        options, stack, plan = self.result.options, self.result.stack, self.result.plan
-        threads, heads = options.threads[0], stack.heads
-        workers = Workers(threads)
-        q, k, v = _random_heads(1, stack.tokens, heads)
-        queries = np.empty(plan.query_bytes(heads), np.uint8)
-        stream = np.empty(plan.key_value_stream_bytes(heads), np.uint8)
-        output = np.zeros((heads, stack.tokens, HEAD_DIM), np.int16)
-        into = _states(1, stack.tokens, heads)
-        kept: list[Quantised] = []
-
-        def quantise_heads() -> None:
-            kept[:] = [quantise(q, k, v, plan.scores, workers=workers)]
+        stack, plan, threads = self.result.stack, self.result.plan, self._threads[0]
+        queries = np.empty(plan.query_bytes(stack.heads), np.uint8)
+        stream = np.empty(plan.key_value_stream_bytes(stack.heads), np.uint8)
+        output = np.zeros((stack.heads, stack.tokens, HEAD_DIM), np.int16)
+        layer = _Layer(stack, plan.scores, Workers(threads))
 
         def pack() -> None:
-            pack_queries(kept[0].operands, 16, queries)
-            pack_keys_and_values(kept[0].operands, plan.tile_size, stream)
+            pack_queries(layer.quantised.operands, 16, queries)
+            pack_keys_and_values(layer.quantised.operands, plan.tile_size, stream)
 
-        def dequantise() -> None:
-            kept[0].dequantise(output, into, workers=workers)
-
-        phases = {"quantise": quantise_heads, "pack": pack, "dequantise": dequantise}
-        taken = time_phases(phases, max(options.repeat, 3))
-        self._add("host", Setting(plan.scores, plan.tile_size, threads, 1), taken)
+        phases = {"quantise": layer.quantise, "pack": pack, "dequantise": lambda: layer.dequantise(output)}
+        taken = time_phases(phases, max(self.result.options.repeat, 3))
+        self._add("host", Setting(plan.scores, plan.tile_size, threads), taken)
         total = taken["total"]
         self.result.host = cost.HostCost(
-            best=total.min_ms / 1e3 / heads,
-            worst=total.max_ms / 1e3 / heads,
-            source=f"measured here: {self.result.machine.cpu}, {workers.threads} threads, shortest and longest of "
+            best=total.min_ms / 1e3 / stack.heads,
+            worst=total.max_ms / 1e3 / stack.heads,
+            source=f"measured here: {self.result.machine.cpu}, {threads} threads, shortest and longest of "
             f"{total.count} runs",
         )
 
     def tile(self, kernel: str, size: int) -> None:
         """One tile, and on an NPU the smallest run that there is."""
-        options = self.result.options
-        device = _Told(self._opened[options.threads[0]], kernel, size)
+        repeat = self.result.options.tiles
+        device = _Told(self._opened[self._threads[0]], kernel, size)
         q, k, v = _random_heads(1, max(SINGLE_TILE, size), 1)
-        setting = Setting(kernel, size, 1, 1)
         for what, rows, keys, tiles in (("tile", SINGLE_TILE, size, 1), ("smallest run", 1, 1, 0)):
             if what == "tile" or device.name == "npu":
                 cut = (q[:, :, :rows], k[:, :, :keys], v[:, :, :keys])
                 operands = quantise(*cut, scores_of(kernel)).operands
-                phases = time_phases({"run": partial(device.run, operands)}, options.tiles)
-                self._add(what, setting, phases | device.told(options.tiles), tiles)
+                phases = time_phases({"run": partial(device.run, operands)}, repeat)
+                self._add(what, Setting(kernel, size, 1), phases | device.told(repeat), tiles)
 
     def layer(self, setting: Setting) -> None:
         """An ordinary layer as `TileAttention` runs it; the first has 128 value columns and takes longer."""
-        kernel, size, threads, batch = setting
+        stack, repeat, size = self.result.stack, self.result.options.repeat, setting.tile_size
         assert size is not None
-        stack, repeat, workers = self.result.stack, self.result.options.repeat, Workers(threads)
-        device = _Told(self._opened[threads], kernel, size)
-        q, k, v = _random_heads(batch, stack.tokens, stack.heads)
-        into = _states(batch, stack.tokens, stack.heads)
-        quantised: list[Quantised] = []
+        device = _Told(self._opened[setting.threads], setting.backend, size)
+        layer = _Layer(stack, scores_of(setting.backend), Workers(setting.threads), setting.batch)
         outputs: list[np.ndarray] = []
 
-        def quantise_heads() -> None:
-            quantised[:] = [quantise(q, k, v, scores_of(kernel), workers=workers)]
-
         def run_heads() -> None:
-            outputs[:] = [device.run(quantised[0].operands)]
+            outputs[:] = [device.run(layer.quantised.operands)]
 
-        def dequantise() -> None:
-            quantised[0].dequantise(outputs[0], into, workers=workers)
-
-        phases = {"quantise": quantise_heads, "run": run_heads, "dequantise": dequantise}
+        phases = {
+            "quantise": layer.quantise,
+            "run": run_heads,
+            "dequantise": lambda: layer.dequantise(outputs[0]),
+        }
         taken = time_phases(phases, repeat)
-        tiles = -(-stack.tokens // SINGLE_TILE) * -(-stack.tokens // size) * stack.heads * batch
+        tiles = -(-stack.tokens // SINGLE_TILE) * -(-stack.tokens // size) * stack.heads * setting.batch
         self._add("layer", setting, taken | device.told(repeat), tiles)
 
     def idle(self) -> None:
@@ -238,9 +210,8 @@ class Benchmark:
 
     def window(self, setting: Setting, windows: Windows) -> None:
         """A window through the whole encoder, and its energy."""
-        backend, size, threads, batch = setting
         repeat, energy, attended = self.result.options.repeat, self.result.energy, list[int]()
-        with windows.encoder(backend, self._opened.get(threads), size, threads, batch) as encode:
+        with windows.encoder(setting, self._opened.get(setting.threads)) as encode:
             phases = time_phases({"window": lambda: attended.append(encode())}, repeat, WARM_UP_WINDOWS)
             phases["attention"] = Series.of(attended[-repeat:])
             self._add("encoder", setting, phases)
@@ -252,12 +223,31 @@ class Benchmark:
             except MeterError as error:
                 energy.meter, energy.reason = None, str(error)
                 return
-        encoded, over_idle = repeat * batch, reading.joules - energy.idle_watts * reading.seconds
-        count = threads or self.result.machine.processors
+        encoded, over_idle = repeat * setting.batch, reading.joules - energy.idle_watts * reading.seconds
         one = WindowEnergy(
-            backend, size, count, batch, encoded, reading.joules / encoded, over_idle / encoded
+            **asdict(setting),
+            windows=encoded,
+            joules=reading.joules / encoded,
+            joules_over_idle=over_idle / encoded,
         )
         energy.windows.append(one)
+
+
+class _Layer:
+    """One layer's heads, random, with what of it runs on the host."""
+
+    def __init__(self, stack: cost.Stack, scores: ScoreType, workers: Workers, batch: int = 1) -> None:
+        self.quantised: Quantised
+        self._heads = _random_heads(batch, stack.tokens, stack.heads)
+        # With the strides that the encoder's states have.
+        states = np.empty((batch, stack.tokens, stack.heads, HEAD_DIM), np.float32)
+        self._into, self._scores, self._workers = states.transpose(0, 2, 1, 3), scores, workers
+
+    def quantise(self) -> None:
+        self.quantised = quantise(*self._heads, self._scores, workers=self._workers)
+
+    def dequantise(self, output: np.ndarray) -> None:
+        self.quantised.dequantise(output, self._into, workers=self._workers)
 
 
 class _Told:
@@ -288,8 +278,3 @@ def _random_heads(batch: int, tokens: int, heads: int) -> tuple[np.ndarray, np.n
     shape = (batch, tokens, heads, HEAD_DIM)
     q, k, v = (random.standard_normal(shape, np.float32).transpose(0, 2, 1, 3) for _ in range(3))
     return q * 2, k * 2, v
-
-
-def _states(batch: int, tokens: int, heads: int) -> np.ndarray:
-    """Where a layer's outputs go, with the encoder's strides: float32, (batch, heads, tokens, 64)."""
-    return np.empty((batch, tokens, heads, HEAD_DIM), np.float32).transpose(0, 2, 1, 3)

@@ -112,27 +112,38 @@ class Series(msgspec.Struct, frozen=True):
         return cls(len(nanoseconds), p50, p95, p99, least, most, tuple(nanoseconds))
 
 
-class Measurement(msgspec.Struct):
+class Setting(msgspec.Struct):
+    """What a piece of work is measured with.
+
+    Attributes:
+        backend: the arithmetic.
+        tile_size: keys per tile; None for `cpu`.
+        threads: worker threads.
+        batch: windows at once.
+    """
+
+    backend: str
+    tile_size: int | None
+    threads: int
+    batch: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.backend}, {self.tile_size or '-'} keys, batch {self.batch}, threads {self.threads}"
+
+
+class Measurement(Setting, kw_only=True):
     """Durations of one piece of work in one setting.
 
     Attributes:
         what: `host` (the host's part of a layer on the array, whatever the device is), `tile` (64 rows, one tile of
             keys, one head), `smallest run` (NPU alone), `layer` (all heads, 1500 tokens), or `encoder`, a window
             through the whole of it.
-        backend: the arithmetic.
-        tile_size: keys per tile; None for `cpu`.
-        threads: worker threads.
-        batch: windows at once.
         phases: durations by name, and those that the device tells of itself as `device: ...`.
         tiles: tiles of 64 rows in one `run`; 0 where they were not run by themselves.
         tiles_per_second: at the median duration of `run`.
     """
 
     what: str
-    backend: str
-    tile_size: int | None
-    threads: int
-    batch: int
     phases: dict[str, Series]
     tiles: int = 0
     tiles_per_second: float | None = None
@@ -142,23 +153,15 @@ class Measurement(msgspec.Struct):
             self.tiles_per_second = 1e3 * self.tiles / self.phases["run"].p50_ms
 
 
-class WindowEnergy(msgspec.Struct, frozen=True):
+class WindowEnergy(Setting, kw_only=True):
     """Energy of an encoder window.
 
     Attributes:
-        backend: the arithmetic.
-        tile_size: keys per tile; None for `cpu`.
-        threads: worker threads.
-        batch: windows at once.
         windows: that were encoded while it was measured.
         joules: of one window, all that the meter saw.
         joules_over_idle: of one window, less the idle power.
     """
 
-    backend: str
-    tile_size: int | None
-    threads: int
-    batch: int
     windows: int
     joules: float
     joules_over_idle: float

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from app.audio.reading import load_audio
+from app.evaluation.benchmark_results import Setting
 from datasets.sample import sample
 from kernels.contract import DEFAULT_TILE_SIZE
 from kernels.opening import Opened
-from kernels.workers import Workers
 from models.attention import Attention, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
@@ -47,23 +47,24 @@ class Windows:
         self._mel = LogMelFeatures([load_audio(sample().audio)], model.dims.n_mels).window(0, frames)[None]
 
     @contextmanager
-    def encoder(
-        self, backend: str, opened: Opened | None, tile_size: int | None, threads: int | None, batch: int
-    ) -> Iterator[Callable[[], int]]:
-        """Encodes so many windows at once, and returns the nanoseconds of attention in it.
+    def encoder(self, setting: Setting, opened: Opened | None) -> Iterator[Callable[[], int]]:
+        """Encodes a batch of windows, and returns the nanoseconds of attention in it.
 
-        PyTorch has so many threads until it is done with.
+        PyTorch has the setting's threads until it is done with.
 
         Args:
-            backend: a tile kernel or `cpu`.
+            setting: backend, keys per tile, threads and batch.
             opened: where the integer kernels run.
-            tile_size: keys per tile.
-            threads: as many as there are processors unless given.
-            batch: windows at once.
         """
-        size = tile_size or DEFAULT_TILE_SIZE
-        attention = TimedAttention(open_attention(backend, threads=threads, tile_size=size, opened=opened))
-        encode, mel = Encoder(self._model, attention), self._mel.expand(batch, -1, -1)
+        attention = TimedAttention(
+            open_attention(
+                setting.backend,
+                threads=setting.threads,
+                tile_size=setting.tile_size or DEFAULT_TILE_SIZE,
+                opened=opened,
+            )
+        )
+        encode, mel = Encoder(self._model, attention), self._mel.expand(setting.batch, -1, -1)
 
         def run() -> int:
             attention.nanoseconds = 0
@@ -71,7 +72,7 @@ class Windows:
             return attention.nanoseconds
 
         before = torch.get_num_threads()
-        torch.set_num_threads(Workers(threads).threads)
+        torch.set_num_threads(setting.threads)
         try:
             yield run
         finally:

@@ -6,7 +6,7 @@ nearer ones; what lies beyond is an arrow at the edge with its figure in words, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,9 +39,15 @@ class _Row:
 
     backend: str
     value: float
-    text: str
     by_utterance: Interval | None
     by_speaker: Interval | None
+    write: Callable[[float], str]
+    write_interval: Callable[[Interval], str]
+
+    @property
+    def text(self) -> str:
+        interval = f"  {self.write_interval(self.by_utterance)}" if self.by_utterance else ""
+        return self.write(self.value) + interval
 
     @property
     def ends(self) -> list[float]:
@@ -67,11 +73,10 @@ def draw(evaluation: Evaluation) -> dict[str, Markup | GroupChart | None]:
 def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
     """A mark for each backend's WER, a thick line for the interval by utterance, a thin one by speaker."""
     rows = [
-        _Row(b.backend, b.rates.wer, t.percent(b.rates.wer)
-             + (f"  {t.percent_interval(b.utterance_interval)}" if b.utterance_interval else ""),
-             b.utterance_interval, b.speaker_interval)
-        for b in backends if b.rates.wer is not None
-    ]  # fmt: skip
+        _Row(b.backend, b.rates.wer, b.utterance_interval, b.speaker_interval, t.percent, t.percent_interval)
+        for b in backends
+        if b.rates.wer is not None
+    ]
     if not rows:
         return None
     limit = _limit([max(row.ends) for row in rows], least=0.02, times=3)
@@ -92,11 +97,10 @@ def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | No
         margin: in points.
     """
     rows = [
-        _Row(c.backend, c.difference, t.points(c.difference)
-             + (f"  {t.points_interval(c.utterance_interval)}" if c.utterance_interval else ""),
-             c.utterance_interval, c.speaker_interval)
-        for c in comparisons if c.difference is not None
-    ]  # fmt: skip
+        _Row(c.backend, c.difference, c.utterance_interval, c.speaker_interval, t.points, t.points_interval)
+        for c in comparisons
+        if c.difference is not None
+    ]
     if not rows:
         return None
     edge = margin / 100

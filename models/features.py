@@ -1,9 +1,8 @@
 """Log-mel features of an audio stream of any length, in bounded memory.
 
 openai-whisper computes the spectrogram of a whole recording at once and normalises it by its loudest
-bin, which takes several hundred bytes of memory per millisecond. Here the frames are computed block by
-block and spooled to a temporary file without normalisation; the loudest bin is known once the audio has
-ended, and each window is normalised when it is read.
+bin, which takes several hundred bytes of memory per millisecond. Here frames are spooled as they come, and each
+window is normalised when it is read, since the loudest bin is known only once the audio has ended.
 """
 
 from __future__ import annotations
@@ -39,18 +38,24 @@ _CUT_RANGE = 1000
 class LogMelFeatures:
     """Log-mel frames of a recording, equal to `whisper.audio.log_mel_spectrogram(audio, padding=N_SAMPLES)`.
 
-    The constructor consumes the stream. Frames wait in RAM up to 64 MB, beyond that in a temporary file,
-    so that an hour of 80-bin features (115 MB) costs no more memory than 35 minutes.
-    `librosa.filters.mel(sr=16000, n_fft=400, n_mels=...)` gives the same filters that are read from
-    openai-whisper's asset here; importing librosa takes over a second.
+    Frames wait in RAM up to 64 MB, beyond that in a temporary file, so that an hour of 80-bin features (115 MB)
+    costs no more memory than 35 minutes.
 
-    blocks : float32 arrays (n,), mono at 16 kHz, any lengths
-    n_mels : 80 or 128
-
-    Raises ValueError where a block is not one-dimensional or a sample is not finite.
+    Attributes:
+        n_mels: bins of a frame.
+        n_samples: of the recording, at 16 kHz.
     """
 
     def __init__(self, blocks: Iterable[npt.NDArray[np.float32]], n_mels: int = 80) -> None:
+        """Consume a stream.
+
+        Args:
+            blocks: float32, shape (n,), mono at 16 kHz, of any lengths.
+            n_mels: 80 or 128.
+
+        Raises:
+            ValueError: a block is not one-dimensional, a sample is not finite, or there is no such `n_mels`.
+        """
         if n_mels not in (80, 128):
             raise ValueError(f"n_mels must be 80 or 128, not {n_mels}")
         self.n_mels = n_mels
@@ -81,8 +86,10 @@ class LogMelFeatures:
         """Normalised frames from `start_frame`: float32 (n_mels, pad_to or n_frames).
 
         Frames past the content, and those from `n_frames` to `pad_to`, are 0, which is what
-        `whisper.audio.pad_or_trim` appends to a short window. Raises ValueError where start or length is
-        negative.
+        `whisper.audio.pad_or_trim` appends to a short window.
+
+        Raises:
+            ValueError: start or length is negative.
         """
         if start_frame < 0 or n_frames < 0:
             raise ValueError(f"a window cannot start at {start_frame} or hold {n_frames} frames")
@@ -161,9 +168,13 @@ class LogMelFeatures:
 def quiet_pieces(levels: npt.NDArray[np.float32], start: int, end: int) -> list[tuple[int, int]]:
     """Divide the frames from `start` to `end` into pieces of at most 30 s, at the quietest places.
 
-    levels : loudness per frame, `LogMelFeatures.levels`
+    Args:
+        levels: loudness per frame, `LogMelFeatures.levels`.
+        start: the first frame.
+        end: the frame after the last.
 
-    Returns (first, last + 1) of each piece, in order; a piece begins where the one before it ends.
+    Returns:
+        (first, last + 1) of each piece, in order; a piece begins where the one before it ends.
     """
     bounds = [start]
     while end - bounds[-1] > N_FRAMES:

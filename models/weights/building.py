@@ -26,8 +26,10 @@ class FormatError(Exception):
 def build_whisper(dims: ModelDimensions, state: Mapping[str, Tensor]) -> Whisper:
     """A Whisper model that takes over the float32 tensors of `state`, without copying them.
 
-    In evaluation mode, without gradients, with Whisper's default alignment heads. Raises FormatError where
-    `state` does not fit `dims`.
+    In evaluation mode, without gradients, with Whisper's default alignment heads.
+
+    Raises:
+        FormatError: `state` does not fit `dims`.
     """
     _check_dimensions(dims, state)
     try:
@@ -74,7 +76,11 @@ class _NoInitialisation(TorchFunctionMode):
 
 
 def to_float32(tensor: Tensor, name: str) -> Tensor:
-    """A float32 copy, exact; raises FormatError where a value is not finite."""
+    """A float32 copy, exact.
+
+    Raises:
+        FormatError: a value is not finite.
+    """
     copy = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if not torch.isfinite(copy.sum()):  # one pass without a temporary
         raise FormatError(f"is damaged: {name} holds values that are not finite")

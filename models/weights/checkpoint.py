@@ -20,7 +20,9 @@ from models.weights.building import (
 def load_checkpoint(file: BufferedIOBase) -> Whisper:
     """The model of an OpenAI checkpoint, a dictionary of "dims" and "model_state_dict", in float32.
 
-    Raises FormatError for what is damaged or something else, and OSError.
+    Raises:
+        FormatError: the file is damaged or something else.
+        OSError: it cannot be read.
     """
     wrong = FormatError("is not an OpenAI Whisper checkpoint (dims and model_state_dict)", READABLE)
     try:

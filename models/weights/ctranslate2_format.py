@@ -38,7 +38,9 @@ _PROJECTION = "decoder/projection/weight"
 def load_whisper(file: BufferedIOBase) -> Whisper:
     """The Whisper model that a model.bin holds, in float32, as `build_whisper` gives it.
 
-    Raises FormatError; a file that raises none has given every byte of every array to the model.
+    Raises:
+        FormatError: the file is damaged or something else. Where none is raised, every byte of every array has gone
+            into the model.
     """
     index = read_index(file)
     settings = _read_settings(file, index)
@@ -48,7 +50,7 @@ def load_whisper(file: BufferedIOBase) -> Whisper:
     state: dict[str, Tensor] = {}
     with single_thread():
         for slot in layout:
-            stacked = read_tensor(file, index, slot.source)
+            stacked = read_tensor(file, index[slot.source], slot.source)
             for target, part in zip(slot.targets, stacked.chunk(len(slot.targets)), strict=True):
                 if target is None:
                     if torch.count_nonzero(part):
@@ -57,8 +59,8 @@ def load_whisper(file: BufferedIOBase) -> Whisper:
                         )
                 else:
                     state[target] = to_float32(part, slot.source)
-    if index.resolve(_PROJECTION) != _EMBEDDINGS:
-        projection = read_tensor(file, index, _PROJECTION).to(torch.float32)
+    if index[_PROJECTION] != index[_EMBEDDINGS]:
+        projection = read_tensor(file, index[_PROJECTION], _PROJECTION).to(torch.float32)
         if not torch.equal(projection, state["decoder.token_embedding.weight"]):
             raise FormatError(
                 f"has an output projection ({_PROJECTION}) apart from its embeddings, which Whisper ties",
@@ -70,12 +72,12 @@ def load_whisper(file: BufferedIOBase) -> Whisper:
 def _read_settings(file: BufferedIOBase, index: Index) -> dict[str, int]:
     """The scalars of the file, each checked to be what Whisper needs."""
     settings: dict[str, int] = {}
-    for name, array in index.arrays.items():
+    for name, array in index.items():
         if array.shape == ():
             known = name in _SETTINGS or name in _IGNORED or name in _HEADS
             if not known or array.dtype.is_floating_point:
                 raise FormatError(f"has the unexpected setting {name}", "give a Whisper model")
-            settings[name] = int(read_tensor(file, index, name).item())
+            settings[name] = int(read_tensor(file, array, name).item())
     for name, (value, required) in _SETTINGS.items():
         if settings.get(name, None if required else value) != value:
             found = settings.get(name, "absent")
@@ -90,18 +92,16 @@ def _dimensions(index: Index, audio_heads: int, text_heads: int) -> ModelDimensi
     """The model's dimensions, from the shapes of its arrays."""
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
-        array = index.arrays.get(index.resolve(name) or name)
-        if array is None or len(array.shape) != rank:
-            raise FormatError(
-                f"lacks array {name}" if array is None else f"has {name} of shape {array.shape}"
-            )
-        return array.shape
+        if name not in index:
+            raise FormatError(f"lacks array {name}")
+        if len(index[name].shape) != rank:
+            raise FormatError(f"has {name} of shape {index[name].shape}")
+        return index[name].shape
 
     audio_state, mels, _ = shape("encoder/conv1/weight", 3)
     vocabulary, text_state = shape(_EMBEDDINGS, 2)
-    names = [*index.arrays, *index.aliases]
     layers = {
-        side: len({m[1] for name in names if (m := re.match(rf"{side}/(layer_\d+)/", name))})
+        side: len({m[1] for name in index if (m := re.match(rf"{side}/(layer_\d+)/", name))})
         for side in ("encoder", "decoder")
     }
     return ModelDimensions(
@@ -178,11 +178,10 @@ def _check_layout(index: Index, layout: list[_Slot]) -> None:
     wanted = {slot.source: slot.shape for slot in layout}
     wanted[_PROJECTION] = wanted[_EMBEDDINGS]
     for name, shape in wanted.items():
-        array = index.arrays.get(index.resolve(name) or name)
-        if array is None:
+        if name not in index:
             raise FormatError(f"lacks array {name}")
-        if array.shape != shape:
-            raise FormatError(f"has {name} of shape {array.shape}, where {shape} is needed")
-    for name in [*index.arrays, *index.aliases]:
-        if name not in wanted and (name in index.aliases or index.arrays[name].shape != ()):
+        if index[name].shape != shape:
+            raise FormatError(f"has {name} of shape {index[name].shape}, where {shape} is needed")
+    for name, array in index.items():
+        if name not in wanted and array.shape != ():
             raise FormatError(f"has the unexpected array {name}", "give a Whisper model")

@@ -37,17 +37,8 @@ class Array:
     nbytes: int
 
 
-@dataclass(frozen=True)
-class Index:
-    """The table of contents of a model.bin: arrays by name, and the aliases that stand for one of them."""
-
-    arrays: Mapping[str, Array]
-    aliases: Mapping[str, str]
-
-    def resolve(self, name: str) -> str | None:
-        """The array that holds `name`: itself, the target of an alias, or None."""
-        name = self.aliases.get(name, name)
-        return name if name in self.arrays else None
+Index = Mapping[str, Array]
+"""The table of contents of a model.bin: arrays by name, under each alias as well."""
 
 
 class _Reader:
@@ -89,7 +80,8 @@ class _Reader:
 def read_index(file: BufferedIOBase) -> Index:
     """Read and check the whole index of a model.bin, without reading the arrays' bytes.
 
-    Raises FormatError for a file that is cut off, damaged, of another version, or not a Whisper model.
+    Raises:
+        FormatError: the file is cut off, damaged, of another version, or not a Whisper model.
     """
     reader = _Reader(file)
     version = reader.number("I", "the binary version")
@@ -120,15 +112,15 @@ def read_index(file: BufferedIOBase) -> Index:
         if name in arrays:
             raise FormatError(f"is damaged: array {name} occurs twice")
         arrays[name] = _read_array(reader, name)
-    aliases: dict[str, str] = {}
+    aliases: dict[str, Array] = {}
     for _ in range(reader.number("I", "the number of aliases")):
         alias, target = reader.string("an alias"), reader.string("an alias's array")
         if alias in arrays or alias in aliases or target not in arrays:
             raise FormatError(f"is damaged: alias {alias} of {target} does not fit its arrays")
-        aliases[alias] = target
+        aliases[alias] = arrays[target]
     if reader.position != reader.size:
         raise FormatError(f"is damaged: {reader.size - reader.position} bytes follow its end")
-    return Index(arrays, aliases)
+    return arrays | aliases
 
 
 def _read_array(reader: _Reader, name: str) -> Array:
@@ -154,9 +146,12 @@ def _read_array(reader: _Reader, name: str) -> Array:
     return Array(shape, dtype, offset, nbytes)
 
 
-def read_tensor(file: BufferedIOBase, index: Index, name: str) -> Tensor:
-    """One array as it is in the file. Raises FormatError where the file has become shorter."""
-    array = index.arrays[index.resolve(name) or name]
+def read_tensor(file: BufferedIOBase, array: Array, name: str) -> Tensor:
+    """An array, called `name` in the error, as it is in the file.
+
+    Raises:
+        FormatError: the file has become shorter.
+    """
     buffer = torch.empty(array.nbytes, dtype=torch.uint8)
     file.seek(array.offset)
     if file.readinto(buffer.numpy().data) != array.nbytes:

@@ -275,7 +275,7 @@ def test_bytes_after_the_end_are_noticed(whole: bytes) -> None:
 def test_a_changed_byte_gives_a_model_or_a_format_error(whole: bytes) -> None:
     random_numbers = random.Random(3)
     index = read_index(io.BytesIO(whole))
-    data = [range(array.offset, array.offset + array.nbytes) for array in index.arrays.values()]
+    data = [range(array.offset, array.offset + array.nbytes) for array in index.values()]
     described = sorted(set(range(len(whole))) - {at for part in data if len(part) > 2 for at in part})
     refused = 0
     for at in random_numbers.sample(described, 400):

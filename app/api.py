@@ -113,14 +113,21 @@ class SegmentStream(Iterator[Segment]):
         language_probability: where it was detected.
     """
 
-    def __init__(self, features: LogMelFeatures, run: Run, language: str | None) -> None:
+    def __init__(
+        self, recogniser: Recogniser, features: LogMelFeatures, run: Run, on_progress: Progress | None
+    ) -> None:
         self.duration = features.duration
-        self.language = language
+        self.language = run.options.language
         self.language_probability: float | None = None
         self._run = run
         self._features = features
-        self._source: Iterator[Segment] = iter(())
         self._segments: list[Segment] = []
+        told: dict[str, Any] = {"on_progress": on_progress, "on_language": self._found}
+        if run.batch_size == 1:
+            self._source = transcribe_windows(recogniser, features, run.options, **told)
+        else:
+            told["batch_size"] = run.batch_size
+            self._source = transcribe_batched(recogniser, features, run.options, **told)
 
     def __next__(self) -> Segment:
         try:
@@ -190,7 +197,14 @@ class Transcriber:
     def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
         """A transcriber as it is configured, with weights of its own.
 
-        Sets PyTorch's number of threads, where one is given. Raises what `load_model` raises.
+        Args:
+            configuration: what to load and compute with; sets PyTorch's number of threads, where it has one.
+            download: fetch the weights where they are missing.
+
+        Raises:
+            models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
+            kernels.device.DeviceError: the NPU was asked for and cannot be used.
+            ValueError: there is no such compute type.
         """
         # What may be missing is looked for before the weights are read.
         resolve_compute_type(configuration.compute_type)
@@ -243,15 +257,7 @@ class Transcriber:
             options=options,
             batch_size=batch_size,
         )
-        stream = SegmentStream(features, run, options.language)
-        told: dict[str, Any] = {"on_progress": on_progress, "on_language": stream._found}
-        if batch_size == 1:
-            stream._source = transcribe_windows(self.recogniser, features, options, **told)
-        else:
-            stream._source = transcribe_batched(
-                self.recogniser, features, options, batch_size=batch_size, **told
-            )
-        return stream
+        return SegmentStream(self.recogniser, features, run, on_progress)
 
     def transcribe(self, audio: Audio, options: DecodeOptions | None = None, **how: Any) -> Transcript:
         """Transcribe a whole recording; takes the arguments of `stream`."""
@@ -281,9 +287,9 @@ def load_model(
         download: fetch the weights where they are missing.
 
     Raises:
-        models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
-        kernels.device.DeviceError: the NPU was asked for and cannot be used.
-        ValueError: there is no such compute type.
+        ValueError: there is no such backend or compute type.
+
+    For the rest see `Transcriber.load`.
     """
     configuration = Configuration(model, backend, device, tile_size, compute_type, threads)
     return Transcriber.load(configuration, download=download)
@@ -303,9 +309,8 @@ def _open_attention(configuration: Configuration) -> Attention:
 
 
 def _source(audio: Any, sample_rate: int, name: str | None, allow_truncated: bool) -> AudioSource:
-    if hasattr(audio, "blocks"):
-        source: AudioSource = audio
-        return source
+    if isinstance(audio, AudioSource):
+        return audio
     if isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read"):
         return open_audio(audio, name=name, allow_truncated=allow_truncated)
     return array_blocks(audio, sample_rate, name=name or "array")

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, runtime_checkable
 
 from app.audio.containers import (
     Progress,
@@ -40,6 +40,7 @@ MAX_CHANNELS = 32
 """The channel axis of a 2-D array is the one that is at most this long."""
 
 
+@runtime_checkable
 class AudioSource(Protocol):
     """Audio that can be read in blocks, as often as wanted, until it is closed."""
 

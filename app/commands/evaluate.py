@@ -18,8 +18,10 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL
 
 if TYPE_CHECKING:
+    from app.evaluation.evaluation import Evaluation
     from app.evaluation.job import EvaluationJob
 
 
@@ -51,10 +53,8 @@ def evaluate(
     ] = None,
     backends: Annotated[
         str,
-        typer.Option(
-            help="Of cpu, int32, int8, legacy-int32, legacy-int8; cpu is what the others are held against."
-        ),
-    ] = "cpu,int32,int8",
+        typer.Option(help=f"Of {', '.join(BACKEND_NAMES)}; {REFERENCE} is what the others are held against."),
+    ] = ",".join((REFERENCE, DEFAULT, RIVAL)),
     model: Annotated[str, typer.Option(help="A name from `tilescribe models list`, or a path.")] = "base",
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
@@ -93,7 +93,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
     gate: Gate = False,
     candidate: Annotated[
-        str | None, typer.Option(help="Whose verdict --gate reads: int32 where it ran, unless given.")
+        str | None, typer.Option(help=f"Whose verdict --gate reads: {DEFAULT} where it ran, unless given.")
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out transcript lines without audio.")
@@ -103,38 +103,39 @@ def evaluate(
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
-    from app.evaluation.errors import EvidenceError
     from app.evaluation.limits import read_limits
+    from app.evaluation.reporting import Judging, candidate_of
+    from app.evaluation.worker import Setup
     from datasets.dataset import open_dataset
     from datasets.utterance import DatasetError, UnknownDatasetError
     from models.decoding.options import DecodeOptions
 
     try:
         chosen = jobs.backend_names(backends)
-        job = jobs.EvaluationJob(
-            dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
+        judged = candidate_of(candidate, chosen)
+        options = DecodeOptions(
+            language=None if language == "auto" else language,
+            temperature=temperatures(0.0, temperature_increment_on_fallback),
+            beam_size=beam_size,
+            without_timestamps=without_timestamps,
+        )
+        configuration = Configuration(
             model=model,
-            backends=chosen,
             device=device,
             tile_size=tile_size,
-            options=DecodeOptions(
-                language=None if language == "auto" else language,
-                temperature=temperatures(0.0, temperature_increment_on_fallback),
-                beam_size=beam_size,
-                without_timestamps=without_timestamps,
-            ),
+            compute_type=compute_type,
+            threads=threads,
+        )
+        job = jobs.EvaluationJob(
+            setup=Setup(configuration, chosen, options),
+            dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
             folder=output_dir or jobs.default_folder(dataset, model),
-            resume=resume,
+            judging=Judging(read_limits(limits, margin=margin), replications, seed),
             limit=limit,
             shard=shard,
             batch_size=batch_size,
             workers=workers,
-            threads=threads,
-            compute_type=compute_type,
-            limits=read_limits(limits, margin=margin),
-            replications=replications,
-            seed=seed,
-            candidate=jobs.candidate_of(candidate, chosen),
+            resume=resume,
             bench=bench,
             progress=wants_bar(progress),
         )
@@ -142,11 +143,13 @@ def evaluate(
         stop(str(error), USAGE)
     except DatasetError as error:
         stop(str(error), LACKING)
-    except (ValueError, EvidenceError) as error:
+    except ValueError as error:
         stop(str(error), USAGE)
     except KeyboardInterrupt:
         stop("interrupted before anything was transcribed", INTERRUPTED)
-    raise typer.Exit(_run(job, gate))
+    evaluation = _run(job)
+    if gate and judged:
+        raise typer.Exit(evaluation.verdict(judged).exit_code)
 
 
 def report(
@@ -164,38 +167,36 @@ def report(
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""
     from app.evaluation import reporting
-    from app.evaluation.errors import EvidenceError
     from app.evaluation.limits import read_limits
     from app.evaluation.report.text import print_summary
-    from app.evaluation.verdict import gate_exit_code
+    from app.evaluation.stored import EvidenceError
 
     try:
         if bench is not None:
             reporting.keep_bench(bench, folders[0])
-        evaluation = reporting.write_report(
-            folders, output_dir or folders[0], read_limits(limits, margin=margin), replications, seed
-        )
+        judging = reporting.Judging(read_limits(limits, margin=margin), replications, seed)
+        evaluation = reporting.write_report(folders, output_dir or folders[0], judging)
         print_summary(evaluation, output_dir or folders[0])
         if gate:
-            name = reporting.candidate_in(evaluation, candidate)
-            raise typer.Exit(gate_exit_code([evaluation.verdict(name)]))
+            name = reporting.candidate_of(candidate, [b.backend for b in evaluation.backends])
+            if name is None:
+                raise EvidenceError("there is no candidate among these records")
+            raise typer.Exit(evaluation.verdict(name).exit_code)
     except EvidenceError as error:
         stop(str(error), USAGE)
     except OSError as error:
         stop(f"{error.filename}: {error.strerror}", LACKING)
 
 
-def _run(job: EvaluationJob, gate: bool) -> int:
-    from app.evaluation.errors import EvidenceError
+def _run(job: EvaluationJob) -> Evaluation:
     from app.evaluation.running import WorkerLostError
-    from app.evaluation.verdict import gate_exit_code
     from kernels.device import DeviceError
     from models.weights.loading import UnknownModelError, WeightsError
 
     try:
         say(job.dataset.description)
-        evaluation = job.run()
-    except (EvidenceError, UnknownModelError, ValueError) as error:
+        return job.run()
+    except (UnknownModelError, ValueError) as error:
         stop(str(error), USAGE)
     except (WeightsError, DeviceError, WorkerLostError) as error:
         stop(str(error), LACKING)
@@ -203,4 +204,3 @@ def _run(job: EvaluationJob, gate: bool) -> int:
         stop(f"{error.filename or job.folder}: {error.strerror or error}", LACKING)
     except KeyboardInterrupt:
         stop(f"interrupted; --resume goes on from what is in {job.folder}", INTERRUPTED)
-    return gate_exit_code([evaluation.verdict(job.candidate)]) if gate and job.candidate else 0

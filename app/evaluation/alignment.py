@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import jiwer
@@ -94,8 +95,7 @@ def from_operations(
     operations: Sequence[Operation], *, character_errors: int = 0, characters: int = 0
 ) -> Alignment:
     """An alignment from its edits, word by word, in order."""
-    reference = [lost for kind, lost, _ in operations if kind != "I"]
-    correct = np.array([kind == "=" for kind, _, _ in operations if kind != "I"], np.bool_)
+    reference = tuple(lost for kind, lost, _ in operations if kind != "I")
     inserted = np.zeros(len(reference) + 1, np.int64)
     position = 0
     for kind, _, _ in operations:
@@ -105,35 +105,34 @@ def from_operations(
             position += 1
     kinds = [kind for kind, _, _ in operations]
     return Alignment(
-        tuple(reference),
-        tuple(got for kind, _, got in operations if kind != "D"),
-        tuple(operations),
-        correct,
-        inserted,
-        kinds.count("S"),
-        kinds.count("D"),
-        kinds.count("I"),
-        character_errors,
-        characters,
+        reference=reference,
+        hypothesis=tuple(got for kind, _, got in operations if kind != "D"),
+        operations=tuple(operations),
+        correct=np.array([kind == "=" for kind in kinds if kind != "I"], np.bool_),
+        inserted=inserted,
+        substitutions=kinds.count("S"),
+        deletions=kinds.count("D"),
+        insertions=kinds.count("I"),
+        character_errors=character_errors,
+        characters=characters,
     )
 
 
 def _operations(
     reference: list[str], hypothesis: list[str], chunks: list[jiwer.AlignmentChunk]
 ) -> list[Operation]:
-    operations: list[Operation] = []
-    for chunk in chunks:
-        lost = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-        got = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        if chunk.type == "equal":
-            operations += [("=", a, b) for a, b in zip(lost, got, strict=True)]
-        elif chunk.type == "substitute":
-            operations += [("S", a, b) for a, b in zip(lost, got, strict=True)]
-        elif chunk.type == "delete":
-            operations += [("D", a, "") for a in lost]
-        else:
-            operations += [("I", "", b) for b in got]
-    return operations
+    marks: dict[str, Literal["=", "S", "D", "I"]] = {
+        "equal": "=", "substitute": "S", "delete": "D", "insert": "I",
+    }  # fmt: skip
+    return [
+        (marks[chunk.type], lost, got)
+        for chunk in chunks
+        for lost, got in zip_longest(
+            reference[chunk.ref_start_idx : chunk.ref_end_idx],
+            hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx],
+            fillvalue="",
+        )
+    ]
 
 
 def _length(chunk: jiwer.AlignmentChunk) -> int:

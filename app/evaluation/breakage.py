@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from app.evaluation.alignment import Alignment
@@ -43,8 +43,7 @@ EXCESS_RUN = 5
 """Inserted words in a row, beyond the CPU's longest such run: a phrase was made up or doubled."""
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """An utterance that a backend broke.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from app.evaluation.breakage import Broken, breakage
 from app.evaluation.scoring import ScoredBackend, rates
@@ -11,8 +12,7 @@ from app.evaluation.statistics.bootstrap import Interval, Replications, replicat
 from app.evaluation.statistics.mapsswe import MatchedPairs, mapsswe
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A backend against a baseline, utterance by utterance. Rates are fractions.
 
     Attributes:
@@ -29,6 +29,7 @@ class Comparison:
         share_better: share of the replications (utterances drawn) in which the backend has the lower WER.
         improved: utterances with fewer errors than the baseline's.
         worsened: utterances with more.
+        share_no_worse: share of the utterances that have no more; WhisperKit calls it quality of inference (QoI).
         identical_raw: transcripts that are the same but for spaces around them.
         identical_normalised: transcripts that are the same once normalised.
         mapsswe: matched-pairs test; its differences are errors of the backend minus errors of the baseline.
@@ -47,6 +48,7 @@ class Comparison:
     share_better: float | None
     improved: int
     worsened: int
+    share_no_worse: float
     identical_raw: int
     identical_normalised: int
     mapsswe: MatchedPairs
@@ -65,7 +67,7 @@ class Resampler:
         key = (tuple(ids), speakers)
         if key not in self._drawn:
             covering = {n: s for n, s in self._scored.items() if s.alignments.keys() >= set(ids)}
-            groups = speakers_of(next(iter(covering.values())), ids) if speakers and covering else None
+            groups = next(iter(covering.values())).speakers(ids) if speakers and covering else None
             if not ids or (speakers and (groups is None or len(set(groups)) < 2)):
                 return None
             self._drawn[key] = replicate(
@@ -91,24 +93,26 @@ def compare(
     first, second = rates(one.alignments[i] for i in ids), rates(other.alignments[i] for i in ids)
     by_utterance, by_speaker = resampler.draw(ids), resampler.draw(ids, speakers=True)
     gained = one.errors(ids) - other.errors(ids)
-    speakers = speakers_of(one, ids)
+    worsened = int((gained > 0).sum())
+    speakers = one.speakers(ids)
     return Comparison(
-        backend,
-        baseline,
-        len(ids),
-        first.words,
-        first.wer,
-        second.wer,
-        None if first.wer is None or second.wer is None else first.wer - second.wer,
-        by_utterance.difference(backend, baseline) if by_utterance else None,
-        by_speaker.difference(backend, baseline) if by_speaker else None,
-        None if speakers is None else len(set(speakers)),
-        by_utterance.share_better(backend, baseline) if by_utterance else None,
-        int((gained < 0).sum()),
-        int((gained > 0).sum()),
-        sum(_text(one, i) == _text(other, i) for i in ids),
-        sum(one.alignments[i].hypothesis == other.alignments[i].hypothesis for i in ids),
-        mapsswe((one.alignments[i], other.alignments[i]) for i in ids),
+        backend=backend,
+        baseline=baseline,
+        utterances=len(ids),
+        words=first.words,
+        wer=first.wer,
+        baseline_wer=second.wer,
+        difference=None if first.wer is None or second.wer is None else first.wer - second.wer,
+        utterance_interval=by_utterance.difference(backend, baseline) if by_utterance else None,
+        speaker_interval=by_speaker.difference(backend, baseline) if by_speaker else None,
+        speakers=None if speakers is None else len(set(speakers)),
+        share_better=by_utterance.share_better(backend, baseline) if by_utterance else None,
+        improved=int((gained < 0).sum()),
+        worsened=worsened,
+        share_no_worse=1 - worsened / len(ids),
+        identical_raw=sum(one.text(i) == other.text(i) for i in ids),
+        identical_normalised=sum(one.alignments[i].hypothesis == other.alignments[i].hypothesis for i in ids),
+        mapsswe=mapsswe((one.alignments[i], other.alignments[i]) for i in ids),
     )
 
 
@@ -121,17 +125,6 @@ def broken(backend: ScoredBackend, cpu: ScoredBackend) -> tuple[Broken, ...]:
     ]
     for key, alignment in backend.alignments.items():
         if key in cpu.alignments:
-            one = breakage(key, alignment, cpu.alignments[key], _text(backend, key), _text(cpu, key))
+            one = breakage(key, alignment, cpu.alignments[key], backend.text(key), cpu.text(key))
             found += [one] if one else []
     return tuple(sorted(found, key=lambda b: b.id))
-
-
-def speakers_of(backend: ScoredBackend, ids: Sequence[str]) -> list[str] | None:
-    """The speaker of each utterance; None where one has none."""
-    speakers = [backend.records[key].speaker for key in ids]
-    known = [speaker for speaker in speakers if speaker is not None]
-    return known if len(known) == len(speakers) else None
-
-
-def _text(backend: ScoredBackend, key: str) -> str:
-    return (backend.records[key].hypothesis or "").strip()

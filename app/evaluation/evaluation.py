@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from app.evaluation.alignment import Operation
 from app.evaluation.breakage import Broken
 from app.evaluation.comparing import Comparison
+from app.evaluation.kernels import KernelValidation
 from app.evaluation.limits import Limits
 from app.evaluation.records import RunDescription
 from app.evaluation.scoring import Confusions, Rates, Speed
 from app.evaluation.statistics.bootstrap import CONFIDENCE, Interval
-from app.evaluation.validation import KernelValidation
 from app.evaluation.verdict import Verdict
 
 SCHEMA_VERSION = 1
 """Of report.json."""
 
 
-@dataclass(frozen=True)
-class DatasetSummary:
+class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was transcribed.
 
     Attributes:
@@ -51,8 +48,7 @@ class DatasetSummary:
     audio_seconds: float | None
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """How the intervals and the test were made.
 
     Attributes:
@@ -72,8 +68,7 @@ class Statistics:
     test_method: str = "MAPSSWE, two-tailed (Gillick and Cox, ICASSP 1989; NIST SCTK sc_stats)"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """An utterance that a backend could not transcribe.
 
     Attributes:
@@ -85,8 +80,7 @@ class Failure:
     error: str
 
 
-@dataclass(frozen=True)
-class BackendSummary:
+class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One backend over all utterances that it transcribed.
 
     Attributes:
@@ -111,8 +105,8 @@ class BackendSummary:
     utterance_interval: Interval | None
     speaker_interval: Interval | None
     speed: Speed | None
-    by_speaker: Mapping[str, Rates]
-    by_length: Mapping[str, Rates]
+    by_speaker: dict[str, Rates]
+    by_length: dict[str, Rates]
     confusions: Confusions
     failures: tuple[Failure, ...]
     broken: tuple[Broken, ...] | None
@@ -120,8 +114,7 @@ class BackendSummary:
     validation: KernelValidation | None
 
 
-@dataclass(frozen=True)
-class Transcript:
+class ScoredHypothesis(msgspec.Struct, frozen=True, kw_only=True):
     """What one backend made of an utterance.
 
     Attributes:
@@ -141,8 +134,7 @@ class Transcript:
     operations: tuple[Operation, ...]
 
 
-@dataclass(frozen=True)
-class DifferingUtterance:
+class DifferingUtterance(msgspec.Struct, frozen=True, kw_only=True):
     """An utterance for which some backend's normalised transcript is not the cpu's.
 
     Attributes:
@@ -160,11 +152,10 @@ class DifferingUtterance:
     reference: str
     audio_seconds: float | None
     words: int
-    transcripts: tuple[Transcript, ...]
+    transcripts: tuple[ScoredHypothesis, ...]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; a pure function of the records, the limits, the validation and the seed.
 
     Attributes:
@@ -201,16 +192,8 @@ class Evaluation:
         return pairs.get((backend, baseline))
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of report.json: plain types, the same for the same evidence; not-finite figures are null."""
-        verdicts = [{**_plain(verdict), "exit_code": verdict.exit_code} for verdict in self.verdicts]
-        return {"schema_version": SCHEMA_VERSION, **_plain(self), "verdicts": verdicts}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        """The object of report.json: plain types, the same for the same evidence."""
+        data = msgspec.to_builtins(self)
+        for plain, verdict in zip(data["verdicts"], self.verdicts, strict=True):
+            plain["exit_code"] = verdict.exit_code
+        return {"schema_version": SCHEMA_VERSION, **data}

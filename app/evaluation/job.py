@@ -1,32 +1,28 @@
-"""An evaluation from end to end: run, kernel validation, encoder error, report."""
+"""An evaluation from end to end: kernel validation and encoder error, run, report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.console import say
 from app.evaluation import reporting, running
 from app.evaluation.batches import Batch, batches, shard
-from app.evaluation.errors import EvidenceError
 from app.evaluation.evaluation import Evaluation
-from app.evaluation.limits import Limits
+from app.evaluation.kernels import measure
 from app.evaluation.records import DatasetDescription
 from app.evaluation.report.text import print_summary
-from app.evaluation.worker import Setup
-from app.output.files import write_whole
+from app.evaluation.reporting import Judging
+from app.evaluation.stored import EvidenceError
+from app.evaluation.worker import BatchWorker, Setup
 from datasets.utterance import Utterance
-from kernels.backends import BACKEND_NAMES
+from kernels.backends import INTEGER_BACKENDS, find
 from models.decoding.options import language_code
 
 if TYPE_CHECKING:
     from datasets.dataset import Dataset
-    from kernels.device import DeviceName
-    from models.compute import ComputeType
-    from models.decoding.options import DecodeOptions
 
 VALIDATION_TILES = 300
 """Of the kernel's batch test in an evaluation; `tilescribe validate` does more."""
@@ -40,54 +36,36 @@ class EvaluationJob:
     """What `evaluate` was asked for.
 
     Attributes:
+        setup: backends and options; its threads are of all workers together, as many as there are where it is None.
         dataset: to transcribe.
-        model: name or path.
-        backends: by name.
-        device: where integer kernels run.
-        tile_size: keys per tile.
-        options: of decoding.
         folder: of records and report.
-        resume: go on with the records there.
+        judging: how.
         limit: only so many utterances, in the order of their ids.
         shard: `I/N`.
         batch_size: utterances decoded at once.
         workers: processes.
-        threads: of all of them; all that there are where it is None.
-        compute_type: of what is not integer attention.
-        limits: of the verdict.
-        replications: of the bootstrap.
-        seed: of the bootstrap and of the kernels' test operands.
-        candidate: whose verdict a gate reads; None where only cpu runs.
+        resume: go on with the records there.
         bench: JSON of `tilescribe bench`, for the report.
         progress: show bars.
     """
 
+    setup: Setup
     dataset: Dataset
-    model: str
-    backends: tuple[str, ...]
-    device: DeviceName
-    tile_size: int
-    options: DecodeOptions
     folder: Path
-    resume: bool
-    limit: int | None
-    shard: str | None
-    batch_size: int
-    workers: int
-    threads: int | None
-    compute_type: ComputeType
-    limits: Limits
-    replications: int
-    seed: int
-    candidate: str | None
-    bench: Path | None
-    progress: bool
+    judging: Judging
+    limit: int | None = None
+    shard: str | None = None
+    batch_size: int = 8
+    workers: int = 1
+    resume: bool = False
+    bench: Path | None = None
+    progress: bool = False
 
     def run(self) -> Evaluation:
         """Do all of it, and say on standard error and standard output what came out.
 
         Raises:
-            app.evaluation.errors.EvidenceError: records that are there are another run's, or `resume` is not set.
+            EvidenceError: records that are there are another run's, or `resume` is not set.
             ValueError: the shard or the decoding options are wrong.
             models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
             kernels.device.DeviceError: the NPU was asked for and cannot be used, or was lost.
@@ -103,22 +81,11 @@ class EvaluationJob:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.bench is not None:
             reporting.keep_bench(self.bench, self.folder)
-        running.run(
-            self._setup(),
-            self._description(),
-            chosen,
-            self.folder,
-            resume=self.resume,
-            workers=self.workers,
-            progress=self.progress,
-        )
-        self._measure_kernels(chosen)
+        self._transcribe(chosen, min(self.batch_size, len(utterances)))
         evaluation = reporting.write_report(
             [self.folder],
             self.folder,
-            self.limits,
-            self.replications,
-            self.seed,
+            self.judging,
             audio={u.id: u.audio for batch in chosen for u in batch.utterances},
         )
         print_summary(evaluation, self.folder)
@@ -126,69 +93,63 @@ class EvaluationJob:
 
     def _check_records(self) -> None:
         """Before the model is loaded: a run that is there is neither overwritten nor mixed with this one."""
-        there = [name for name in self.backends if running.record_path(self.folder, name).exists()]
+        there = [name for name in self.setup.backends if running.record_path(self.folder, name).exists()]
         if there and not self.resume:
             raise EvidenceError(
                 f"{self.folder} has records of {', '.join(there)} already: --resume goes on with them, "
                 "--output-dir takes another folder"
             )
 
-    def _setup(self) -> Setup:
-        threads = self.threads or running.available_threads()
-        return Setup(
-            self.model, self.backends, self.device, self.options, self.tile_size, threads, self.compute_type
+    def _transcribe(self, chosen: Sequence[Batch], batch_size: int) -> None:
+        threads = self.setup.configuration.threads or running.available_threads()
+        each = max(1, threads // self.workers)
+        setup = replace(self.setup, configuration=replace(self.setup.configuration, threads=each))
+        worker = BatchWorker(setup)
+        descriptions = running.describe(
+            worker, setup, self._description(), batch_size=batch_size, threads=each * self.workers
         )
+        self._measure_kernels(worker, chosen)
+        decode = running.here(worker)
+        if self.workers > 1:
+            decode = running.in_processes(setup, self.workers)
+            del worker  # so that only the workers hold a model
+        running.run(descriptions, chosen, self.folder, decode, resume=self.resume, progress=self.progress)
 
     def _description(self) -> DatasetDescription:
-        expected = self.dataset.expected
+        expected, language = self.dataset.expected, self.setup.options.language
         return DatasetDescription(
             name=self.dataset.name,
             sha256=self.dataset.content_sha256,
             expected=len(self.dataset.utterances) if expected is None else expected,
             complete=self.dataset.complete is not False,
-            language=None if self.options.language is None else language_code(self.options.language),
+            language=None if language is None else language_code(language),
         )
 
-    def _measure_kernels(self, chosen: Sequence[Batch]) -> None:
+    def _measure_kernels(self, worker: BatchWorker, chosen: Sequence[Batch]) -> None:
         """Validate the integer kernels, and measure the encoder on a few utterances, unless that is done."""
-        path = self.folder / reporting.KERNELS_FILE
-        if path.exists() and self.resume:
+        integer = {name for name in self.setup.backends if name in INTEGER_BACKENDS}
+        there = (self.folder / reporting.KERNELS_FILE).exists() and self.resume
+        if there and integer <= reporting.read_kernels([self.folder]).validation.keys():
             return
-        from app.evaluation.kernels import measure
-
         utterances = sorted((u for batch in chosen for u in batch.utterances), key=lambda u: u.id)
-        step = max(1, len(utterances) // SAMPLED_UTTERANCES)
-        found = measure(
-            self._setup(), utterances[::step][:SAMPLED_UTTERANCES], VALIDATION_TILES, self.seed, self.progress
+        sampled = utterances[:: max(1, len(utterances) // SAMPLED_UTTERANCES)][:SAMPLED_UTTERANCES]
+        figures = measure(
+            worker, sampled, tiles=VALIDATION_TILES, seed=self.judging.seed, progress=self.progress
         )
-        write_whole(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        reporting.write_kernels(self.folder, figures)
 
 
 def backend_names(text: str) -> tuple[str, ...]:
     """The backends in a list such as `cpu,int32`, in its order.
 
     Raises:
-        EvidenceError: one is unknown or comes twice, or there are none.
+        kernels.backends.UnknownBackendError: one is unknown.
+        EvidenceError: one comes twice, or there are none.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in BACKEND_NAMES:
-            raise EvidenceError(f"backend {name!r}: it has to be one of {', '.join(BACKEND_NAMES)}")
+    names = tuple(find(name.strip()).name for name in text.split(",") if name.strip())
     if len(set(names)) != len(names) or not names:
         raise EvidenceError(f"backends {text!r}: name each once, and at least one")
-    return tuple(known for name in names for known in BACKEND_NAMES if known == name)
-
-
-def candidate_of(name: str | None, backends: Sequence[str]) -> str | None:
-    """Whose verdict a gate reads: the one named, else int32 where it runs, else the first that is not cpu.
-
-    Raises:
-        EvidenceError: the one named does not run, or is cpu.
-    """
-    candidates = [backend for backend in backends if backend != "cpu"]
-    if name is not None and name not in candidates:
-        raise EvidenceError(f"candidate {name!r}: it has to be one of the backends, and not cpu")
-    return name or ("int32" if "int32" in candidates else next(iter(candidates), None))
+    return names
 
 
 def default_folder(dataset: str, model: str) -> Path:

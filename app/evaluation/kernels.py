@@ -2,56 +2,84 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from app.evaluation.worker import Setup
+import msgspec
+
+from app.audio.error import AudioError
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 1
+    from app.configuration import Configuration
+    from app.evaluation.worker import BatchWorker
+    from kernels.validation import Validation
+
+
+class KernelValidation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a kernel computes what it must.
+
+    Attributes:
+        backend: whose kernel.
+        passed: all of it.
+        device: where it was validated: `emulator` or `npu`.
+        detail: in a few words what was compared, with figures, such as `64 tiles equal the reference bit for bit`.
+        tile_size: keys per tile that were validated; None where the kernel has no choice.
+    """
+
+    backend: str
+    passed: bool
+    device: str
+    detail: str
+    tile_size: int | None = None
+
+
+class KernelFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """kernels.json: what was measured of the kernels themselves.
+
+    Attributes:
+        schema_version: of the file; a reader takes no other.
+        validation: by backend.
+        extras: what `app.evaluation.report.page.render_page` takes. Figures that are not finite, such as the
+            correlation of a constant output, are null in the file.
+    """
+
+    schema_version: Literal[1]
+    validation: dict[str, KernelValidation] = {}
+    extras: dict[str, Any] = {}
 
 
 def measure(
-    setup: Setup, utterances: Sequence[Utterance], tiles: int, seed: int, progress: bool
-) -> dict[str, Any]:
+    worker: BatchWorker, utterances: Sequence[Utterance], *, tiles: int, seed: int, progress: bool
+) -> KernelFigures:
     """Validate the backends' kernels on their device, and measure the encoder on some utterances.
 
     Args:
-        setup: model and backends.
+        worker: model and backends.
         utterances: whose first 30 s are encoded.
         tiles: of the batch test.
         seed: of its operands.
         progress: show a bar on standard error.
-
-    Returns:
-        Plain numbers: `validation` by backend, as `app.evaluation.validation.KernelValidation` takes them, and
-        `extras` for the page, as `app.evaluation.report.extras` takes them.
     """
-    from models.attention import open_attention
+    from kernels.backends import INTEGER_BACKENDS
     from models.capture import measure_layers
-    from models.weights.loading import load
 
-    model = load(setup.model).model
-    integer = [name for name in setup.backends if name != "cpu"]
-    attentions = {
-        name: open_attention(name, setup.device, threads=setup.threads, tile_size=setup.tile_size)
-        for name in integer
-    }
-    validations, table = _validate(setup, integer, tiles, seed, progress)
-    mels = _mels(model, utterances)
-    others = list(attentions.values())
-    found: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "validation": validations,
-        "extras": {
-            "validation": table,
-            "encoder_error": {name: _layer_errors(model, a, mels) for name, a in attentions.items()},
+    integer = {name: one for name, one in worker.transcribers.items() if name in INTEGER_BACKENDS}
+    found = {name: _validate(one.configuration, tiles, seed, progress) for name, one in integer.items()}
+    mels = list(_mels(worker, utterances))
+    attentions = [one.attention for one in integer.values()]
+    return KernelFigures(
+        schema_version=1,
+        validation={name: _summary(integer[name].configuration, one) for name, one in found.items()},
+        extras={
+            "validation": [tile.to_dict() for one in found.values() for tile in one.tiles],
+            "encoder_error": {
+                name: _layer_errors(worker.model, one.attention, mels) for name, one in integer.items()
+            },
             "score_ranges": [
-                layer.to_dict() for mel in mels[:1] for layer in measure_layers(model, mel, others)
+                layer.to_dict() for mel in mels[:1] for layer in measure_layers(worker.model, mel, attentions)
             ],
             "notes": {
                 "encoder_error": f"Mean over {len(mels)} utterances: {', '.join(u.id for u in utterances)}.",
@@ -59,85 +87,62 @@ def measure(
                 f"{', '.join(u.id for u in utterances[:1])}.",
             },
         },
-    }
-    plain: dict[str, Any] = _without_nan(found)
-    return plain
+    )
 
 
-def _without_nan(value: Any) -> Any:
-    """The same with null for what is not a number, such as the correlation of a constant output."""
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _validate(
-    setup: Setup, backends: Sequence[str], tiles: int, seed: int, progress: bool
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _validate(configuration: Configuration, tiles: int, seed: int, progress: bool) -> Validation:
+    """On a device of its own: on an NPU each kernel is a program of its own."""
     from tqdm import tqdm
 
     from kernels.backends import find
     from kernels.opening import open_device
     from kernels.validation import validate_kernel
 
-    validations: dict[str, Any] = {}
-    table: list[dict[str, Any]] = []
-    for name in backends:
-        chosen = find(name)
-        if chosen.scores is None:
-            continue
-        # On an NPU each kernel is a program of its own.
-        opened = open_device(
-            setup.device if "npu" in chosen.devices else "emulator",
-            scores=chosen.scores,
-            tile_size=setup.tile_size,
+    backend, tile_size = find(configuration.backend), configuration.tile_size
+    opened = open_device(
+        configuration.device if "npu" in backend.devices else "emulator",
+        scores=backend.scores or "int32",
+        tile_size=tile_size,
+    )
+    with tqdm(desc=f"validating {backend.name}", unit="tile", disable=not progress, leave=False) as bar:
+
+        def on_progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return validate_kernel(
+            opened.device,
+            opened.reason,
+            kernels=(backend.name,),
+            tiles=tiles,
+            tile_sizes=(tile_size,),
+            random_seed=seed,
+            on_progress=on_progress,
         )
-        with tqdm(desc=f"validating {name}", unit="tile", disable=not progress, leave=False) as bar:
-
-            def on_progress(done: int, total: int, bar: Any = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            found = validate_kernel(
-                opened.device,
-                opened.reason,
-                kernels=(name,),
-                tiles=tiles,
-                tile_sizes=(setup.tile_size,),
-                random_seed=seed,
-                on_progress=on_progress,
-            )
-        validations[name] = {
-            "backend": name,
-            "passed": found.passed_by(name),
-            "device": found.device,
-            "detail": found.detail(name),
-            "tile_size": None if chosen.legacy else setup.tile_size,
-        }
-        table += [tile.to_dict() for tile in found.tiles]
-    return validations, table
 
 
-def _mels(model: Any, utterances: Sequence[Utterance]) -> list[Tensor]:
+def _summary(configuration: Configuration, found: Validation) -> KernelValidation:
+    from kernels.backends import find
+
+    name = configuration.backend
+    return KernelValidation(
+        backend=name,
+        passed=found.passed_by(name),
+        device=found.device,
+        detail=found.detail(name),
+        tile_size=None if find(name).legacy else configuration.tile_size,
+    )
+
+
+def _mels(worker: BatchWorker, utterances: Sequence[Utterance]) -> Iterator[Tensor]:
     from whisper.audio import N_FRAMES
 
-    from app.audio.error import AudioError
-    from app.audio.reading import open_audio
-    from models.features import LogMelFeatures
-
-    mels = []
     for utterance in utterances:
         try:
-            with (
-                open_audio(utterance.audio) as source,
-                LogMelFeatures(source.blocks(), model.dims.n_mels) as features,
-            ):
-                mels.append(features.window(0, min(N_FRAMES, features.content_frames), pad_to=N_FRAMES))
+            with worker.features(utterance) as features:
+                yield features.window(0, min(N_FRAMES, features.content_frames), pad_to=N_FRAMES)
         except (AudioError, OSError):
             continue  # its record says what is wrong with it
-    return mels
 
 
 def _layer_errors(model: Any, attention: Any, mels: Sequence[Tensor]) -> list[float]:

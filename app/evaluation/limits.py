@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from app.evaluation.errors import EvidenceError
-from app.evaluation.typed import typed
+import msgspec
+
+from app.evaluation.stored import convert, read_toml
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The limits of the rules.
 
     Attributes:
@@ -26,21 +24,10 @@ class Limits:
         resampling: which interval the rules read: of utterances drawn, or of speakers drawn, which is wider.
     """
 
-    margin: float = 0.5
-    broken_per_thousand: float = 1.0
-    minimum_utterances: int = 300
+    margin: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.5
+    broken_per_thousand: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    minimum_utterances: Annotated[int, msgspec.Meta(ge=0)] = 300
     resampling: Literal["utterances", "speakers"] = "utterances"
-
-    def __post_init__(self) -> None:
-        for name, largest in (
-            ("margin", 100.0),
-            ("broken_per_thousand", 1000.0),
-            ("minimum_utterances", None),
-        ):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0 or (largest is not None and value > largest):
-                span = "0 or more" if largest is None else f"from 0 to {largest:g}"
-                raise EvidenceError(f"{name} is {value}, not {span}")
 
     def allowed_broken(self, utterances: int) -> int:
         """Broken utterances that are allowed in a whole set of so many."""
@@ -55,24 +42,9 @@ def read_limits(path: Path | None = None, **overrides: Any) -> Limits:
         overrides: fields that an option gives; None leaves a field as it is.
 
     Raises:
-        EvidenceError: the file cannot be read or is not TOML; a key is unknown, a value has the wrong type or is out of
-            range. The text names file and key.
+        app.evaluation.stored.EvidenceError: the file cannot be read or is not TOML; a key is unknown, a value has the
+            wrong type or is out of range. The text names file and key.
     """
+    limits = read_toml(path, Limits) if path else Limits()
     given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        limits = replace(_from_file(path) if path else Limits(), **typed(Limits, given))
-    except EvidenceError as error:
-        raise EvidenceError(f"limits: {error}") from None
-    return limits
-
-
-def _from_file(path: Path) -> Limits:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Limits(**typed(Limits, data))
-    except OSError as error:
-        raise EvidenceError(f"{path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise EvidenceError(f"{path}: not TOML: {error}") from None
-    except EvidenceError as error:
-        raise EvidenceError(f"{path}: {error}") from None
+    return convert({**msgspec.structs.asdict(limits), **given}, Limits, "limits")

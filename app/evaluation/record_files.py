@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from app.evaluation.errors import EvidenceError
-from app.evaluation.records import RunDescription, UtteranceRecord
-from app.evaluation.same_run import same_run
+import msgspec
+
+from app.evaluation.records import BackendRecords, RunDescription, RunLine, UtteranceRecord, same_run
+from app.evaluation.stored import EvidenceError, reason
+
+_LINE = msgspec.json.Decoder(RunLine | UtteranceRecord)
 
 
 class RecordFile:
@@ -26,13 +29,16 @@ class RecordFile:
                 version knows.
         """
         self.path = path
-        for _, _, line in _lines(path):
-            try:
-                self.run = RunDescription.from_dict(line)
-            except EvidenceError as error:
-                raise EvidenceError(f"{path}:1: {error}") from None
-            return
-        raise EvidenceError(f"{path}: empty, or cut in its first line: a run that had not begun; remove it")
+        _, _, line = next(_lines(path), (0, 0, None))
+        if line is None:
+            raise EvidenceError(
+                f"{path}: empty, or cut in its first line: a run that had not begun; remove it"
+            )
+        if not isinstance(line, RunLine):
+            raise EvidenceError(
+                f"{path}:1: not a run's description: the first line of a record file must be one"
+            )
+        self.run = line.run
 
     def utterances(self) -> Iterator[UtteranceRecord]:
         """Utterances in the order of the file; a last line that was cut is left out.
@@ -41,15 +47,12 @@ class RecordFile:
             EvidenceError: a damaged line, or one of another run; the text has file and line.
         """
         for number, _, line in _lines(self.path):
-            if number == 1:
-                continue
-            try:
-                if line.get("kind") == "run":
-                    raise EvidenceError("a second run's description; one file holds one run")
-                record = UtteranceRecord.from_dict(line)
-            except EvidenceError as error:
-                raise EvidenceError(f"{self.path}:{number}: {error}") from None
-            yield record
+            if isinstance(line, UtteranceRecord):
+                yield line
+            elif number > 1:
+                raise EvidenceError(
+                    f"{self.path}:{number}: a second run's description; one file holds one run"
+                )
 
 
 class RecordWriter:
@@ -81,8 +84,7 @@ class RecordWriter:
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - open as long as the writer
         try:
             self._lock()
-            begun = path.stat().st_size > 0
-            if begun and not resume:
+            if path.stat().st_size and not resume:
                 raise EvidenceError(f"{path}: there already; resume it, or choose another folder")
             # After a kill the last line may be cut; what is left of it goes, its utterance is done again.
             end = max((end for _, end, _ in _lines(path)), default=0)
@@ -95,7 +97,7 @@ class RecordWriter:
             if self._file.read(1) not in (b"\n", b""):
                 self._file.write(b"\n")
             if not end:
-                self._append(run.to_dict())
+                self._append(RunLine.of(run))
                 self._sync()
         except BaseException:
             self._file.close()
@@ -103,7 +105,7 @@ class RecordWriter:
 
     def write(self, record: UtteranceRecord) -> None:
         """Append one utterance. Raises OSError."""
-        self._append(record.to_dict())
+        self._append(record)
         self._unsynced += 1
         if self._sync_every and self._unsynced >= self._sync_every:
             self._sync()
@@ -120,10 +122,13 @@ class RecordWriter:
         except BlockingIOError:
             raise EvidenceError(f"{self.path}: another run is writing to it") from None
 
-    def _append(self, data: Mapping[str, Any]) -> None:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        # Surrogates that a tokeniser left behind cannot be UTF-8; the replacement is a visible question mark.
-        self._file.write(text.encode("utf-8", "replace") + b"\n")
+    def _append(self, line: RunLine | UtteranceRecord) -> None:
+        try:
+            data = msgspec.json.encode(line)
+        except UnicodeEncodeError:
+            # Surrogates that a tokeniser left behind cannot be UTF-8; the replacement is a visible question mark.
+            data = json.dumps(msgspec.to_builtins(line), ensure_ascii=False).encode("utf-8", "replace")
+        self._file.write(data + b"\n")
         self._file.flush()
 
     def _sync(self) -> None:
@@ -139,26 +144,70 @@ class RecordWriter:
         self.close()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Number, end in bytes, and object of each line; stops before a last line that was cut."""
+def load(paths: Iterable[Path]) -> BackendRecords:
+    """Read the files of one backend: shards of a data set, or a run in parts, taken as one run.
+
+    An utterance that failed and later succeeded counts as done; one that is there twice with the same text counts
+    once, with the times of the first.
+
+    Args:
+        paths: at least one.
+
+    Raises:
+        EvidenceError: a file is damaged, the files are of different runs, or give different texts for an utterance.
+    """
+    files = [RecordFile(path) for path in paths]
+    if not files:
+        raise EvidenceError("no record files")
+    records: dict[str, tuple[UtteranceRecord, Path]] = {}
+    for file in files:
+        same_run(files[0].run, file.run, str(files[0].path), str(file.path))
+        for record in file.utterances():
+            if record.id not in records or _replaces(record, *records[record.id], file.path):
+                records[record.id] = record, file.path
+    return BackendRecords(_joined([file.run for file in files]), tuple(r for r, _ in records.values()))
+
+
+def _replaces(record: UtteranceRecord, earlier: UtteranceRecord, home: Path, path: Path) -> bool:
+    for name in ("reference", "speaker"):
+        if getattr(record, name) != getattr(earlier, name):
+            raise EvidenceError(f"utterance {record.id}: {name} differs between {home} and {path}")
+    if record.error is not None:
+        return False
+    if earlier.error is None and record.hypothesis != earlier.hypothesis:
+        raise EvidenceError(f"utterance {record.id}: two hypotheses, in {home} and {path}")
+    return earlier.error is not None
+
+
+def _joined(runs: Sequence[RunDescription]) -> RunDescription:
+    """One description; what says where and when is joined, and threads that differ are no one number."""
+
+    def join(values: Iterable[str | None]) -> str | None:
+        return "; ".join(sorted({v for v in values if v})) or None
+
+    threads = {run.threads for run in runs}
+    return msgspec.structs.replace(
+        runs[0],
+        device_reason=join(run.device_reason for run in runs) or "",
+        processor=join(run.processor for run in runs),
+        threads=threads.pop() if len(threads) == 1 else None,
+        started=min((run.started for run in runs if run.started), default=None),
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, RunLine | UtteranceRecord]]:
+    """Number, end in bytes, and content of each line; stops before a last line that was cut."""
     try:
         with open(path, "rb") as file:
             end = 0
             for number, line in enumerate(file, start=1):
                 end += len(line)
                 try:
-                    data = json.loads(line.decode("utf-8"), parse_constant=_refuse)
-                    if not isinstance(data, dict):
-                        raise ValueError("not an object")
-                except ValueError as error:
-                    if not line.endswith(b"\n"):
+                    found = _LINE.decode(line)
+                except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+                    if not line.endswith(b"\n") and not isinstance(error, msgspec.ValidationError):
                         return
-                    reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-                    raise EvidenceError(f"{path}:{number}: damaged: {reason}") from None
-                yield number, end, data
+                    raise EvidenceError(f"{path}:{number}: {reason(error)}") from None
+                yield number, end, found
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror or error}") from None
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")

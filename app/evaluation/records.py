@@ -5,21 +5,17 @@ Raw hypotheses are the record. Every figure is computed from them afterwards and
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from app.evaluation.errors import EvidenceError
-from app.evaluation.typed import typed
+import msgspec
 
-SCHEMA_VERSION = 1
-"""Of the record files; a reader takes no other."""
+from app.evaluation.stored import EvidenceError
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class DatasetDescription:
+class DatasetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The data set that a run set out to transcribe.
 
     Attributes:
@@ -39,14 +35,13 @@ class DatasetDescription:
     language: str | None = "en"
 
 
-@dataclass(frozen=True)
-class RunDescription:
-    """What ran, and where: the first line of a record file.
+class RunDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ran, and where.
 
     Attributes:
         model: name or path.
         model_sha256: of its weights.
-        backend: `cpu`, `int32`, `int8`, `legacy-int32`, `legacy-int8`.
+        backend: one of `kernels.backends`.
         device: `cpu`, `emulator` or `npu`.
         device_reason: why it was that one.
         dataset: what was transcribed.
@@ -65,41 +60,41 @@ class RunDescription:
     device: str
     device_reason: str
     dataset: DatasetDescription
-    kernel: Mapping[str, Any] = field(default_factory=dict)
-    decoding: Mapping[str, Any] = field(default_factory=dict)
-    compute: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, Any] = field(default_factory=dict)
+    kernel: dict[str, Any] = {}
+    decoding: dict[str, Any] = {}
+    compute: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
     processor: str | None = None
     threads: int | None = None
     started: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the first line, with its schema version."""
-        return {"schema_version": SCHEMA_VERSION, "kind": "run", **dataclasses.asdict(self)}
+
+class RunLine(RunDescription, frozen=True, kw_only=True, tag_field="kind", tag="run"):
+    """The first line of a record file: the run's description, with the version of the lines."""
+
+    schema_version: Literal[1]
+    """A reader takes no other."""
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunDescription:
-        """Check and take apart a first line. Raises `EvidenceError` naming the field that is wrong."""
-        if data.get("kind") != "run":
-            raise EvidenceError("not a run's description: the first line of a record file must be one")
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION or isinstance(version, bool):
-            raise EvidenceError(f"schema_version is {version!r}, this version reads {SCHEMA_VERSION}")
-        own = {key: value for key, value in data.items() if key not in ("kind", "schema_version")}
-        fields = typed(cls, own, nested={"dataset"})
-        inner = fields.get("dataset")
-        if not isinstance(inner, Mapping):
-            raise EvidenceError("dataset must be an object")
-        try:
-            fields["dataset"] = DatasetDescription(**typed(DatasetDescription, inner))
-        except EvidenceError as error:
-            raise EvidenceError(f"dataset: {error}") from None
-        return cls(**fields)
+    def of(cls, run: RunDescription) -> RunLine:
+        """The line of a run."""
+        return cls(schema_version=1, **msgspec.structs.asdict(run))
+
+    @property
+    def run(self) -> RunDescription:
+        """The run of a line."""
+        return RunDescription(**{name: getattr(self, name) for name in RunDescription.__struct_fields__})
 
 
-@dataclass(frozen=True)
-class UtteranceRecord:
-    """What a backend made of one utterance.
+class UtteranceRecord(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="utterance",
+):
+    """What a backend made of one utterance: every further line. Figures that are absent or not finite are None.
 
     Attributes:
         id: unique in the data set.
@@ -114,55 +109,29 @@ class UtteranceRecord:
         avg_logprob: of the tokens.
         compression_ratio: of the hypothesis, as openai-whisper computes it.
         error: why the utterance failed; None where it did not.
+        silent: whether the recording has no signal.
     """
 
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1)]
     reference: str
     hypothesis: str | None = None
     speaker: str | None = None
-    audio_seconds: float | None = None
-    seconds: float | None = None
-    encode_seconds: float | None = None
-    decode_seconds: float | None = None
+    audio_seconds: Seconds | None = None
+    seconds: Seconds | None = None
+    encode_seconds: Seconds | None = None
+    decode_seconds: Seconds | None = None
     tokens: int | None = None
     avg_logprob: float | None = None
     compression_ratio: float | None = None
     error: str | None = None
+    silent: bool = False
 
     def __post_init__(self) -> None:
-        if not self.id:
-            raise EvidenceError("id is empty")
         if (self.hypothesis is None) == (self.error is None):
             raise EvidenceError(f"utterance {self.id}: give a hypothesis, or else an error")
-        for name in ("audio_seconds", "seconds", "encode_seconds", "decode_seconds"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise EvidenceError(f"utterance {self.id}: {name} is {value}, not a length of time")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of its line; figures that are not finite become null, absent ones are left out."""
-        data: dict[str, Any] = {"kind": "utterance"}
-        for name, value in dataclasses.asdict(self).items():
-            if value is None or (isinstance(value, float) and not math.isfinite(value)):
-                continue
-            data[name] = value
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> UtteranceRecord:
-        """Check and take apart a line. Raises `EvidenceError` naming the field that is wrong."""
-        if data.get("kind") != "utterance":
-            raise EvidenceError(f"kind is {data.get('kind')!r}, not 'utterance'")
-        if "schema_version" in data and data["schema_version"] != SCHEMA_VERSION:
-            raise EvidenceError(
-                f"schema_version is {data['schema_version']!r}, the file's is {SCHEMA_VERSION}"
-            )
-        own = {key: value for key, value in data.items() if key not in ("kind", "schema_version")}
-        return cls(**typed(cls, own))
 
 
-@dataclass(frozen=True)
-class BackendRecords:
+class BackendRecords(msgspec.Struct, frozen=True):
     """A run's description with all its utterances, each id once.
 
     Attributes:
@@ -174,4 +143,32 @@ class BackendRecords:
     utterances: tuple[UtteranceRecord, ...]
 
 
-__all__ = ["SCHEMA_VERSION", "BackendRecords", "DatasetDescription", "RunDescription", "UtteranceRecord"]
+DECIDES_TRANSCRIPTS = (
+    "model", "model_sha256", "backend", "device", "kernel", "decoding", "compute", "versions", "dataset",
+)  # fmt: skip
+"""Fields that must be equal in the shards of one run; the others (processor, threads, ...) say where and when."""
+
+DECIDES_COMPARISON = ("model", "model_sha256", "decoding", "compute", "dataset")
+"""Fields that must be equal in runs that are compared: all but attention and its device."""
+
+
+def same_run(
+    first: RunDescription,
+    second: RunDescription,
+    first_name: str,
+    second_name: str,
+    fields: Sequence[str] = DECIDES_TRANSCRIPTS,
+) -> None:
+    """Check that two descriptions agree.
+
+    Raises:
+        EvidenceError: they differ; the text names the first field that does, down to the key inside it.
+    """
+    for name in fields:
+        a, b = (msgspec.to_builtins(getattr(run, name)) for run in (first, second))
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            key = next(k for k in sorted({*a, *b}, key=str) if a.get(k) != b.get(k) or (k in a) != (k in b))
+            name, a, b = f"{name}.{key}", a.get(key), b.get(key)
+        raise EvidenceError(f"not the same run: {name} is {a!r} in {first_name} and {b!r} in {second_name}")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from app.evaluation.errors import EvidenceError
+import msgspec
+
 from app.evaluation.evaluation import Evaluation
+from app.evaluation.kernels import KernelFigures
 from app.evaluation.limits import Limits
-from app.evaluation.merging import load
+from app.evaluation.record_files import load
 from app.evaluation.report.text import report_markdown
+from app.evaluation.stored import EvidenceError, decode, read_json
 from app.evaluation.summarise import summarise
-from app.evaluation.validation import KernelValidation
 from app.output.files import write_whole
+from kernels.backends import DEFAULT, REFERENCE, UnknownBackendError, find
 
 KERNELS_FILE = "kernels.json"
 """Beside the records: the kernels' validation, the encoder's error and the scores' ranges."""
@@ -23,26 +27,38 @@ KERNELS_FILE = "kernels.json"
 BENCH_FILE = "bench.json"
 """Beside the records: latency and energy, as `tilescribe bench --json` wrote them, where somebody measured them."""
 
-ORDER = ("cpu", "int32", "int8", "legacy-int32", "legacy-int8")
+
+@dataclass(frozen=True)
+class Judging:
+    """How records are judged.
+
+    Attributes:
+        limits: of the verdict.
+        replications: of the bootstrap.
+        seed: of the bootstrap, and of the kernels' test operands.
+    """
+
+    limits: Limits
+    replications: int
+    seed: int
+
+
+class BenchFile(msgspec.Struct, frozen=True):
+    """What this reader needs of bench.json; the page takes the whole."""
+
+    schema_version: Literal[1]
+    measurements: list[Any]
 
 
 def write_report(
-    folders: Sequence[Path],
-    output: Path,
-    limits: Limits,
-    replications: int = 10_000,
-    seed: int = 0,
-    *,
-    audio: Mapping[str, Path] | None = None,
+    folders: Sequence[Path], output: Path, judging: Judging, *, audio: Mapping[str, Path] | None = None
 ) -> Evaluation:
     """Score the records of some folders as one run, and write the report.
 
     Args:
         folders: of one run, or of its shards.
         output: where the report goes.
-        limits: of the verdict.
-        replications: of the bootstrap.
-        seed: of the bootstrap.
+        judging: how.
         audio: recordings by utterance, to be played from the page.
 
     Raises:
@@ -58,21 +74,22 @@ def write_report(
             raise EvidenceError(f"{folder}: no records/*.jsonl in it; give a folder that `evaluate` wrote")
         for path in found:
             paths.setdefault(path.stem, []).append(path)
-    names = sorted(paths, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    measured = _json(folders, KERNELS_FILE)
-    validation = {
-        name: KernelValidation.from_dict(data) for name, data in measured.get("validation", {}).items()
-    }
+    try:
+        names = sorted(paths, key=lambda name: find(name).position)
+    except UnknownBackendError as error:
+        raise EvidenceError(f"{folders[0] / 'records'}: {error}") from None
+    kernels = read_kernels(folders)
     evaluation = summarise(
         {name: load(paths[name]) for name in names},
-        limits=limits,
-        validation=validation,
-        replications=replications,
-        seed=seed,
+        limits=judging.limits,
+        validation=kernels.validation,
+        replications=judging.replications,
+        seed=judging.seed,
     )
     output.mkdir(parents=True, exist_ok=True)
     links = {name: os.path.relpath(path, output) for name, path in (audio or {}).items()}
-    extras = {**measured.get("extras", {}), "latency": _json(folders, BENCH_FILE)}
+    bench = _first(folders, BENCH_FILE)
+    extras = {**kernels.extras, "latency": _bench(bench, bench.read_bytes()) if bench else {}}
     page = render_page(evaluation, extras=extras, audio=links)
     text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(output / "report.json", text + "\n")
@@ -81,18 +98,19 @@ def write_report(
     return evaluation
 
 
-def candidate_in(evaluation: Evaluation, name: str | None) -> str:
-    """The candidate of a gate among an evaluation's backends.
+def candidate_of(name: str | None, backends: Sequence[str]) -> str | None:
+    """Whose verdict a gate reads: the one named, else int32 where it runs, else the first that is not cpu.
 
     Raises:
-        EvidenceError: it is not among them, or there is none.
+        EvidenceError: the one named does not run, or is cpu.
     """
-    names = [verdict.backend for verdict in evaluation.verdicts]
-    if name is None and names:
-        return "int32" if "int32" in names else names[0]
-    if name not in names:
-        raise EvidenceError(f"candidate {name!r}: these records have {', '.join(names) or 'none'}")
-    return name
+    candidates = [backend for backend in backends if backend != REFERENCE]
+    if name is not None and name not in candidates:
+        raise EvidenceError(
+            f"candidate {name!r}: it has to be one of the backends, and not {REFERENCE}: "
+            f"{', '.join(candidates) or 'there is none'}"
+        )
+    return name or (DEFAULT if DEFAULT in candidates else next(iter(candidates), None))
 
 
 def keep_bench(path: Path, folder: Path) -> None:
@@ -102,27 +120,35 @@ def keep_bench(path: Path, folder: Path) -> None:
         EvidenceError: it is something else.
         OSError: it cannot be read or written.
     """
-    text = path.read_text(encoding="utf-8")
+    data = path.read_bytes()
+    _bench(path, data)
+    write_whole(folder / BENCH_FILE, data.decode("utf-8"))
+
+
+def read_kernels(folders: Sequence[Path]) -> KernelFigures:
+    """The first kernels.json in the folders, or one without figures. Raises `EvidenceError`."""
+    path = _first(folders, KERNELS_FILE)
+    if path is None:
+        return KernelFigures(schema_version=1)
     try:
-        data = json.loads(text)
-        known = isinstance(data, dict) and data.get("schema_version") == 1 and "measurements" in data
-    except ValueError:
-        known = False
-    if not known:
-        raise EvidenceError(f"{path}: not what `tilescribe bench --json` of this version writes")
-    write_whole(folder / BENCH_FILE, text)
+        return read_json(path, KernelFigures)
+    except EvidenceError as error:
+        raise EvidenceError(f"{error}; remove it and run evaluate --resume") from None
 
 
-def _json(folders: Sequence[Path], name: str) -> dict[str, Any]:
-    """What was measured beside the records: the first folder's that has it."""
-    for folder in folders:
-        path = folder / name
-        if path.exists():
-            try:
-                data = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(data, dict) and data.get("schema_version") == 1:
-                    return data
-            except ValueError:
-                pass
-            raise EvidenceError(f"{path}: damaged, or another version's; remove it and run evaluate --resume")
-    return {}
+def write_kernels(folder: Path, figures: KernelFigures) -> None:
+    """Write kernels.json. Raises OSError."""
+    text = msgspec.json.format(msgspec.json.encode(figures), indent=1).decode()
+    write_whole(folder / KERNELS_FILE, text + "\n")
+
+
+def _bench(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        decode(data, BenchFile, str(path))
+        return decode(data, dict[str, Any], str(path))
+    except EvidenceError as error:
+        raise EvidenceError(f"{error}: not what `tilescribe bench --json` of this version writes") from None
+
+
+def _first(folders: Sequence[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).exists()), None)

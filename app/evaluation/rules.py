@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from app.evaluation.comparing import Comparison
+from app.evaluation.kernels import KernelValidation
 from app.evaluation.limits import Limits
 from app.evaluation.records import RunDescription
 from app.evaluation.statistics.bootstrap import Interval
-from app.evaluation.validation import KernelValidation
+from kernels.backends import REFERENCE, RIVAL
 
 ENOUGH_FOR_INTERVAL = 20
 """Utterances from which an interval may decide. Percentile intervals of few draws are too narrow, by a tenth at 20."""
 
+SHOWN_IDS = 5
+"""Utterances that a sentence names; report.json has all."""
+
 
 @dataclass(frozen=True)
-class Rule:
+class Candidate:
+    """All that is known of a backend that may be deployed.
+
+    Attributes:
+        run: what ran.
+        validation: of its kernel; None where there was none.
+        against_cpu: its comparison with the cpu, on the utterances that both have.
+        against_rival: the same with int8; None where int8 did not run or is the candidate.
+        broken: utterances that it broke and the cpu did not; None without a cpu run.
+        unheard: utterances whose recording is silent though their reference has words.
+        utterances: that it and the cpu both have.
+        failed: that failed on either.
+        timed: whether the run has times.
+    """
+
+    run: RunDescription
+    validation: KernelValidation | None
+    against_cpu: Comparison | None
+    against_rival: Comparison | None
+    broken: int | None
+    unheard: tuple[str, ...]
+    utterances: int
+    failed: int
+    timed: bool
+
+    @property
+    def expected(self) -> int | None:
+        """Utterances in the whole data set; None where nobody knows."""
+        return self.run.dataset.expected
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """How one rule came out.
 
     Attributes:
@@ -25,130 +63,215 @@ class Rule:
         limit: what it was held to; None where the rule has no number.
         unit: of both: `points` of WER, `utterances`, or empty.
         passed: None where this evidence does not decide.
-        applies: False where the rule is not for this candidate; it then counts for nothing.
-        settled_by: about how many utterances would decide an undecided rule; None where that is not known.
         sentence: all of it in words.
+        applies: False where the rule is not for this candidate; it then counts for nothing.
+        settled_by: about how many utterances would decide an undecided rule; None where that is not known, or where it
+            takes something else.
     """
 
     name: str
-    figure: float | None
-    limit: float | None
-    unit: str
+    figure: float | None = None
+    limit: float | None = None
+    unit: str = ""
     passed: bool | None
     sentence: str
     applies: bool = True
     settled_by: int | None = None
 
 
-def kernel_validation(run: RunDescription, validation: KernelValidation | None) -> Rule:
+def kernel_validation(candidate: Candidate, limits: Limits) -> Rule:
     """The kernel computes what its contract says, on the device and with the tile size of the run."""
-    name = "kernel validation"
+    run, validation = candidate.run, candidate.validation
+    tile_size, passed = run.kernel.get("tile_size"), None
     if validation is None:
         text = f"not done: run `tilescribe validate` for {run.backend}"
-        return Rule(name, None, None, "", None, text)
-    if not validation.passed:
-        return Rule(name, None, None, "", False, f"failed on the {validation.device}: {validation.detail}")
-    if validation.device != run.device:
+    elif not validation.passed:
+        passed, text = False, f"failed on the {validation.device}: {validation.detail}"
+    elif validation.device != run.device:
         text = f"passed on the {validation.device}, but the run was on the {run.device}: validate there"
-        return Rule(name, None, None, "", None, text)
-    tile_size = run.kernel.get("tile_size")
-    if None not in (tile_size, validation.tile_size) and tile_size != validation.tile_size:
+    elif None not in (tile_size, validation.tile_size) and tile_size != validation.tile_size:
         text = f"passed with tiles of {validation.tile_size}, but the run had {tile_size}: validate those"
-        return Rule(name, None, None, "", None, text)
-    return Rule(name, None, None, "", True, f"passed on the {validation.device}: {validation.detail}")
+    else:
+        passed, text = True, f"passed on the {validation.device}: {validation.detail}"
+    return Rule(name="kernel validation", passed=passed, sentence=text)
 
 
-def against_cpu(comparison: Comparison | None, limits: Limits, expected: int | None) -> Rule:
+def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
     """The upper end of the interval of WER(candidate) - WER(cpu) is under the margin.
 
     It fails where the lower end is above it: then more data of this kind would hardly bring it under.
     """
-    name = "WER against cpu"
-    margin = limits.margin
+    margin, comparison = limits.margin, candidate.against_cpu
     found = _interval(comparison, limits)
+
+    def rule(
+        passed: bool | None, text: str, figure: float | None = None, settled_by: int | None = None
+    ) -> Rule:
+        return Rule(
+            name=f"WER against {REFERENCE}",
+            figure=figure,
+            limit=margin,
+            unit="points",
+            passed=passed,
+            sentence=text,
+            settled_by=settled_by,
+        )
+
     if comparison is None or comparison.difference is None or found is None:
-        return Rule(name, None, margin, "points", None, _why_none(comparison, "cpu", limits))
+        return rule(None, _why_none(comparison, REFERENCE, limits))
     difference, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
     figures = f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     if comparison.utterances < ENOUGH_FOR_INTERVAL:
-        text = f"{figures}; {comparison.utterances} utterances are too few to trust it: at least {ENOUGH_FOR_INTERVAL}"
-        return Rule(name, high, margin, "points", None, text, settled_by=ENOUGH_FOR_INTERVAL)
+        text = f"{comparison.utterances} utterances are too few to trust it: at least {ENOUGH_FOR_INTERVAL}"
+        return rule(None, f"{figures}; {text}", high, ENOUGH_FOR_INTERVAL)
     if high < margin:
-        text = f"{figures}; the upper end is under the margin of {margin:g} by {margin - high:.2f}"
-        return Rule(name, high, margin, "points", True, text)
+        return rule(
+            True, f"{figures}; the upper end is under the margin of {margin:g} by {margin - high:.2f}", high
+        )
     if low > margin:
-        text = f"{figures}; even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
-        return Rule(name, high, margin, "points", False, text)
+        text = f"even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
+        return rule(False, f"{figures}; {text}", high)
     half = high - difference if difference < margin else difference - low
     needed = _needed(comparison.utterances, half, abs(margin - difference))
-    text = f"{figures} straddles the margin of {margin:g}; {_more(needed, expected)}"
-    return Rule(name, high, margin, "points", None, text, settled_by=needed)
+    text = f"{figures} straddles the margin of {margin:g}"
+    if needed is None:
+        text += "; it is at the margin itself, where no number of utterances settles it"
+    return rule(None, text, high, needed)
 
 
-def against_int8(candidate: str, comparison: Comparison | None, limits: Limits, expected: int | None) -> Rule:
+def against_rival(candidate: Candidate, limits: Limits) -> Rule:
     """WER(candidate) is no worse than WER(int8).
 
     By the figures themselves it passes; it fails only where the paired interval is wholly above 0. Worse by less than
     chance makes is undecided: it is no ground for preferring the candidate, nor one against it.
     """
-    name = "WER against int8"
-    if candidate == "int8":
-        text = "does not apply: int8 is the candidate itself"
-        return Rule(name, None, 0.0, "points", None, text, applies=False)
+    comparison = candidate.against_rival
     found = _interval(comparison, limits)
-    if comparison is None or comparison.difference is None or found is None:
-        return Rule(name, None, 0.0, "points", None, _why_none(comparison, "int8", limits))
-    difference, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
-    if comparison.difference <= 0:
-        text = f"{difference:+.2f} points: no worse"
-        return Rule(name, difference, 0.0, "points", True, text)
-    figures = f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-    if low > 0 and comparison.utterances >= ENOUGH_FOR_INTERVAL:
-        return Rule(name, difference, 0.0, "points", False, f"{figures}: worse, by more than chance")
-    needed = max(_needed(comparison.utterances, difference - low, difference) or 0, ENOUGH_FOR_INTERVAL)
-    text = f"{figures}: worse, but by no more than chance may make; {_more(needed, expected)}"
-    return Rule(name, difference, 0.0, "points", None, text, settled_by=needed)
+    applies = candidate.run.backend != RIVAL
+    figure, passed, needed = None, None, None
+    if not applies:
+        text = f"does not apply: {RIVAL} is the candidate itself"
+    elif comparison is None or comparison.difference is None or found is None:
+        text = _why_none(comparison, RIVAL, limits)
+    else:
+        figure, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
+        text = f"{figure:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+        if figure <= 0:
+            passed, text = True, f"{figure:+.2f} points: no worse"
+        elif low > 0 and comparison.utterances >= ENOUGH_FOR_INTERVAL:
+            passed, text = False, f"{text}: worse, by more than chance"
+        else:
+            text += ": worse, but by no more than chance may make"
+            needed = max(_needed(comparison.utterances, figure - low, figure) or 0, ENOUGH_FOR_INTERVAL)
+    return Rule(
+        name=f"WER against {RIVAL}",
+        figure=figure,
+        limit=0.0,
+        unit="points",
+        passed=passed,
+        sentence=text,
+        applies=applies,
+        settled_by=needed,
+    )
 
 
-def broken_utterances(count: int | None, limits: Limits, expected: int | None, utterances: int) -> Rule:
+def broken_utterances(candidate: Candidate, limits: Limits) -> Rule:
     """No more broken utterances than are allowed for the whole set; their number can only grow with more data."""
-    name = "broken utterances"
+    count, expected, utterances = candidate.broken, candidate.expected, candidate.utterances
     allowed = limits.allowed_broken(expected or utterances)
+    passed = None
     if count is None:
-        return Rule(name, None, allowed, "utterances", None, "not known: the cpu did not run on them")
-    figures = f"{count:,} of {utterances:,} broken that the cpu did not break, {allowed:,} allowed"
-    if expected and expected > utterances:
-        figures += f" in the whole set of {expected:,}"
-    if count > allowed:
-        return Rule(name, count, allowed, "utterances", False, f"{figures}: {count - allowed:,} too many")
-    return Rule(name, count, allowed, "utterances", True, figures)
+        text = "not known: the cpu did not run on them"
+    else:
+        passed = count <= allowed
+        text = f"{count:,} of {utterances:,} broken that the cpu did not break, {allowed:,} allowed"
+        if expected and expected > utterances:
+            text += f" in the whole set of {expected:,}"
+        if not passed:
+            text += f": {count - allowed:,} too many"
+    return Rule(
+        name="broken utterances",
+        figure=count,
+        limit=allowed,
+        unit="utterances",
+        passed=passed,
+        sentence=text,
+    )
 
 
-def whole_set(utterances: int, failed: int, expected: int | None, at_hand: bool) -> Rule:
+def audible_recordings(candidate: Candidate, limits: Limits) -> Rule:
+    """No recording is silent where its reference has words: by such data no kernel can be judged."""
+    unheard = candidate.unheard
+    return Rule(
+        name="audible recordings",
+        figure=len(unheard),
+        limit=0,
+        unit="utterances",
+        passed=None if unheard else True,
+        sentence=unheard_words(unheard) if unheard else "no recording is silent where words are expected",
+    )
+
+
+def whole_set(candidate: Candidate, limits: Limits) -> Rule:
     """Every utterance of the data set was transcribed, by candidate and cpu."""
-    name = "whole data set"
+    utterances, expected = candidate.utterances, candidate.expected
+    whole = utterances == expected
+    passed = True if whole and candidate.run.dataset.complete else None
     if expected is None:
         text = f"{utterances:,} utterances, of a set whose size is not known"
-        return Rule(name, utterances, None, "utterances", None, text)
-    if utterances == expected and at_hand:
-        return Rule(name, utterances, expected, "utterances", True, f"all {expected:,} utterances")
-    text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
-    if failed:
-        text += f"; {failed:,} failed"
-    if utterances == expected:
-        text = f"all {expected:,} utterances of a set that is itself not whole"
-    return Rule(name, utterances, expected, "utterances", None, text, settled_by=expected)
+    elif whole:
+        text = f"all {expected:,} utterances" + ("" if passed else " of a set that is itself not whole")
+    else:
+        text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
+        if candidate.failed:
+            text += f"; {candidate.failed:,} failed"
+    return Rule(
+        name="whole data set",
+        figure=utterances,
+        limit=expected,
+        unit="utterances",
+        passed=passed,
+        sentence=text,
+        settled_by=None if passed else expected,
+    )
 
 
-def sample_size(utterances: int, limits: Limits) -> Rule:
+def sample_size(candidate: Candidate, limits: Limits) -> Rule:
     """Enough utterances to see what is rare."""
-    least = limits.minimum_utterances
-    if utterances >= least:
-        return Rule(
-            "sample size", utterances, least, "utterances", True, f"{utterances:,}, at least {least:,}"
-        )
-    text = f"{utterances:,} utterances; at least {least:,} are needed to see what is rare"
-    return Rule("sample size", utterances, least, "utterances", None, text, settled_by=least)
+    utterances, least = candidate.utterances, limits.minimum_utterances
+    enough = utterances >= least
+    return Rule(
+        name="sample size",
+        figure=utterances,
+        limit=least,
+        unit="utterances",
+        passed=True if enough else None,
+        sentence=f"{utterances:,}, at least {least:,}"
+        if enough
+        else f"{utterances:,} utterances; at least {least:,} are needed to see what is rare",
+        settled_by=None if enough else least,
+    )
+
+
+RULES: tuple[Callable[[Candidate, Limits], Rule], ...] = (
+    kernel_validation,
+    against_cpu,
+    against_rival,
+    broken_utterances,
+    audible_recordings,
+    whole_set,
+    sample_size,
+)
+"""In the order of reports."""
+
+
+def unheard_words(ids: tuple[str, ...] | list[str]) -> str:
+    """How many recordings are silent though words are expected, and which."""
+    names = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+    those = "recording is silent though its reference has words"
+    if len(ids) != 1:
+        those = "recordings are silent though their references have words"
+    return f"{len(ids):,} {those} ({names}): all of them count as deleted, by every backend"
 
 
 def _interval(comparison: Comparison | None, limits: Limits) -> Interval | None:
@@ -176,10 +299,3 @@ def _needed(utterances: int, half_width: float, distance: float) -> int | None:
     needed = max(utterances * (half_width / distance) ** 2, 1.0)
     unit = int(10 ** max(math.floor(math.log10(needed)) - 1, 0))
     return math.ceil(needed / unit) * unit
-
-
-def _more(needed: int | None, expected: int | None) -> str:
-    if needed is None:
-        return "it is at the margin itself, where no number of utterances settles it"
-    text = f"about {needed:,} utterances like these would settle it"
-    return f"{text}, more than the set's {expected:,}" if expected and needed > expected else text

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,8 +23,7 @@ CONFUSIONS = 20
 """How many of the most frequent confusions are kept of each kind."""
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Error counts over some utterances, and their rates.
 
     Attributes:
@@ -51,8 +51,7 @@ class Rates:
     cer: float | None
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(msgspec.Struct, frozen=True, kw_only=True):
     """Time of a run over the utterances that have both a time and a length.
 
     Attributes:
@@ -72,8 +71,7 @@ class Speed:
     real_time_factor: float
 
 
-@dataclass(frozen=True)
-class Confusions:
+class Confusions(msgspec.Struct, frozen=True, kw_only=True):
     """The most frequent errors, most frequent first, then by alphabet.
 
     Attributes:
@@ -111,6 +109,21 @@ class ScoredBackend:
         """Reference words of each utterance, int64, shape (ids,)."""
         return np.array([self.alignments[i].words for i in ids], np.int64)
 
+    def text(self, key: str) -> str:
+        """An utterance's raw transcript, without spaces around it."""
+        return (self.records[key].hypothesis or "").strip()
+
+    def speakers(self, ids: Iterable[str]) -> list[str] | None:
+        """The speaker of each utterance; None where one has none."""
+        speakers = [self.records[key].speaker for key in ids]
+        known = [speaker for speaker in speakers if speaker is not None]
+        return known if len(known) == len(speakers) else None
+
+    @property
+    def unheard(self) -> list[str]:
+        """Utterances whose recording is silent though their reference has words."""
+        return [key for key, one in self.alignments.items() if self.records[key].silent and one.words]
+
 
 def score(backends: Mapping[str, BackendRecords], normalise: Normaliser) -> dict[str, ScoredBackend]:
     """Align every utterance that did not fail. Equal texts are aligned once, however many backends gave them."""
@@ -134,22 +147,22 @@ def score(backends: Mapping[str, BackendRecords], normalise: Normaliser) -> dict
 def rates(alignments: Iterable[Alignment]) -> Rates:
     """Sum up utterances: corpus rates, not means of the utterances' rates."""
     chosen = list(alignments)
-    words, hits = sum(a.words for a in chosen), sum(a.hits for a in chosen)
-    substitutions, deletions = sum(a.substitutions for a in chosen), sum(a.deletions for a in chosen)
-    insertions = sum(a.insertions for a in chosen)
-    characters, wrong = sum(a.characters for a in chosen), sum(a.character_errors for a in chosen)
-    errors = substitutions + deletions + insertions
+
+    def total(name: str) -> int:
+        return sum(getattr(alignment, name) for alignment in chosen)
+
+    words, characters, wrong = total("words"), total("characters"), total("character_errors")
     return Rates(
-        len(chosen),
-        words,
-        hits,
-        substitutions,
-        deletions,
-        insertions,
-        errors / words if words else None,
-        characters,
-        wrong,
-        wrong / characters if characters else None,
+        utterances=len(chosen),
+        words=words,
+        hits=total("hits"),
+        substitutions=total("substitutions"),
+        deletions=total("deletions"),
+        insertions=total("insertions"),
+        wer=total("errors") / words if words else None,
+        characters=characters,
+        character_errors=wrong,
+        cer=wrong / characters if characters else None,
     )
 
 
@@ -191,9 +204,9 @@ def confusions(alignments: Iterable[Alignment]) -> Confusions:
         for kind, counter in counts.items()
     }
     return Confusions(
-        tuple((a, b, n) for (a, b), n in top["S"]),
-        tuple((a, n) for (a, _), n in top["D"]),
-        tuple((b, n) for (_, b), n in top["I"]),
+        substituted=tuple((a, b, n) for (a, b), n in top["S"]),
+        deleted=tuple((a, n) for (a, _), n in top["D"]),
+        inserted=tuple((b, n) for (_, b), n in top["I"]),
     )
 
 
@@ -204,10 +217,14 @@ def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
         return None
     audio = math.fsum(r.audio_seconds or 0.0 for r in timed)
     seconds = math.fsum(r.seconds or 0.0 for r in timed)
-    encode, decode = (
-        _total([getattr(r, name) for r in timed]) for name in ("encode_seconds", "decode_seconds")
+    return Speed(
+        utterances=len(timed),
+        audio_seconds=audio,
+        seconds=seconds,
+        encode_seconds=_total([r.encode_seconds for r in timed]),
+        decode_seconds=_total([r.decode_seconds for r in timed]),
+        real_time_factor=seconds / audio,
     )
-    return Speed(len(timed), audio, seconds, encode, decode, seconds / audio)
 
 
 def _total(values: Sequence[float | None]) -> float | None:

@@ -8,26 +8,30 @@ from collections.abc import Mapping, Sequence
 from app.evaluation import comparing, scoring
 from app.evaluation.breakage import Broken
 from app.evaluation.comparing import Comparison, Resampler, compare
-from app.evaluation.errors import EvidenceError
 from app.evaluation.evaluation import (
     BackendSummary,
     DatasetSummary,
     DifferingUtterance,
     Evaluation,
     Failure,
+    ScoredHypothesis,
     Statistics,
-    Transcript,
 )
+from app.evaluation.kernels import KernelValidation
 from app.evaluation.limits import Limits
 from app.evaluation.normalising import normaliser
-from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
-from app.evaluation.same_run import DECIDES_COMPARISON, same_run
+from app.evaluation.records import (
+    DECIDES_COMPARISON,
+    BackendRecords,
+    RunDescription,
+    UtteranceRecord,
+    same_run,
+)
+from app.evaluation.rules import Candidate, unheard_words
 from app.evaluation.scoring import ScoredBackend
-from app.evaluation.validation import KernelValidation
-from app.evaluation.verdict import Verdict, judge
-
-REFERENCE, RIVAL = "cpu", "int8"
-"""What every backend is compared with: FP32 attention, and the fair INT8 kernel."""
+from app.evaluation.stored import EvidenceError
+from app.evaluation.verdict import judge
+from kernels.backends import REFERENCE, RIVAL, UnknownBackendError, find
 
 
 def summarise(
@@ -59,28 +63,58 @@ def summarise(
     scored = scoring.score(records_by_backend, normalise)
     resampler = Resampler(scored, replications=replications, seed=seed)
     candidates = [name for name in scored if name != REFERENCE]
-    comparisons = {(name, REFERENCE): compare(scored, name, REFERENCE, resampler) for name in candidates}
-    comparisons |= {
-        (name, RIVAL): compare(scored, name, RIVAL, resampler) for name in candidates if name != RIVAL
+    comparisons: dict[tuple[str, str], Comparison | None] = {
+        (name, baseline): compare(scored, name, baseline, resampler)
+        for baseline in (REFERENCE, RIVAL)
+        for name in candidates
+        if name != baseline
     }
     cpu = scored.get(REFERENCE)
     broken = {name: comparing.broken(scored[name], cpu) for name in candidates} if cpu else {}
     mended = {name: comparing.broken(cpu, scored[name]) for name in candidates} if cpu else {}
+
+    def candidate(name: str) -> Candidate:
+        one = scored[name]
+        return Candidate(
+            run=one.run,
+            validation=validation.get(name),
+            against_cpu=comparisons[name, REFERENCE],
+            against_rival=comparisons.get((name, RIVAL)),
+            broken=len(broken[name]) if cpu else None,
+            unheard=tuple(one.unheard),
+            utterances=sum(cpu is None or key in cpu.records for key in one.records),
+            failed=len({*one.failed, *(cpu.failed if cpu else ())}),
+            timed=scoring.speed(one.records.values()) is not None,
+        )
+
+    def summary(name: str) -> BackendSummary:
+        one, ids = scored[name], list(scored[name].alignments)
+        by_utterance, by_speaker = resampler.draw(ids), resampler.draw(ids, speakers=True)
+        return BackendSummary(
+            backend=name,
+            run=one.run,
+            rates=scoring.rates(one.alignments.values()),
+            utterance_interval=by_utterance.interval(name) if by_utterance else None,
+            speaker_interval=by_speaker.interval(name) if by_speaker else None,
+            speed=scoring.speed(one.records.values()),
+            by_speaker=scoring.by_speaker(one),
+            by_length=scoring.by_length(one),
+            confusions=scoring.confusions(one.alignments.values()),
+            failures=tuple(Failure(id=key, error=record.error or "") for key, record in one.failed.items()),
+            broken=broken.get(name),
+            mended=mended.get(name),
+            validation=validation.get(name),
+        )
+
     return Evaluation(
-        _dataset(first, scored),
-        Statistics(normalise.name, replications, seed),
-        limits,
-        tuple(
-            _verdict(scored, name, comparisons, broken.get(name), limits, validation.get(name))
-            for name in candidates
-        ),
-        tuple(
-            _backend(scored[name], resampler, broken.get(name), mended.get(name), validation.get(name))
-            for name in scored
-        ),
-        tuple(comparison for comparison in comparisons.values() if comparison),
-        _differing(scored, broken),
-        _notes(records_by_backend, scored),
+        dataset=_dataset(first, scored),
+        statistics=Statistics(normaliser=normalise.name, replications=replications, seed=seed),
+        limits=limits,
+        verdicts=tuple(judge(candidate(name), limits) for name in candidates),
+        backends=tuple(map(summary, scored)),
+        comparisons=tuple(comparison for comparison in comparisons.values() if comparison),
+        differing=_differing(scored, broken),
+        notes=_notes(records_by_backend, scored),
     )
 
 
@@ -92,6 +126,10 @@ def _check(backends: Mapping[str, BackendRecords]) -> RunDescription:
     for name, backend in backends.items():
         if backend.run.backend != name:
             raise EvidenceError(f"records given for {name} are of {backend.run.backend}")
+        try:
+            find(name)
+        except UnknownBackendError as error:
+            raise EvidenceError(str(error)) from None
         same_run(first.run, backend.run, first_name, name, DECIDES_COMPARISON)
         expected = backend.run.dataset.expected
         if expected is not None and len(backend.utterances) > expected:
@@ -112,21 +150,21 @@ def _dataset(run: RunDescription, scored: Mapping[str, ScoredBackend]) -> Datase
     every = list(scored.values())
     ids = [key for key in every[0].records if all(key in backend.records for backend in every)]
     failed = {key for backend in every for key in backend.failed}
-    dataset, speakers = run.dataset, comparing.speakers_of(every[0], ids)
+    dataset, speakers = run.dataset, every[0].speakers(ids)
     lengths = [every[0].records[key].audio_seconds for key in ids]
     known = [length for length in lengths if length is not None]
     complete = dataset.complete and dataset.expected == len(ids)
     return DatasetSummary(
-        dataset.name,
-        dataset.name if complete else _part(run, len(ids)),
-        dataset.sha256,
-        dataset.language,
-        dataset.expected,
-        len(ids),
-        len(failed),
-        complete,
-        None if speakers is None else len(set(speakers)),
-        math.fsum(known) if len(known) == len(lengths) else None,
+        name=dataset.name,
+        title=dataset.name if complete else _part(run, len(ids)),
+        sha256=dataset.sha256,
+        language=dataset.language,
+        expected=dataset.expected,
+        utterances=len(ids),
+        failed=len(failed),
+        complete=complete,
+        speakers=None if speakers is None else len(set(speakers)),
+        audio_seconds=math.fsum(known) if len(known) == len(lengths) else None,
     )
 
 
@@ -139,56 +177,6 @@ def _part(run: RunDescription, utterances: int) -> str:
     return f"a subset of {dataset.name}: {utterances:,} of {dataset.expected:,} utterances"
 
 
-def _backend(
-    backend: ScoredBackend,
-    resampler: Resampler,
-    broken: tuple[Broken, ...] | None,
-    mended: tuple[Broken, ...] | None,
-    validation: KernelValidation | None,
-) -> BackendSummary:
-    name, ids = backend.run.backend, list(backend.alignments)
-    by_utterance, by_speaker = resampler.draw(ids), resampler.draw(ids, speakers=True)
-    return BackendSummary(
-        name,
-        backend.run,
-        scoring.rates(backend.alignments.values()),
-        by_utterance.interval(name) if by_utterance else None,
-        by_speaker.interval(name) if by_speaker else None,
-        scoring.speed(backend.records.values()),
-        scoring.by_speaker(backend),
-        scoring.by_length(backend),
-        scoring.confusions(backend.alignments.values()),
-        tuple(Failure(key, record.error or "") for key, record in backend.failed.items()),
-        broken,
-        mended,
-        validation,
-    )
-
-
-def _verdict(
-    scored: Mapping[str, ScoredBackend],
-    name: str,
-    comparisons: Mapping[tuple[str, str], Comparison | None],
-    broken: tuple[Broken, ...] | None,
-    limits: Limits,
-    validation: KernelValidation | None,
-) -> Verdict:
-    one, cpu = scored[name], scored.get(REFERENCE)
-    both = [key for key in one.records if cpu is None or key in cpu.records]
-    failed = {*one.failed, *(cpu.failed if cpu else ())}
-    return judge(
-        one.run,
-        comparisons[name, REFERENCE],
-        comparisons.get((name, RIVAL)),
-        broken=None if broken is None else len(broken),
-        utterances=len(both),
-        failed=len(failed),
-        limits=limits,
-        validation=validation,
-        timed=scoring.speed(one.records.values()) is not None,
-    )
-
-
 def _differing(
     scored: Mapping[str, ScoredBackend], broken: Mapping[str, Sequence[Broken]]
 ) -> tuple[DifferingUtterance, ...]:
@@ -199,22 +187,30 @@ def _differing(
     order = [REFERENCE, *(name for name in scored if name != REFERENCE)]
     found = []
     for key, aligned in cpu.alignments.items():
-        having = [name for name in order if key in scored[name].alignments]
-        same = {name: scored[name].alignments[key].hypothesis == aligned.hypothesis for name in having}
+        having = {name: scored[name].alignments[key] for name in order if key in scored[name].alignments}
+        same = {name: one.hypothesis == aligned.hypothesis for name, one in having.items()}
         if all(same.values()):
             continue
         record = cpu.records[key]
-        transcripts = []
-        for name in having:
-            one = scored[name].alignments[key]
-            shown = one.operations if name == REFERENCE or not same[name] else ()
-            text = scored[name].records[key].hypothesis or ""
-            transcripts.append(
-                Transcript(name, text, one.errors, same[name], kinds.get((name, key), ()), shown)
+        transcripts = tuple(
+            ScoredHypothesis(
+                backend=name,
+                hypothesis=scored[name].records[key].hypothesis or "",
+                errors=one.errors,
+                same_as_cpu=same[name],
+                broken=kinds.get((name, key), ()),
+                operations=one.operations if name == REFERENCE or not same[name] else (),
             )
+            for name, one in having.items()
+        )
         found.append(
             DifferingUtterance(
-                key, record.speaker, record.reference, record.audio_seconds, aligned.words, tuple(transcripts)
+                id=key,
+                speaker=record.speaker,
+                reference=record.reference,
+                audio_seconds=record.audio_seconds,
+                words=aligned.words,
+                transcripts=transcripts,
             )
         )
     return tuple(found)
@@ -233,15 +229,14 @@ def _notes(backends: Mapping[str, BackendRecords], scored: Mapping[str, ScoredBa
         if len(set(values.values())) > 1:
             told = ", ".join(f"{name}: {value}" for name, value in values.items())
             notes.append(f"{field} differs ({told}): times cannot be compared")
-    versions = [dict(backend.run.versions) for backend in backends.values()]
-    if any(version != versions[0] for version in versions):
-        keys = sorted({k for v in versions for k in v if v.get(k) != versions[0].get(k)} | _absent(versions))
-        notes.append(f"versions differ between backends: {', '.join(keys)}")
+    versions = [backend.run.versions for backend in backends.values()]
+    differing = {key for v in versions for key in {*v, *versions[0]} if v.get(key) != versions[0].get(key)}
+    if differing:
+        notes.append(f"versions differ between backends: {', '.join(sorted(differing))}")
     empty = sum(alignment.words == 0 for alignment in next(iter(scored.values())).alignments.values())
     if empty:
         notes.append(f"{empty:,} references have no words once normalised; all words there count as inserted")
+    unheard = sorted({key for backend in scored.values() for key in backend.unheard})
+    if unheard:
+        notes.append(unheard_words(unheard))
     return tuple(notes)
-
-
-def _absent(versions: Sequence[Mapping[str, object]]) -> set[str]:
-    return {key for key in versions[0] if any(key not in version for version in versions)}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
-from app.evaluation import rules
+import msgspec
+
 from app.evaluation.comparing import Comparison
 from app.evaluation.limits import Limits
 from app.evaluation.records import RunDescription
-from app.evaluation.rules import Rule
-from app.evaluation.validation import KernelValidation
+from app.evaluation.rules import RULES, Candidate, Rule
+from kernels import backends
 
 Outcome = Literal["DEPLOY", "HOLD", "INCONCLUSIVE"]
 
@@ -19,8 +19,7 @@ EXIT_CODES: dict[Outcome, int] = {"DEPLOY": 0, "HOLD": 3, "INCONCLUSIVE": 4}
 """Of a command that is a gate."""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the evidence says of a candidate.
 
     Attributes:
@@ -30,6 +29,8 @@ class Verdict:
         reasons: of a HOLD the rules that failed, of an INCONCLUSIVE those undecided, in words; empty for DEPLOY.
         settled_by: of an INCONCLUSIVE: utterances that would decide all its rules; None where that is not known, or
             where it takes something else (a validation, a cpu run).
+        settled: of an INCONCLUSIVE: what would decide it, in words; else None. The one figure that a reader needs: the
+            rules' own are each of one rule.
         device: where the candidate ran.
         device_statement: what that means for accuracy, latency and energy.
         not_measured: what nobody measured.
@@ -41,6 +42,7 @@ class Verdict:
     rules: tuple[Rule, ...]
     reasons: tuple[str, ...]
     settled_by: int | None
+    settled: str | None
     device: str
     device_statement: str
     not_measured: tuple[str, ...]
@@ -52,77 +54,41 @@ class Verdict:
         return EXIT_CODES[self.outcome]
 
 
-def judge(
-    run: RunDescription,
-    against_cpu: Comparison | None,
-    against_int8: Comparison | None,
-    *,
-    broken: int | None,
-    utterances: int,
-    failed: int,
-    limits: Limits,
-    validation: KernelValidation | None = None,
-    timed: bool = False,
-) -> Verdict:
-    """Apply the rules to one candidate.
-
-    Args:
-        run: the candidate's.
-        against_cpu: on the utterances that both have.
-        against_int8: the same with int8; None where int8 did not run or is the candidate.
-        broken: utterances that the candidate broke and the cpu did not; None without a cpu run.
-        utterances: that the candidate and the cpu both have.
-        failed: that failed on either.
-        limits: what to hold it to.
-        validation: of the candidate's kernel.
-        timed: whether the run has times.
-    """
-    expected = run.dataset.expected
-    applied = (
-        rules.kernel_validation(run, validation),
-        rules.against_cpu(against_cpu, limits, expected),
-        rules.against_int8(run.backend, against_int8, limits, expected),
-        rules.broken_utterances(broken, limits, expected, utterances),
-        rules.whole_set(utterances, failed, expected, run.dataset.complete),
-        rules.sample_size(utterances, limits),
-    )
-    counting = [rule for rule in applied if rule.applies]
-    failing = [rule for rule in counting if rule.passed is False]
-    undecided = [rule for rule in counting if rule.passed is None]
+def judge(candidate: Candidate, limits: Limits) -> Verdict:
+    """Apply the rules to one candidate."""
+    applied = tuple(rule(candidate, limits) for rule in RULES)
+    failing = [rule for rule in applied if rule.applies and rule.passed is False]
+    undecided = [rule for rule in applied if rule.applies and rule.passed is None]
     outcome: Outcome = "HOLD" if failing else "INCONCLUSIVE" if undecided else "DEPLOY"
-    statement, missing = _device(run, timed)
+    settled_by, settled = None, None
+    if outcome == "INCONCLUSIVE":
+        settled_by, settled = _settled(undecided, candidate.expected)
+    statement, missing = _device(candidate.run, candidate.timed)
     return Verdict(
-        run.backend,
-        outcome,
-        applied,
-        tuple(f"{rule.name}: {rule.sentence}" for rule in failing or undecided),
-        _settled_by(undecided) if outcome == "INCONCLUSIVE" else None,
-        run.device,
-        statement,
-        missing,
-        _notes(against_cpu, limits),
+        backend=candidate.run.backend,
+        outcome=outcome,
+        rules=applied,
+        reasons=tuple(f"{rule.name}: {rule.sentence}" for rule in failing or undecided),
+        settled_by=settled_by,
+        settled=settled,
+        device=candidate.run.device,
+        device_statement=statement,
+        not_measured=missing,
+        notes=_notes(candidate.against_cpu, limits),
     )
 
 
-def gate_exit_code(verdicts: Iterable[Verdict], candidates: Sequence[str] | None = None) -> int:
-    """The exit code of a gate over some candidates (all unless named): HOLD before INCONCLUSIVE before DEPLOY.
-
-    Raises:
-        ValueError: there is no verdict on a candidate, or none at all.
-    """
-    outcomes = {verdict.backend: verdict.outcome for verdict in verdicts}
-    chosen = list(outcomes) if candidates is None else list(candidates)
-    unknown = [name for name in chosen if name not in outcomes]
-    if unknown or not chosen:
-        raise ValueError(f"no verdict on {', '.join(unknown) or 'any backend'}")
-    order: tuple[Outcome, ...] = ("HOLD", "INCONCLUSIVE", "DEPLOY")
-    return EXIT_CODES[min((outcomes[name] for name in chosen), key=order.index)]
-
-
-def _settled_by(undecided: Sequence[Rule]) -> int | None:
-    numbers = [rule.settled_by for rule in undecided]
-    known = [number for number in numbers if number is not None]
-    return max(known) if known and len(known) == len(numbers) else None
+def _settled(undecided: Sequence[Rule], expected: int | None) -> tuple[int | None, str]:
+    """Of all undecided rules together: the rule that needs most utterances says how many."""
+    other = [rule.name for rule in undecided if rule.settled_by is None]
+    if other:
+        return None, f"more utterances alone do not decide it: {', '.join(other)}"
+    most = max(undecided, key=lambda rule: rule.settled_by or 0)
+    needed = most.settled_by or 0
+    if needed == expected:
+        return needed, f"the whole data set, {needed:,} utterances, would decide it"
+    text = f"about {needed:,} utterances like these would decide it ({most.name})"
+    return needed, f"{text}, more than the set's {expected:,}" if expected and needed > expected else text
 
 
 def _device(run: RunDescription, timed: bool) -> tuple[str, tuple[str, ...]]:
@@ -133,7 +99,7 @@ def _device(run: RunDescription, timed: bool) -> tuple[str, tuple[str, ...]]:
             f"{run.backend} ran on the NPU: the accuracy is the device's, and {speed}; energy was not",
             missing,
         )
-    if run.backend.startswith("legacy-"):
+    if backends.find(run.backend).legacy:
         return (
             f"{run.backend} exists as an emulation on the CPU alone: its arithmetic was measured, no device's latency "
             "or energy"
@@ -149,14 +115,13 @@ def _notes(comparison: Comparison | None, limits: Limits) -> tuple[str, ...]:
     if comparison is None or comparison.utterance_interval is None:
         return ()
     notes = []
-    by_utterance, by_speaker = comparison.utterance_interval.high, None
-    if comparison.speaker_interval is not None:
-        by_speaker = comparison.speaker_interval.high
-    if by_speaker is not None and (100 * by_utterance < limits.margin) != (100 * by_speaker < limits.margin):
+    by_utterance, by_speaker = comparison.utterance_interval.high, comparison.speaker_interval
+    if by_speaker and (100 * by_utterance < limits.margin) != (100 * by_speaker.high < limits.margin):
         notes.append(
-            f"the upper end is {100 * by_utterance:+.2f} points with utterances drawn and {100 * by_speaker:+.2f} with "
-            f"speakers drawn, on either side of the margin; the rule reads {limits.resampling}"
+            f"the upper end is {100 * by_utterance:+.2f} points with utterances drawn and "
+            f"{100 * by_speaker.high:+.2f} with speakers drawn, on either side of the margin; the rule reads "
+            f"{limits.resampling}"
         )
-    if by_utterance > 0 and comparison.utterance_interval.low > 0 and 100 * by_utterance < limits.margin:
+    if comparison.utterance_interval.low > 0 and 100 * by_utterance < limits.margin:
         notes.append("worse than cpu by more than chance, though within the margin")
     return tuple(notes)

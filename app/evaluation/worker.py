@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from app.audio.error import AudioError
+from app.audio.reading import open_audio
+from app.configuration import Configuration
 from app.evaluation.batches import Batch
 from app.evaluation.records import UtteranceRecord
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
-    from kernels.device import DeviceName
-    from models.compute import ComputeType
+    import numpy as np
+    import numpy.typing as npt
+
+    from app.api import Transcriber
     from models.decoding.options import DecodeOptions
     from models.decoding.results import Segment
     from models.features import LogMelFeatures
+
+SILENCE = 10 ** (-90 / 20)
+"""A recording whose samples all lie within has no signal: -90 dBFS is one step of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +36,14 @@ class Setup:
     """What a worker loads once.
 
     Attributes:
-        model: name or path.
+        configuration: with each of the backends in turn.
         backends: by name.
-        device: where integer kernels run.
         options: of decoding.
-        tile_size: keys per tile.
-        threads: of PyTorch, and of the emulator.
-        compute_type: of what is not integer attention.
     """
 
-    model: str
+    configuration: Configuration
     backends: tuple[str, ...]
-    device: DeviceName
     options: DecodeOptions
-    tile_size: int
-    threads: int
-    compute_type: ComputeType = "float32"
 
 
 Records = dict[str, list[UtteranceRecord]]
@@ -53,10 +56,8 @@ class BatchWorker:
     """A model with an encoder for each backend.
 
     Attributes:
-        attentions: of the backends, by name.
-        model_name: as it was asked for.
-        model_sha256: of its weights.
-        compute_type: what the setup's came to on this processor.
+        model: the `whisper.model.Whisper` of all.
+        transcribers: of the backends, by name.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -67,29 +68,17 @@ class BatchWorker:
             kernels.device.DeviceError: the NPU was asked for and cannot be used.
             models.decoding.options.OptionsError: the options do not suit the model.
         """
-        import torch
-
-        from models.attention import open_attention
-        from models.compute import resolve_compute_type
-        from models.decoding.recogniser import Recogniser, decoder_of
-        from models.encoder import Encoder
+        from app.api import Transcriber
         from models.weights.loading import load
 
-        torch.set_num_threads(setup.threads)
-        weights = load(setup.model)
-        self.attentions = {
-            name: open_attention(name, setup.device, threads=setup.threads, tile_size=setup.tile_size)
-            for name in setup.backends
-        }
-        self.model_name, self.model_sha256 = weights.name, weights.sha256
-        self.compute_type = resolve_compute_type(setup.compute_type)
+        weights = load(setup.configuration.model)
+        self.model = weights.model
         self._options = setup.options.for_model(weights.model)
-        self._n_mels = weights.model.dims.n_mels
-        decoder = decoder_of(weights.model, self.compute_type)
-        self._recognisers = {
-            name: Recogniser(weights.model, Encoder(weights.model, attention, self.compute_type), decoder)
-            for name, attention in self.attentions.items()
-        }
+        self.transcribers: dict[str, Transcriber] = {}
+        decoder = None
+        for name in setup.backends:
+            one = Transcriber(weights, replace(setup.configuration, backend=name), decoder=decoder)
+            self.transcribers[name], decoder = one, one.recogniser.decoder
 
     def run(self, batch: Batch, wanted: Wanted) -> Records:
         """Decode a batch with each backend that wants some of it.
@@ -98,14 +87,13 @@ class BatchWorker:
             batch: decoded whole, so that a batch that is done again gives the same text.
             wanted: by backend, the ids to return.
         """
-        features: list[LogMelFeatures] = []
-        loaded: list[Utterance] = []
+        loaded: list[_Loaded] = []
         failed: dict[str, UtteranceRecord] = {}
         for utterance in batch.utterances:
+            peak = _Peak()
             try:
-                features.append(self._features(utterance))
-                loaded.append(utterance)
-            except (_audio_error(), OSError) as error:
+                loaded.append(_Loaded(utterance, self.features(utterance, peak), peak.value < SILENCE))
+            except (AudioError, OSError) as error:
                 failed[utterance.id] = UtteranceRecord(
                     utterance.id, utterance.text, speaker=utterance.speaker, error=str(error)
                 )
@@ -113,67 +101,76 @@ class BatchWorker:
             results: Records = {}
             for name, ids in wanted.items():
                 if ids:
-                    records = self._decode(name, loaded, features)
+                    records = self._decode(self.transcribers[name], loaded)
                     every = failed | {record.id: record for record in records}
                     results[name] = [every[u.id] for u in batch.utterances if u.id in ids]
             return results
         finally:
-            for feature in features:
-                feature.close()
+            for one in loaded:
+                one.features.close()
 
-    def _features(self, utterance: Utterance) -> LogMelFeatures:
-        from app.audio.reading import open_audio
+    def features(self, utterance: Utterance, peak: _Peak | None = None) -> LogMelFeatures:
+        """The log-mel features of a recording. Raises `AudioError` and OSError."""
         from models.features import LogMelFeatures
 
         with open_audio(utterance.audio) as source:
-            return LogMelFeatures(source.blocks(), self._n_mels)
+            blocks = source.blocks()
+            return LogMelFeatures(peak.through(blocks) if peak else blocks, self.model.dims.n_mels)
 
-    def _decode(
-        self, backend: str, utterances: Sequence[Utterance], features: Sequence[LogMelFeatures]
-    ) -> list[UtteranceRecord]:
+    def _decode(self, transcriber: Transcriber, loaded: Sequence[_Loaded]) -> list[UtteranceRecord]:
         from models.decoding.longform import transcribe_group
 
-        if not utterances:
+        if not loaded:
             return []
-        recogniser = self._recognisers[backend]
-        encoder = _Timed(recogniser.encode)
+        encoder = _Timed(transcriber.encoder)
         start = time.perf_counter()
-        results = transcribe_group(replace(recogniser, encode=encoder), features, self._options)
+        recogniser = replace(transcriber.recogniser, encode=encoder)
+        results = transcribe_group(recogniser, [one.features for one in loaded], self._options)
         total = time.perf_counter() - start
         # A batch's time is shared out by length of audio: what one utterance took cannot be told apart.
-        audio = sum(f.duration for f in features) or 1.0
+        audio = sum(one.features.duration for one in loaded) or 1.0
         return [
-            _record(
-                utterance,
-                feature.duration,
-                segments,
-                total * feature.duration / audio,
-                encoder.seconds / total,
-            )
-            for utterance, feature, segments in zip(utterances, features, results, strict=True)
+            one.record(segments, total * one.features.duration / audio, encoder.seconds / total)
+            for one, segments in zip(loaded, results, strict=True)
         ]
 
 
-def _record(
-    utterance: Utterance, duration: float, segments: Sequence[Segment], seconds: float, encoding: float
-) -> UtteranceRecord:
-    tokens = sum(len(s.tokens) for s in segments)
-    text = "".join(s.text for s in segments).strip()
-    return UtteranceRecord(
-        utterance.id,
-        utterance.text,
-        hypothesis=text,
-        speaker=utterance.speaker,
-        audio_seconds=round(duration, 2),
-        seconds=round(seconds, 4),
-        encode_seconds=round(seconds * encoding, 4),
-        decode_seconds=round(seconds * (1 - encoding), 4),
-        tokens=tokens,
-        avg_logprob=round(sum(s.avg_logprob * len(s.tokens) for s in segments) / tokens, 4)
-        if tokens
-        else None,
-        compression_ratio=round(max(s.compression_ratio for s in segments), 4) if segments else None,
-    )
+@dataclass
+class _Peak:
+    """The largest sample of what went through, as a fraction of full scale."""
+
+    value: float = 0.0
+
+    def through(self, blocks: Iterator[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
+        for block in blocks:
+            self.value = max(self.value, float(abs(block).max()))
+            yield block
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    utterance: Utterance
+    features: LogMelFeatures
+    silent: bool
+
+    def record(self, segments: Sequence[Segment], seconds: float, encoding: float) -> UtteranceRecord:
+        """What was decoded, in so many seconds, of which the share `encoding` went into the encoder."""
+        tokens = sum(len(s.tokens) for s in segments)
+        logprob = sum(s.avg_logprob * len(s.tokens) for s in segments)
+        return UtteranceRecord(
+            self.utterance.id,
+            self.utterance.text,
+            hypothesis="".join(s.text for s in segments).strip(),
+            speaker=self.utterance.speaker,
+            audio_seconds=round(self.features.duration, 2),
+            seconds=round(seconds, 4),
+            encode_seconds=round(seconds * encoding, 4),
+            decode_seconds=round(seconds * (1 - encoding), 4),
+            tokens=tokens,
+            avg_logprob=round(logprob / tokens, 4) if tokens else None,
+            compression_ratio=round(max(s.compression_ratio for s in segments), 4) if segments else None,
+            silent=self.silent,
+        )
 
 
 @dataclass
@@ -181,19 +178,13 @@ class _Timed:
     """An encoder that counts the seconds spent in it."""
 
     encoder: Any
-    seconds: float = field(default=0.0)
+    seconds: float = 0.0
 
     def __call__(self, mel: Any) -> Any:
         start = time.perf_counter()
         states = self.encoder(mel)
         self.seconds += time.perf_counter() - start
         return states
-
-
-def _audio_error() -> type[Exception]:
-    from app.audio.error import AudioError
-
-    return AudioError
 
 
 _worker: BatchWorker | None = None
@@ -203,6 +194,7 @@ def begin(setup: Setup) -> None:
     """In a process of its own: load once. Ctrl-C is for the parent, which ends its workers."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     _worker = BatchWorker(setup)
 
 
@@ -211,3 +203,15 @@ def work(batch: Batch, wanted: Wanted) -> tuple[int, Records]:
     if _worker is None:
         raise RuntimeError("the worker has not begun")
     return batch.number, _worker.run(batch, wanted)
+
+
+def end_with_parent() -> None:
+    """In a process of its own: end it as soon as its parent is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -10,7 +10,12 @@ from kernels import backends, legacy
 from kernels import contract as c
 from kernels.device import Device
 from kernels.validation.batch import TILES, BatchResult, Progress, run_batch
-from kernels.validation.founding_tile import TileResult, validate_tile
+from kernels.validation.founding_tile import (
+    CORRELATION,
+    FOUNDING_CORRELATION,
+    TileResult,
+    validate_tile,
+)
 
 __all__ = ["TileResult", "Validation", "validate_kernel", "validate_tile"]
 
@@ -45,10 +50,13 @@ class Validation:
 
     def detail(self, kernel: str) -> str:
         """One kernel's findings in a line."""
-        found = self._tile(kernel).accuracy.correlation
-        line = f"correlation {found:.4f} with FP32 on the founding report's tile"
-        batch = self._batch_of(kernel)
-        return f"{line}; {batch.summary()}" if batch else line
+        tile, batch = self._tile(kernel), self._batch_of(kernel)
+        line = f"correlation {tile.accuracy.correlation:.4f} with FP32 on the founding report's tile"
+        if tile.legacy:
+            line += f", target {FOUNDING_CORRELATION:.2f}"
+        else:
+            line += f", target {CORRELATION}" if tile.targets else ", no target: its scores are beyond INT8"
+        return f"{batch.summary()}; {line}" if batch else line
 
     def _tile(self, kernel: str) -> TileResult:
         return next(tile for tile in self.tiles if tile.kernel == kernel and tile.documented)

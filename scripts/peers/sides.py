@@ -62,16 +62,17 @@ class Tilescribe:
 
     def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
         """See `Side`: what `evaluate` does with each batch, from the files to the records."""
+        from app.configuration import Configuration
         from app.evaluation.batches import Batch
         from app.evaluation.worker import BatchWorker, Setup
         from datasets.utterance import Utterance
 
         model, threads, backend, compute_type = self._setup
         if self._worker is None:
-            names: Any = (backend,)
-            self._worker = BatchWorker(
-                Setup(model, names, "emulator", self._options, 64, threads, compute_type=compute_type)
+            configuration = Configuration(
+                model, backend, "emulator", compute_type=compute_type, threads=threads
             )
+            self._worker = BatchWorker(Setup(configuration, (backend,), self._options))
         texts = []
         for first in range(0, len(paths), batch_size):
             chosen = tuple(Utterance(str(p), p, "not scored") for p in paths[first : first + batch_size])

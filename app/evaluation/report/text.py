@@ -55,8 +55,8 @@ def _verdict(verdict: Verdict) -> list[str]:
         for rule in verdict.rules
     ]
     told = f"{_escape(verdict.device_statement)}. Not measured: {', '.join(verdict.not_measured)}."
-    if verdict.settled_by is not None:
-        told += f" About {verdict.settled_by:,} utterances would decide it."
+    if verdict.settled is not None:
+        told += f" {verdict.settled[0].upper()}{verdict.settled[1:]}."
     notes = [f"Note: {_escape(note)}." for note in verdict.notes]
     table = tables.markdown_table(["rule", "passed", ""], rows)
     return [f"## {verdict.backend}: {verdict.outcome}", "", *table, "", told, *notes, ""]

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
 
-from app.evaluation.evaluation import DifferingUtterance, Transcript
+from app.evaluation.evaluation import DifferingUtterance, ScoredHypothesis
 from kernels.backends import find
 
 WITHOUT_SCRIPT = 12
@@ -97,10 +97,10 @@ class Columns:
         return max(map(_characters, words))
 
 
-def lay_out(transcripts: Sequence[Transcript]) -> Columns:
+def lay_out(transcripts: Sequence[ScoredHypothesis]) -> Columns:
     """Lay out the transcripts of an utterance, the cpu's first; equal ones share a row."""
     cpu = tuple(transcripts[0].operations)
-    groups: dict[tuple[Any, ...], list[Transcript]] = {}
+    groups: dict[tuple[Any, ...], list[ScoredHypothesis]] = {}
     for transcript in transcripts:
         groups.setdefault(cpu if transcript.same_as_cpu else tuple(transcript.operations), []).append(
             transcript

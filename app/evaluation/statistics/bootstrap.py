@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,8 +23,7 @@ BLOCK = 128
 """Replications drawn at a time: 2,620 utterances make 5 MB of draws, whatever the number of replications."""
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(msgspec.Struct, frozen=True):
     """A 95 % interval; a fraction of the reference's words, as WER is.
 
     Attributes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from app.evaluation.alignment import Alignment
@@ -25,8 +25,7 @@ LEVELS = (0.001, 0.01, 0.05)
 """Significance levels that SCTK's reports tell apart."""
 
 
-@dataclass(frozen=True)
-class Segment:
+class ErrorSegment(msgspec.Struct, frozen=True):
     """A stretch of an utterance in which at least one system errs.
 
     Attributes:
@@ -40,8 +39,7 @@ class Segment:
     second_errors: int
 
 
-@dataclass(frozen=True)
-class MatchedPairs:
+class MatchedPairs(msgspec.Struct, frozen=True):
     """The test's result.
 
     Attributes:
@@ -86,7 +84,7 @@ def mapsswe(pairs: Iterable[tuple[Alignment, Alignment]]) -> MatchedPairs:
     return MatchedPairs(n, mean, variance, z, p, level, n >= ENOUGH_SEGMENTS)
 
 
-def segments(first: Alignment, second: Alignment) -> list[Segment]:
+def segments(first: Alignment, second: Alignment) -> list[ErrorSegment]:
     """The segments of one utterance.
 
     A segment begins with the last two words that both have right before its first error (or where the utterance
@@ -122,10 +120,10 @@ def segments(first: Alignment, second: Alignment) -> list[Segment]:
 
 def _segment(
     first: Alignment, second: Alignment, start: int, end: int, first_gap: int, end_gap: int
-) -> Segment:
+) -> ErrorSegment:
     """Words from `start` up to `end`, and insertions in the gaps from `first_gap` up to `end_gap`."""
     errors = [
         int((~system.correct[start:end]).sum()) + int(system.inserted[first_gap:end_gap].sum())
         for system in (first, second)
     ]
-    return Segment(end - start, errors[0], errors[1])
+    return ErrorSegment(end - start, errors[0], errors[1])

@@ -6,7 +6,7 @@ import pytest
 from material.evidence_records import aligned, references, spoil
 
 from app.evaluation.alignment import align
-from app.evaluation.statistics.mapsswe import MatchedPairs, Segment, mapsswe, segments
+from app.evaluation.statistics.mapsswe import ErrorSegment, MatchedPairs, mapsswe, segments
 
 SCTK_TEST_1A = (
     ("Is.", ""),
@@ -69,10 +69,10 @@ def test_segments_and_statistic_by_hand() -> None:
     first = aligned("Sit/its Dwas =the =best =of =times =it Swas/is =the =worst =of =times Ior =it =was")
     second = aligned("=it =was =the =best Dof =times =it Swas/won =the Sworst/test =of =times =it =was")
     assert segments(first, second) == [
-        Segment(4, 2, 0),
-        Segment(5, 0, 1),
-        Segment(7, 1, 2),
-        Segment(4, 1, 0),
+        ErrorSegment(4, 2, 0),
+        ErrorSegment(5, 0, 1),
+        ErrorSegment(7, 1, 2),
+        ErrorSegment(4, 1, 0),
     ]
     result = mapsswe([(first, second)])
     assert (result.segments, result.mean, result.variance) == (4, 0.25, 2.25)
@@ -87,20 +87,20 @@ def test_segments_and_statistic_by_hand() -> None:
     [
         ("=a =b =c", "=a =b =c", []),
         ("", "", []),
-        ("Ix", "", [Segment(0, 1, 0)]),
-        ("Da =b =c =d", "=a =b =c =d", [Segment(3, 1, 0)]),
+        ("Ix", "", [ErrorSegment(0, 1, 0)]),
+        ("Da =b =c =d", "=a =b =c =d", [ErrorSegment(3, 1, 0)]),
         # One right word between errors does not bound a segment, two do.
-        ("Da =b Dc =d", "=a =b =c =d", [Segment(4, 2, 0)]),
-        ("Da =b =c Dd", "=a =b =c =d", [Segment(3, 1, 0), Segment(3, 1, 0)]),
+        ("Da =b Dc =d", "=a =b =c =d", [ErrorSegment(4, 2, 0)]),
+        ("Da =b =c Dd", "=a =b =c =d", [ErrorSegment(3, 1, 0), ErrorSegment(3, 1, 0)]),
         # Words that only one of the two has right bound nothing.
-        ("Da =b =c Dd", "=a Db =c =d", [Segment(4, 2, 1)]),
+        ("Da =b =c Dd", "=a Db =c =d", [ErrorSegment(4, 2, 1)]),
         # Inserted words break a run of right ones, and count once, whichever segment's end they stand at.
-        ("Da =b Ix =c =d", "=a =b =c =d", [Segment(4, 2, 0)]),
-        ("=a Ix =b =c Iy", "=a =b =c", [Segment(3, 1, 0), Segment(2, 1, 0)]),
-        ("Ix =a =b Dc", "=a =b =c", [Segment(2, 1, 0), Segment(3, 1, 0)]),
+        ("Da =b Ix =c =d", "=a =b =c =d", [ErrorSegment(4, 2, 0)]),
+        ("=a Ix =b =c Iy", "=a =b =c", [ErrorSegment(3, 1, 0), ErrorSegment(2, 1, 0)]),
+        ("Ix =a =b Dc", "=a =b =c", [ErrorSegment(2, 1, 0), ErrorSegment(3, 1, 0)]),
     ],
 )
-def test_where_segments_end(first: str, second: str, expected: list[Segment]) -> None:
+def test_where_segments_end(first: str, second: str, expected: list[ErrorSegment]) -> None:
     assert segments(aligned(first), aligned(second)) == expected
 
 

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import pytest
 from material.evidence_records import dataset, run
+from msgspec.structs import replace
 
-from app.evaluation.errors import EvidenceError
-from app.evaluation.merging import load
-from app.evaluation.record_files import RecordFile, RecordWriter
+from app.evaluation.record_files import RecordFile, RecordWriter, load
 from app.evaluation.records import RunDescription, UtteranceRecord
+from app.evaluation.stored import EvidenceError
 
 ONE = UtteranceRecord("a-1", "TWO BOATS", " Two boats.", "s1", 2.5, 0.5, 0.2, 0.3, 4, -0.25, 1.1)
 TWO = UtteranceRecord("a-2", "ÜBER ALL", ' "Über" all\n', None)
@@ -109,58 +109,71 @@ def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
         RecordWriter(path, run(), resume=True)
 
 
+SPOKEN = b'{"kind":"utterance","id":"x","reference":"y","hypothesis":"z"'
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{]", r":2: damaged: "),
-        (b"[1]", r":2: damaged: not an object"),
-        (b'{"kind":"utterance","id":"\xff"}', r":2: damaged: not UTF-8"),
-        (b'{"kind":"utterance","id":"x","reference":"y","hypothesis":"z","seconds":NaN}', r"NaN is not JSON"),
+        (b"{]", "damaged: JSON is malformed"),
+        (b"[1]", "Expected object, got array"),
+        (b'{"kind":"utterance","id":"\xff"}', "damaged: not UTF-8"),
+        (SPOKEN + b',"speaker":"\\udce2"}', "damaged: JSON is malformed: invalid utf-16 surrogate pair"),
+        (SPOKEN + b',"seconds":NaN}', "damaged: JSON is malformed: invalid character"),
+        (SPOKEN + b',"seconds":' + b"9" * 400 + b"}", "seconds: Number out of range"),
+        (SPOKEN + b',"seconds":-1}', "seconds: Expected float >= 0.0"),
+        (SPOKEN + b',"tokens":' + b"9" * 5000 + b"}", "tokens: Integer value out of range"),
+        (SPOKEN + b',"tokens":' + b"[" * 100_000 + b"}", "tokens: Expected int | null, got array"),
+        (SPOKEN + b',"mood":1}', "Object contains unknown field mood"),
         (
             b'{"kind":"utterance","id":"x","reference":"y"}',
-            r":2: utterance x: give a hypothesis, or else an error",
+            "utterance x: give a hypothesis, or else an error",
         ),
-        (b'{"kind":"utterance","id":"x","hypothesis":"z"}', r":2: reference is missing"),
-        (b'{"kind":"utterance","id":7,"reference":"y","hypothesis":"z"}', r":2: id is 7, not text"),
-        (b'{"kind":"utterance","id":"","reference":"y","hypothesis":"z"}', r":2: id is empty"),
-        (b'{"kind":"utterance","id":"x","reference":"y","hypothesis":"z","mood":1}', r":2: mood is unknown"),
-        (
-            b'{"kind":"utterance","id":"x","reference":"y","hypothesis":"z","seconds":-1}',
-            r"seconds is -1.0, not a length of time",
-        ),
-        (
-            b'{"kind":"utterance","schema_version":2,"id":"x","reference":"y","hypothesis":"z"}',
-            r":2: schema_version is 2, the file's is 1",
-        ),
-        (b'{"kind":"song"}', r":2: kind is 'song'"),
+        (b'{"kind":"utterance","id":"x","hypothesis":"z"}', "Object missing required field reference"),
+        (b'{"kind":"utterance","id":7,"reference":"y","hypothesis":"z"}', "id: Expected str, got int"),
+        (b'{"kind":"utterance","id":"","reference":"y","hypothesis":"z"}', "id: Expected str of length >= 1"),
+        (b'{"kind":"song"}', "kind: Invalid value 'song'"),
+        (b'{"id":"x"}', "Object missing required field kind"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     path = write(tmp_path / "cpu.jsonl")
     path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(EvidenceError, match=r"cpu.jsonl.*" + message):
+    with pytest.raises(EvidenceError, match=re.escape(f"cpu.jsonl:2: {message}")):
         list(RecordFile(path).utterances())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, r"cpu.jsonl:1: schema_version is 2, this version reads 1"),
-        ({"schema_version": None}, r"schema_version is None"),
-        ({"kind": "utterance"}, r":1: not a run's description"),
-        ({"colour": "red"}, r":1: colour is unknown; known: backend,"),
-        ({"threads": True}, r":1: threads is True, not a whole number or null"),
-        ({"dataset": 3}, r":1: dataset must be an object"),
-        ({"dataset": {"name": "x", "expected": "many"}}, r":1: dataset: expected is 'many'"),
-        ({"kernel": [1]}, r":1: kernel is \[1\], not an object"),
+        ({"schema_version": 2}, "schema_version: Invalid enum value 2"),
+        ({"schema_version": None}, "schema_version: Expected int, got null"),
+        ({"kind": "utterance"}, "Object contains unknown field model"),
+        ({"colour": "red"}, "Object contains unknown field colour"),
+        ({"threads": True}, "threads: Expected int | null, got bool"),
+        ({"dataset": 3}, "dataset: Expected object, got int"),
+        ({"dataset": {"name": "x", "expected": "many"}}, "dataset.expected: Expected int | null, got str"),
+        ({"kernel": [1]}, "kernel: Expected object, got array"),
     ],
 )
 def test_a_first_line_that_this_version_does_not_know_is_refused(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
+    path = write(tmp_path / "cpu.jsonl")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}) + "\n")
+    with pytest.raises(EvidenceError, match=re.escape(f"cpu.jsonl:1: {message}")):
+        RecordFile(path)
+
+
+def test_a_first_line_has_to_be_a_description_that_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "cpu.jsonl"
-    path.write_text(json.dumps({**run().to_dict(), **change}) + "\n")
-    with pytest.raises(EvidenceError, match=message):
+    path.write_bytes(SPOKEN + b"}\n")
+    with pytest.raises(EvidenceError, match=r"cpu.jsonl:1: not a run's description"):
+        RecordFile(path)
+    write(tmp_path / "deep.jsonl")
+    whole = (tmp_path / "deep.jsonl").read_bytes()
+    path.write_bytes(whole.replace(b'"kernel":{}', b'"kernel":{"a":' + b"[" * 100_000))
+    with pytest.raises(EvidenceError, match=r"cpu.jsonl:1: damaged: nested too deep"):
         RecordFile(path)
 
 

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from material.evidence_records import dataset, records, references, run, spoil, wrong
+from msgspec.structs import replace
 
-from app.evaluation.errors import EvidenceError
 from app.evaluation.evaluation import Evaluation
+from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import BackendRecords, UtteranceRecord
 from app.evaluation.report.text import report_markdown
+from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
-from app.evaluation.validation import KernelValidation
 
 SAID = references(120)
 CPU = spoil(SAID, wrong(0.05))
@@ -91,6 +91,7 @@ def test_figures_agree_with_each_other(evaluation: Evaluation) -> None:
         same = sum(a == b for a, b in zip(HEARD[name], CPU, strict=True))
         assert found.identical_raw == found.identical_normalised == same
         assert found.improved + found.worsened <= 120 - same
+        assert found.share_no_worse == 1 - found.worsened / 120
         assert found.mapsswe.segments > 0
     differing = {u.id for u in evaluation.differing}
     assert len(differing) == sum(any(HEARD[name][i] != CPU[i] for name in HEARD) for i in range(len(SAID)))

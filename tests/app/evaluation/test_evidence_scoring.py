@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jiwer
 import numpy as np
 import pytest
 from material.evidence_records import records, references, spoil, wrong
+from msgspec.structs import replace
 
 from app.evaluation.alignment import align, from_operations
 from app.evaluation.normalising import normaliser

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from app.evaluation.evaluation import DifferingUtterance, Evaluation, Transcript
+from app.evaluation.evaluation import DifferingUtterance, Evaluation, ScoredHypothesis
+from app.evaluation.kernels import KernelValidation
 from app.evaluation.limits import Limits
 from app.evaluation.records import BackendRecords, DatasetDescription, RunDescription, UtteranceRecord
 from app.evaluation.report.page import render_page
@@ -29,9 +30,8 @@ from app.evaluation.report.transcripts import (
     lay_out,
     ordered,
 )
+from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
-from app.evaluation.validation import KernelValidation
-from kernels.backends import UnknownBackendError
 
 HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
 VOID = {"meta", "input", "br"}
@@ -466,7 +466,7 @@ def test_any_set_of_backends_makes_a_page(backends: tuple[str, ...]) -> None:
 
 
 def test_a_backend_that_there_is_not_has_no_mark() -> None:
-    with pytest.raises(UnknownBackendError, match=r"'mine'.*cpu, int32"):
+    with pytest.raises(EvidenceError, match=r"'mine'.*cpu, int32"):
         render_page(evaluate(12, ("cpu", "mine")))
 
 
@@ -496,8 +496,12 @@ def test_far_backends_are_beyond_the_scale_and_say_their_figure(page: Page) -> N
     )
 
 
-def heard(backend: str, *operations: Any, errors: int = 0, same: bool = False, text: str = "") -> Transcript:
-    return Transcript(backend, text, errors, same, (), operations)
+def heard(
+    backend: str, *operations: Any, errors: int = 0, same: bool = False, text: str = ""
+) -> ScoredHypothesis:
+    return ScoredHypothesis(
+        backend=backend, hypothesis=text, errors=errors, same_as_cpu=same, broken=(), operations=operations
+    )
 
 
 def test_columns_put_words_over_words() -> None:
@@ -548,7 +552,9 @@ def test_audio_paths_become_urls(path: str, url: str) -> None:
 
 def test_json_in_a_script_has_nothing_that_html_reads() -> None:
     cpu = heard("cpu", same=True, text="<")
-    utterance = DifferingUtterance("<!--", None, "\u2028</ScRiPt>&", None, 1, (cpu,))
+    utterance = DifferingUtterance(
+        id="<!--", speaker=None, reference="\u2028</ScRiPt>&", audio_seconds=None, words=1, transcripts=(cpu,)
+    )
     written = as_json([utterance], ["cpu"], {})
     assert not set(written) & set("<>&\u2028\u2029")
     assert json.loads(written)["utterances"][0]["r"] == "\u2028</ScRiPt>&"

@@ -63,7 +63,10 @@ def test_the_tables_say_what_was_measured_and_where(validation: Validation) -> N
     assert "as reported, device" in "\n".join(lines)
     assert any(line.startswith("  the reference:") and line.endswith("identical") for line in lines)
     assert any(line.endswith("not compared: there is no C++ compiler") for line in lines)
-    assert lines[-1].startswith("passed on the emulator on the CPU: int32 correlation 1.0000 with FP32")
+    assert lines[-1].startswith(
+        "passed on the emulator on the CPU: int32 6 tiles equal the reference bit for bit; "
+    )
+    assert "correlation 1.0000 with FP32 on the founding report's tile, target 0.999" in lines[-1]
 
 
 def test_the_tables_warn_that_a_tile_is_not_a_word_error_rate(validation: Validation) -> None:

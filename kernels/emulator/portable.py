@@ -22,7 +22,6 @@ _ONE = c.EXP2_ONE
 _FRACTION_BITS = c.FRACTION_BITS
 _FRACTION_MASK = (1 << c.FRACTION_BITS) - 1
 _SUM_FRACTION_BITS = c.SUM_FRACTION_BITS
-_MERGE_SHIFT_MAX = c.MERGE_SHIFT_MAX
 _STEP = c.INT8_SCORE_STEP
 _KEY_SHIFT = c.KEY_SHIFT
 _KEY_HALF = 1 << (c.KEY_SHIFT - 1)
@@ -134,6 +133,13 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _down(x, octaves):  # type: ignore[no-untyped-def]
+    """x / 2^octaves, rounded; octaves up to 31, which leaves nothing where |x| < 2^30."""
+    half = np.int32((np.uint32(1) << np.uint32(octaves)) >> np.uint32(1))
+    return np.int32(np.int32(x + half) >> octaves)
+
+
+@jit
 def _merge(head, products, exponents, sums, accumulators, out):  # type: ignore[no-untyped-def]
     """Merges the tiles' products (blocks, rows, 64 or 128) and sums into the requantised rows of `out`."""
     a, tile = accumulators[0], accumulators[1]
@@ -145,30 +151,18 @@ def _merge(head, products, exponents, sums, accumulators, out):  # type: ignore[
         for i in range(a.shape[0]):
             a[i] = np.int32(0)
         for t in range(tiles):
-            exponent = exponents[t, r]
-            down = min(max(exponent - running, np.int32(0)), np.int32(31))
-            up = min(max(running - exponent, np.int32(0)), np.int32(31))
-            running = max(running, exponent)
-            tile_total = sums[t, r] << np.int32(_SUM_FRACTION_BITS)
-            if down > _MERGE_SHIFT_MAX:
-                total = np.int32(0)
-                for i in range(a.shape[0]):
-                    a[i] = np.int32(0)
-            elif down > 0:
-                half = np.int32(1) << (down - np.int32(1))
-                total = (total + half) >> down
-                for i in range(a.shape[0]):
-                    a[i] = (a[i] + half) >> down
-            if up > _MERGE_SHIFT_MAX:
-                continue
+            difference = np.int32(exponents[t, r] - running)
+            down = min(max(difference, np.int32(0)), np.int32(31))
+            up = min(max(np.int32(-difference), np.int32(0)), np.int32(31))
+            running = max(running, exponents[t, r])
+            tile_total = np.int32(sums[t, r] << np.int32(_SUM_FRACTION_BITS))
+            total = np.int32(_down(total, down) + _down(tile_total, up))
             first = t * blocks_per_tile
-            half = (np.int32(1) << up) >> np.int32(1)
-            total += (tile_total + half) >> up
             for i in range(a.shape[0]):
                 tile[i] = np.int32(products[first, r, i])
             for b in range(first + 1, first + blocks_per_tile):
                 for i in range(a.shape[0]):
                     tile[i] += np.int32(products[b, r, i])
             for i in range(a.shape[0]):
-                a[i] += (tile[i] + half) >> up
+                a[i] = _down(a[i], down) + _down(tile[i], up)
         requantise(a, total, head.output_bits, out[r])

@@ -102,7 +102,7 @@ class Manifest:
         """The manifest file's text."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
 
-    def of_program(self) -> Program:
+    def as_program(self) -> Program:
         """The program that it is for.
 
         Raises:
@@ -154,7 +154,15 @@ def write(
     tools: dict[str, str],
     measured: dict[str, int] | None = None,
 ) -> None:
-    """Write the manifest of the files in a build's folder, which has instructions for these numbers of heads."""
+    """Write the manifest of the files in a build's folder.
+
+    Args:
+        folder: with the xclbin and the instruction files, and nothing else.
+        program: that they are of.
+        heads: numbers of heads that there are instructions for.
+        tools: versions of what built it.
+        measured: sizes of the largest core, where they are known.
+    """
     manifest = Manifest(
         program=program.name,
         parameters=program.parameters,

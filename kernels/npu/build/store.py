@@ -50,7 +50,11 @@ def folder() -> Path:
 
 
 def find(program: Program, heads: int = 0) -> Build:
-    """The newest build of a program that may be used, with instructions for `heads` heads (0: the single tile's).
+    """The newest build of a program that may be used and has instructions for a run.
+
+    Args:
+        program: streaming, or the single tile.
+        heads: of the run; 0 for the single tile.
 
     Raises:
         BuildError: there is none, or it may not be used.
@@ -122,7 +126,7 @@ def install(archive: Path, into: Path, say: Say) -> list[Path]:
             reason = str(error).partition("\n")[0].rstrip(": ")
             raise BuildError(f"{archive} cannot be unpacked: {reason}") from error
         for path in sorted(unpacked.iterdir()):
-            program = manifest.read(path).of_program()
+            program = manifest.read(path).as_program()
             manifest.check(path, program)
             target = into / path.name
             put(path, target)

@@ -70,7 +70,12 @@ def by_columns(operands: c.Operands) -> c.Operands:
 
 
 def pick_heads(operands: c.Operands, chosen: slice | npt.NDArray[np.int64]) -> c.Operands:
-    """Operands of some heads: views of a slice, copies of indices."""
+    """Operands of some heads.
+
+    Args:
+        operands: of all heads.
+        chosen: a slice (the result is a view), or int64 indices (a copy; they may repeat).
+    """
     per_head = {f.name: getattr(operands, f.name) for f in fields(operands) if f.name != "valid_keys"}
     return replace(operands, **{name: array[chosen] for name, array in per_head.items()})
 

@@ -31,10 +31,9 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
-def one_line(result: Result) -> str:
-    assert result.stdout == ""
+def one_line(result: Result, code: int) -> str:
     lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
+    assert (result.exit_code, result.stdout, len(lines)) == (code, "", 1), result.stderr
     return lines[0]
 
 
@@ -152,28 +151,22 @@ def test_without_weights_windows_are_left_out_with_a_line(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_one_line(arguments: list[str], message: str) -> None:
-    result = run(*arguments)
-    assert result.exit_code == USAGE
-    assert one_line(result) == f"error: {message}"
+    assert one_line(run(*arguments), USAGE) == f"error: {message}"
 
 
 def test_an_unknown_model_is_wrong_usage() -> None:
-    result = run("--model", "nonesuch")
-    assert result.exit_code == USAGE
-    assert one_line(result).startswith("error: unknown model 'nonesuch'")
+    assert one_line(run("--model", "nonesuch"), USAGE).startswith("error: unknown model 'nonesuch'")
 
 
 def test_a_missing_weights_file_is_lacking() -> None:
-    result = run("--model", "/nonexistent/model.pt")
-    assert result.exit_code == LACKING
-    assert one_line(result).startswith("error: no such file or folder: '/nonexistent/model.pt'")
+    line = one_line(run("--model", "/nonexistent/model.pt"), LACKING)
+    assert line.startswith("error: no such file or folder: '/nonexistent/model.pt'")
 
 
 @pytest.mark.skipif(not NO_NPU, reason="this machine has an NPU")
 def test_without_an_npu_asking_for_it_is_lacking() -> None:
-    result = run("--model", "tiny.en", "--device", "npu")
-    assert result.exit_code == LACKING
-    assert one_line(result).startswith("error: there is no NPU here")
+    line = one_line(run("--model", "tiny.en", "--device", "npu"), LACKING)
+    assert line.startswith("error: there is no NPU here")
 
 
 def test_interrupted_runs_print_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,12 @@ def rapl(root: Path) -> Rapl:
     return meter
 
 
+def gauge(root: Path) -> Battery:
+    meter = find_meter(root)
+    assert isinstance(meter, Battery)
+    return meter
+
+
 def reason(root: Path) -> str:
     meter = find_meter(root)
     assert isinstance(meter, NoMeter)
@@ -87,7 +93,7 @@ def test_counters_for_root_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Path, "read_text", denied)
     assert reason(tmp_path) == "intel-rapl:0/energy_uj is readable by root alone; no battery"
     battery(tmp_path, status="Discharging", power_now=1_000_000)
-    assert isinstance(find_meter(tmp_path), Battery)
+    gauge(tmp_path)
 
 
 def test_a_counter_that_goes_away(tmp_path: Path) -> None:
@@ -107,8 +113,7 @@ def test_nothing_to_measure_with(tmp_path: Path) -> None:
 
 def test_a_discharging_battery_that_tells_its_power(tmp_path: Path) -> None:
     battery(tmp_path, status="Discharging", power_now=12_500_000)
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, Battery)
+    meter = gauge(tmp_path)
     assert "whole machine" in meter.name
     reading = meter.measure(lambda: time.sleep(0.01))
     assert reading.watts == pytest.approx(12.5)
@@ -117,16 +122,12 @@ def test_a_discharging_battery_that_tells_its_power(tmp_path: Path) -> None:
 
 def test_a_discharging_battery_that_tells_current_and_voltage(tmp_path: Path) -> None:
     battery(tmp_path, status="Discharging", current_now=-1_500_000, voltage_now=12_000_000)
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, Battery)
-    assert meter.watts() == pytest.approx(18.0)
+    assert gauge(tmp_path).watts() == pytest.approx(18.0)
 
 
 def test_samples_during_the_work_count(tmp_path: Path) -> None:
     folder = battery(tmp_path, status="Discharging", power_now=10_000_000)
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, Battery)
-    reading = meter.measure(lambda: put(folder / "power_now", 20_000_000))
+    reading = gauge(tmp_path).measure(lambda: put(folder / "power_now", 20_000_000))
     assert 10 < reading.watts <= 20
 
 
@@ -142,15 +143,13 @@ def test_a_battery_without_a_gauge(tmp_path: Path) -> None:
 
 def test_the_charger_comes_back_in_the_middle(tmp_path: Path) -> None:
     folder = battery(tmp_path, status="Discharging", power_now=10_000_000)
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, Battery)
+    meter = gauge(tmp_path)
     with pytest.raises(MeterError, match="BAT0 is not discharging"):
         meter.measure(lambda: put(folder / "status", "Charging"))
 
 
 def test_failing_work_is_not_hidden(tmp_path: Path) -> None:
     battery(tmp_path, status="Discharging", power_now=1)
-    meter = find_meter(tmp_path)
-    assert isinstance(meter, Battery)
+    meter = gauge(tmp_path)
     with pytest.raises(ZeroDivisionError):
         meter.measure(lambda: 1 // 0)

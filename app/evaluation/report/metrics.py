@@ -66,6 +66,7 @@ COMPARISONS: tuple[Metric[Comparison], ...] = (
     Metric("speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
     Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS, wraps=True),
     Metric("better / worse", lambda c: f"{t.count(c.improved)} / {t.count(c.worsened)}", REPORTS),
+    Metric("no worse", lambda c: t.share(c.share_no_worse), REPORTS),
     Metric("same text", lambda c: f"{t.count(c.identical_normalised)} of {t.count(c.utterances)}", REPORTS),
 )
 """Of each pair of backends on the utterances that both transcribed."""

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from material.evidence_records import dataset, run
 from msgspec.structs import replace
 
 from app.evaluation.evaluation import DifferingUtterance, Evaluation, ScoredHypothesis
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.limits import Limits
-from app.evaluation.records import BackendRecords, DatasetDescription, RunDescription, UtteranceRecord
+from app.evaluation.records import BackendRecords, UtteranceRecord
+from app.evaluation.report.metrics import BACKENDS, COMPARISONS
 from app.evaluation.report.page import render_page
 from app.evaluation.report.transcripts import (
     CONTEXT,
@@ -32,6 +34,7 @@ from app.evaluation.report.transcripts import (
 )
 from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
+from app.output import tables
 
 HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
 VOID = {"meta", "input", "br"}
@@ -91,24 +94,6 @@ class Page(HTMLParser):
         return json.loads(self.texts[self.all("script", type="application/json")[0]])
 
 
-def run(backend: str, *, expected: int | None = None, complete: bool = True) -> RunDescription:
-    return RunDescription(
-        model="tiny.en",
-        model_sha256="1a" * 32,
-        backend=backend,
-        device="cpu" if backend == "cpu" else "emulator",
-        device_reason="there is no NPU here",
-        dataset=DatasetDescription("some-set", "9b" * 32, expected, complete, "en"),
-        kernel={} if backend == "cpu" else {"tile_size": 64},
-        decoding={"beam_size": None, "temperature": 0.0},
-        compute={"encoder": "float32"},
-        versions={"python": "3.11.2"},
-        processor="Some Processor 7",
-        threads=2,
-        started="2025-03-02T10:00:00+00:00",
-    )
-
-
 def spoken(number: int) -> list[str]:
     return [WORDS[(number * 5 + k * (1 + number % 3)) % len(WORDS)] for k in range(6 + number % 9)]
 
@@ -139,7 +124,7 @@ def records(backend: str, utterances: int, **description: Any) -> BackendRecords
                 decode_seconds=0.2,
             )
         )
-    return BackendRecords(run(backend, **description), tuple(found))
+    return BackendRecords(run(backend, utterances, **description), tuple(found))
 
 
 def evaluate(
@@ -147,7 +132,6 @@ def evaluate(
     backends: tuple[str, ...] = ("cpu", "int32", "int8", "legacy-int8"),
     **description: Any,
 ) -> Evaluation:
-    description = {"expected": utterances, **description}
     validation = {"int32": KernelValidation("int32", True, "emulator", "64 tiles equal the reference", 64)}
     return summarise(
         {name: records(name, utterances, **description) for name in backends},
@@ -266,11 +250,17 @@ def test_a_whole_set_is_said_to_be_whole_and_a_part_never_is() -> None:
     whole = render_page(evaluate(backends=("cpu", "int32")))
     assert "Complete: every backend transcribed the whole set." in whole
     assert "This is not the" not in whole
-    for part in (evaluate(expected=500), evaluate(complete=False), evaluate(expected=None)):
+    for part in (
+        evaluate(dataset=dataset(500)),
+        evaluate(dataset=dataset(60, complete=False)),
+        evaluate(dataset=dataset(None)),
+    ):
         page = Page(render_page(part))
         assert page.text(page.all("h1")[0]) == f"tiny.en on {part.dataset.title}"
         assert part.dataset.title in page.text(page.all("title")[0])
-        assert "This is not the some-set word error rate." in page.text(page.all("p", class_="notice")[0])
+        assert "This is not the librispeech-test-clean word error rate." in page.text(
+            page.all("p", class_="notice")[0]
+        )
         assert "Complete" not in page.text(page.all("header")[0])
 
 
@@ -443,7 +433,7 @@ def test_extras_are_shown_and_a_model_is_no_measurement(page: Page) -> None:
 
 
 def test_a_run_on_an_npu_is_called_one() -> None:
-    both = {name: records(name, 30, expected=30) for name in ("cpu", "int32")}
+    both = {name: records(name, 30) for name in ("cpu", "int32")}
     on_npu = replace(both["int32"].run, device="npu", device_reason="amdxdna works")
     evaluation = summarise(
         {**both, "int32": BackendRecords(on_npu, both["int32"].utterances)}, replications=50
@@ -477,7 +467,7 @@ def test_records_without_speakers_times_words_or_success_make_a_page() -> None:
         UtteranceRecord("c", "x", error="<gone>"),
     ]
     evaluation = summarise(
-        {n: BackendRecords(run(n, expected=3), tuple(bare)) for n in ("cpu", "int32")}, replications=10
+        {n: BackendRecords(run(n, 3), tuple(bare)) for n in ("cpu", "int32")}, replications=10
     )
     page = Page(render_page(evaluation))
     assert page.faults == []
@@ -485,6 +475,14 @@ def test_records_without_speakers_times_words_or_success_make_a_page() -> None:
     assert "No rate: the references have no words." in page.section("rates")
     assert "c: <gone>" in page.section("broken")
     assert "every backend gave the cpu’s transcripts" in page.section("differing")
+
+
+def test_every_metric_is_shown(page: Page, evaluation: Evaluation) -> None:
+    shown = ["".join(page.text(place).split()) for place in page.all("tr")]
+    for metrics, rows in ((BACKENDS, evaluation.backends), (COMPARISONS, evaluation.comparisons)):
+        table = tables.written(metrics, rows, "page")
+        assert all("".join("".join(map(tables.typeset, row)).split()) in shown for row in table.rows)
+    assert {column.heading for column in table.columns} >= {"no worse", "same text", "MAPSSWE"}
 
 
 def test_far_backends_are_beyond_the_scale_and_say_their_figure(page: Page) -> None:

@@ -185,6 +185,12 @@ def _finite(x):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _int8(x):  # type: ignore[no-untyped-def]
+    """The nearest of -127..127."""
+    return np.int8(min(max(np.rint(x), np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))
+
+
+@_jit
 def _values(v, out, scale):  # type: ignore[no-untyped-def]
     """One step per channel: the largest magnitude over the keys is 127. More columns get the remainder."""
     keys, width = v.shape
@@ -203,8 +209,7 @@ def _values(v, out, scale):  # type: ignore[no-untyped-def]
             inverse[j] = np.float32(_INT8_MAX) / top[j] if some else np.float32(0)
         for i in range(keys):
             for j in range(width):
-                x = min(max(np.rint(rest[i, j] * inverse[j]), np.float32(-_INT8_MAX)), np.float32(_INT8_MAX))
-                out[i, first + j] = np.int8(x)
+                out[i, first + j] = _int8(rest[i, j] * inverse[j])
 
 
 @_jit
@@ -228,8 +233,7 @@ def _keys(k, out, multiplier):  # type: ignore[no-untyped-def]
         multiplier[i] = np.uint8(m)
         inverse = np.float32(1.0 / (m * unit))
         for j in range(width):
-            x = np.rint((k[i, j] - centre[j]) * inverse)
-            out[i, j] = np.int8(min(max(x, np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))
+            out[i, j] = _int8((k[i, j] - centre[j]) * inverse)
     return unit
 
 
@@ -257,5 +261,4 @@ def _queries(q, row_step, gain, multiplier, out):  # type: ignore[no-untyped-def
         multiplier[i] = np.uint16(m)
         inverse = np.float32(1.0 / step) if step > 0 else np.float32(0)
         for j in range(q.shape[1]):
-            x = np.rint(q[i, j] * inverse)
-            out[i, j] = np.int8(min(max(x, np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))
+            out[i, j] = _int8(q[i, j] * inverse)

@@ -49,19 +49,19 @@ def render(validation: Validation) -> str:
     chart = Chart(
         "kernels",
         "Attention kernels on one tile of 64 x 64 random integers, against FP32",
-        "; ".join(f"{tile.kernel}: {_accuracy(tile)}" for tile in tiles),
-        height=TOP + 2 * ROW + HISTOGRAM + 100,
+        [f"{tile.kernel}: {_accuracy(tile)}" for tile in tiles],
         width=_left(len(tiles)) + 40,
         css=CSS,
     )
-    chart.bar(0, chart.width or 0, 0, chart.height, "paper")
+    height = TOP + 2 * ROW + HISTOGRAM + 100
+    chart.bar(0, _left(len(tiles)) + 40, 0, height, "paper")
     chart.text(LEFT, 34, chart.title, "title")
     line = f"{ran_on(validation)}; the legacy kernels are emulated. "
     chart.text(LEFT, 56, line + "One tile is no evidence about words.", "faint")
     _error_maps(chart, tiles)
     _scatters(chart, tiles)
     _histograms(chart, tiles)
-    return chart.render() + "\n"
+    return chart.render(height) + "\n"
 
 
 def _accuracy(tile: TileResult) -> str:

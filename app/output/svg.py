@@ -76,7 +76,7 @@ class Scale:
 
 @dataclass
 class Chart:
-    """One chart; its text alternative says in words what it shows.
+    """One chart, with a text alternative that says its figures in words.
 
     It fills the width that there is, and x is in percent; with a width and a style sheet of its own it is a picture
     that stands alone, and x is in pixels. y is in pixels always.
@@ -84,16 +84,14 @@ class Chart:
     Attributes:
         name: of its ids; unique on the page.
         title: what it shows.
-        description: its figures in words.
-        height: pixels.
+        said: what it shows, in words.
         width: pixels, of a picture that stands alone.
         css: of that picture.
     """
 
     name: str
     title: str
-    description: str
-    height: float = 0
+    said: list[str] = field(default_factory=list)
     width: float | None = None
     css: str = ""
     _parts: list[Markup] = field(default_factory=list)
@@ -150,17 +148,17 @@ class Chart:
                 self.line(x, top, x, bottom, "hair")
             self.text(x, foot + 16, label, "tick", "start" if x < 4 else "end" if x > 96 else "middle")
 
-    def render(self) -> Markup:
-        """The SVG element."""
-        head = Markup('<svg class="chart" role="img" width="100%" height="{:.0f}"').format(self.height)
+    def render(self, height: float) -> Markup:
+        """The SVG element, so many pixels high."""
+        head = Markup('<svg class="chart" role="img" width="100%" height="{:.0f}"').format(height)
         style = Markup("")
         if self.width is not None:
             head = Markup(
                 '<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{0:.0f}" height="{1:.0f}" '
                 'viewBox="0 0 {0:.0f} {1:.0f}"'
-            ).format(self.width, self.height)
+            ).format(self.width, height)
             style = Markup("<style>{}</style>").format(Markup(self.css))
         labels = Markup(
             ' aria-labelledby="{0}-title {0}-desc"><title id="{0}-title">{1}</title><desc id="{0}-desc">{2}</desc>'
-        ).format(self.name, self.title, self.description)
+        ).format(self.name, self.title, "; ".join(self.said) + ".")
         return head + labels + style + Markup("").join(self._parts) + Markup("</svg>")

@@ -6,7 +6,7 @@ nearer ones; what lies beyond is an arrow at the edge with its figure in words, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,12 +81,11 @@ def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
         return None
     limit = _limit([max(row.ends) for row in rows], least=0.02, times=3)
     scale = _padded([e for row in rows if max(row.ends) <= limit for e in row.ends], floor=0.0)
-    chart = Chart("wer-chart", "Word error rate of each backend with its 95 % interval", _said(rows))
+    chart = Chart("wer-chart", "Word error rate of each backend with its 95 % interval")
     foot = ROW * len(rows)
     chart.axis(scale, _bands(rows, limit, 0), foot, [f"{t.short(100 * x)} %" for x in scale.ticks()])
     _draw(chart, rows, limit, scale, 0)
-    chart.height = foot + 24
-    return chart.render()
+    return chart.render(foot + 24)
 
 
 def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | None:
@@ -107,7 +106,7 @@ def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | No
     limit = max(_limit([max(row.ends) for row in rows], least=0.005, times=2), 4 * edge)
     scale = _padded([0.0, edge, *(e for row in rows if max(row.ends) <= limit for e in row.ends)])
     title = "Difference of word error rate from the cpu, with its 95 % interval and the margin"
-    chart = Chart("difference-chart", title, f"The margin is {margin:g} points. {_said(rows)}")
+    chart = Chart("difference-chart", title, [f"The margin is {margin:g} points"])
     top = 8.0
     bottom, bands = top + ROW * len(rows), _bands(rows, limit, top)
     labels = ["0" if x == 0 else t.typeset(f"{100 * x:+g}") for x in scale.ticks()]
@@ -122,8 +121,7 @@ def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | No
     side: Literal["start", "middle", "end"] = "end" if at_margin > 90 else "start" if near else "middle"
     chart.text(at_margin, foot, f"margin {margin:+g}", "margin-label", side)
     _draw(chart, rows, limit, scale, top)
-    chart.height = foot + 6
-    return chart.render()
+    return chart.render(foot + 6)
 
 
 def kinds_of_error(backends: Sequence[BackendSummary]) -> Markup | None:
@@ -135,12 +133,8 @@ def kinds_of_error(backends: Sequence[BackendSummary]) -> Markup | None:
     tallest = [max(rate.values()) for rate in rates.values()]
     limit = _limit(tallest, least=0.01, times=3)
     high = max((rate for rate in tallest if rate <= limit), default=limit) or 0.01
-    said = (
-        f"{b.backend}: " + ", ".join(f"{t.count(getattr(b.rates, kind))} {kind}" for kind, _ in KINDS)
-        for b in rows
-    )
     title = "Substitutions, deletions and insertions of each backend per 100 reference words"
-    chart = Chart("kinds-chart", title, "; ".join(said) + ".")
+    chart = Chart("kinds-chart", title)
     for panel, (kind, word) in enumerate(KINDS):
         left = panel * 34.5
         scale = Scale(0, high, left, left + 27)
@@ -149,14 +143,14 @@ def kinds_of_error(backends: Sequence[BackendSummary]) -> Markup | None:
             y = 26 + 38 * place
             chart.text(left, y + 11, name, "tick")
             chart.text(left + 31, y + 11, t.number(100 * rate[kind]), "value", "end")
+            chart.said.append(f"{name} {word.lower()} {t.number(100 * rate[kind])}")
             chart.line(left, y + 17, left + 31, y + 17, "hair")
             chart.bar(left, scale.at(rate[kind]), y + 17, 9, f"fill s{style(name)}")
             if rate[kind] > high:
                 # A gap in the bar: it goes on beyond the panel.
                 chart.bar(left + 22, left + 23, y + 15, 13, "gap")
                 chart.bar(left + 24, left + 25, y + 15, 13, "gap")
-    chart.height = 26 + 38 * len(rows)
-    return chart.render()
+    return chart.render(26 + 38 * len(rows))
 
 
 @dataclass(frozen=True)
@@ -194,18 +188,15 @@ def by_group(
         groups = groups[:SHOWN_GROUPS]
     by_name = {g: {b: rates[g] for b, rates in drawn.items() if g in rates} for g in groups}
     scale = _padded([rate for rates in by_name.values() for rate in rates.values()], floor=0.0, left=21)
-    said = (
-        f"{g}: " + ", ".join(f"{b} {t.percent(rate)}" for b, rate in rates.items())
-        for g, rates in by_name.items()
-    )
     name, title = ("speakers", "speaker") if key == "by_speaker" else ("lengths", "length of audio")
-    chart = Chart(f"{name}-chart", f"Word error rate by {title}", "; ".join(said) + ".")
+    chart = Chart(f"{name}-chart", f"Word error rate by {title}")
     step = 17 if len(groups) > 12 else 26
     bottom = step * len(groups) + 6
     chart.axis(scale, [(0, bottom)], bottom, [f"{t.short(100 * x)} %" for x in scale.ticks(5)], 5)
     lanes = {backend_name: lane for lane, backend_name in enumerate(drawn)}
     for place, (group, rates) in enumerate(by_name.items()):
         y = step * place + step / 2 + 3
+        chart.said.append(f"{group}: " + ", ".join(f"{b} {t.percent(rate)}" for b, rate in rates.items()))
         chart.text(0, y + 4, group if len(group) <= 10 else group[:9] + "…", "tick")
         if rates:
             chart.line(scale.at(min(rates.values())), y, scale.at(max(rates.values())), y, "span")
@@ -215,26 +206,21 @@ def by_group(
             aside = 0.0 if lane == 0 else 5.0 * (lane - len(drawn) / 2) / max(len(drawn) - 2, 1)
             hint = f"{group}, {backend_name}: {t.typeset(t.percent(rate))}"
             chart.mark(scale.at(rate), y + aside, style(backend_name), hint, hollow=lane == 0)
-    chart.height = bottom + 24
-    return GroupChart(chart.render(), "; ".join(notes), list(drawn))
+    return GroupChart(chart.render(bottom + 24), "; ".join(notes), list(drawn))
 
 
 def unchanged_transcripts(comparisons: Sequence[Comparison]) -> Markup | None:
     """For each backend a bar of the transcripts that equal the cpu's once normalised; a tick where the raw ones do."""
     if not comparisons:
         return None
-    said = (
-        f"{c.backend}: {t.count(c.identical_normalised)} of {t.count(c.utterances)}, "
-        f"as printed {t.count(c.identical_raw)}"
-        for c in comparisons
-    )
-    chart = Chart("same-chart", "Transcripts that are the same as the cpu's", "; ".join(said) + ".")
+    chart = Chart("same-chart", "Transcripts that are the same as the cpu's")
     for place, c in enumerate(comparisons):
         n, same = c.utterances, c.identical_normalised
         figure = f"{t.share(same / n)}  {t.count(same)} of {t.count(n)}"
         chart.bar(0, 100, BAR_ROW * place + 24, 9, "track")
         _bar(chart, place, c.backend, c.backend, figure, same / n, c.identical_raw / n)
-    return chart.render()
+        chart.said.append(f"as printed {t.count(c.identical_raw)}")
+    return chart.render(BAR_ROW * len(comparisons) + 2)
 
 
 def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
@@ -243,15 +229,14 @@ def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
     if not rows:
         return None
     most = max(speed.real_time_factor for _, speed in rows) or 1.0
-    said = (f"{b.backend} on the {where(b)}: {t.number(speed.real_time_factor, 3)}" for b, speed in rows)
-    chart = Chart("speed-chart", "Time over length of audio of each backend", "; ".join(said) + ".")
+    chart = Chart("speed-chart", "Time over length of audio of each backend")
     for place, (b, speed) in enumerate(rows):
         encoding = speed.encode_seconds
         needle = None if encoding is None else encoding / speed.audio_seconds / most
         figure = t.number(speed.real_time_factor, 3)
         label = f"{b.backend}, {where(b)}"
         _bar(chart, place, b.backend, label, figure, speed.real_time_factor / most, needle)
-    return chart.render()
+    return chart.render(BAR_ROW * len(rows) + 2)
 
 
 def where(backend: BackendSummary) -> str:
@@ -264,23 +249,20 @@ def _bar(
     chart: Chart, place: int, backend: str, label: str, figure: str, part: float, needle: float | None
 ) -> None:
     y = BAR_ROW * place
+    chart.said.append(f"{label}: {figure}")
     chart.text(0, y + 16, label, "strong")
     chart.text(100, y + 16, t.typeset(figure), "value", "end")
     chart.bar(0, 100 * part, y + 24, 9, f"fill s{style(backend)}")
     if needle is not None:
         x = min(100 * needle, 100)
         chart.line(x, y + 22, x, y + 36, "needle")
-    chart.height = y + BAR_ROW + 2
-
-
-def _said(rows: Iterable[_Row]) -> str:
-    return "; ".join(f"{row.backend} {row.text.replace('  ', ', ')}" for row in rows) + "."
 
 
 def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: float) -> None:
     """Each backend's name, figure, intervals and mark."""
     for place, row in enumerate(rows):
         y, number = top + ROW * place, style(row.backend)
+        chart.said.append(f"{row.backend} {row.text}")
         chart.text(0, y + 16, row.backend, "strong")
         chart.text(100, y + 16, t.typeset(row.text), "value", "end")
         y += 31

@@ -40,8 +40,7 @@ def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
     def y(value: float) -> float:
         return bottom - (math.log10(value) - low) / (high - low) * (bottom - top)
 
-    said = (f"{b}: {', '.join(map(t.percent, values))}" for b, values in known.items())
-    chart = Chart("layers-chart", "Relative error of the encoder after each layer", "; ".join(said) + ".")
+    chart = Chart("layers-chart", "Relative error of the encoder after each layer")
     for power in range(low, math.floor(high) + 1):
         height = y(10.0**power)
         chart.line(LEFT, height, 100, height, "hair")
@@ -53,13 +52,13 @@ def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
             label = "out" if last and steps > 1 else str(place + 1)
             chart.text(xs.at(place), bottom + 20, label, "tick", "middle")
     for backend, values in known.items():
+        chart.said.append(f"{backend}: {', '.join(map(t.percent, values))}")
         points = [(xs.at(k), y(v)) for k, v in enumerate(values) if v and v > 0]
         for (x1, y1), (x2, y2) in pairwise(points):
             chart.line(x1, y1, x2, y2, f"thin s{style(backend)}")
         for place, (x, height) in enumerate(points):
             chart.mark(x, height, style(backend), f"{backend}, layer {place + 1}: {t.percent(values[place])}")
-    chart.height = bottom + 28
-    return chart.render()
+    return chart.render(bottom + 28)
 
 
 def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
@@ -81,13 +80,8 @@ def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
 def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
     scores = {layer["layer"] + 1: [head["scores"] for head in layer["heads"]] for layer in rows}
     clipped = {layer["layer"] + 1: layer["clipped"] for layer in rows}
-    said = (
-        f"layer {layer}: {t.number(min(s['least'] for s in heads), 1)} to "
-        f"{t.number(max(s['largest'] for s in heads), 1)}, clipped {t.percent(clipped[layer], 3)}"
-        for layer, heads in scores.items()
-    )
     title = f"Range of the attention scores by layer and head, and what {kernel} holds"
-    chart = Chart(f"scores-chart-{kernel}", title, "; ".join(said) + ".")
+    chart = Chart(f"scores-chart-{kernel}", title)
     heights = [max(3.0 * len(heads) + 9, 20) for heads in scores.values()]
     top = 22.0
     bottom = top + sum(heights)
@@ -105,6 +99,8 @@ def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
     y = top
     for (layer, heads), height in zip(scores.items(), heights, strict=True):
         middle = y + height / 2
+        ends = min(one["least"] for one in heads), max(one["largest"] for one in heads)
+        chart.said.append(f"layer {layer}: {t.span(*ends, 1)}, clipped {t.percent(clipped[layer], 3)}")
         chart.text(0, middle + 4, str(layer), "tick")
         chart.text(100, middle + 4, _clipped(clipped[layer]), "value", "end")
         start = middle - 3 * (len(heads) - 1) / 2
@@ -113,8 +109,7 @@ def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
             classes = "score clips" if one.get("clipped") else "score"
             chart.line(scale.at(one["least"]), line, scale.at(one["largest"]), line, classes)
         y += height
-    chart.height = bottom + 24
-    return chart.render()
+    return chart.render(bottom + 24)
 
 
 def _clipped(fraction: float | None) -> str:

@@ -95,19 +95,10 @@ def transcribe_batched(
     once. A piece that the model leaves before its end is continued in another window, so that no text is
     lost. Results do not depend on `batch_size`, but for rounding.
 
-    Args:
-        recogniser: see `transcribe_windows`, for the others as well.
-        features: of the recording.
-        options: how to decode.
-        batch_size: windows to encode and decode at once.
-        on_progress: called after each piece.
-        on_language: called where the language has to be detected.
+    Takes and raises what `transcribe_windows` does, and `batch_size`, the number of windows to decode at once.
 
     Yields:
         Segments in the order of the recording.
-
-    Raises:
-        ValueError: the options do not suit the model.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")

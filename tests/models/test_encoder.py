@@ -13,6 +13,7 @@ from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
 from app.audio.reading import load_audio
+from datasets.utterance import Utterance
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import ContractError
 from kernels.device import DeviceError
@@ -64,6 +65,12 @@ def clips(speech: Path, count: int) -> Tensor:
     return torch.stack([window(load_audio(path)) for path in paths])
 
 
+def sample_windows(spoken: Utterance) -> Tensor:
+    """Windows of the project's own sample: the whole, and its second half."""
+    audio = load_audio(spoken.audio)
+    return torch.stack([window(audio), window(audio[len(audio) // 2 :])])
+
+
 def relative_error(states: Tensor, expected: Tensor) -> float:
     return float((states - expected).norm() / expected.norm())
 
@@ -94,11 +101,9 @@ def small() -> Any:
     return random_model()
 
 
-@pytest.fixture(scope="module", params=["voice-like tone", "speech"])
-def windows(request: pytest.FixtureRequest) -> Tensor:
-    if request.param == "speech":
-        return clips(request.getfixturevalue("speech"), 2)
-    return window(voice_like())[None]
+@pytest.fixture(scope="module", params=["voice-like tone", "sample"])
+def windows(request: pytest.FixtureRequest, spoken: Utterance) -> Tensor:
+    return sample_windows(spoken) if request.param == "sample" else window(voice_like())[None]
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +192,8 @@ def test_int8_is_worse_than_int32_on_tiny_en(
     assert 2 * relative_error(int32_states[:1], expected[:1]) < int8 < 0.06
 
 
-def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Any, speech: Path) -> None:
-    windows = clips(speech, 2)
+def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Any, spoken: Utterance) -> None:
+    windows = sample_windows(spoken)
     encoder = Encoder(tiny, open_attention("int32"))
     one_by_one = torch.cat([encoder(mel[None]) for mel in windows])
     # Another order of float32 sums may move a projection, and with it a quantised value by a step.
@@ -196,8 +201,10 @@ def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Any, speech: P
 
 
 @pytest.mark.slow
-def test_base_on_nine_clips(speech: Path) -> None:
-    model, windows = published("base"), clips(speech, 9)
+@pytest.mark.parametrize("material", ["sample", "nine clips"])
+def test_base(material: str, request: pytest.FixtureRequest, spoken: Utterance) -> None:
+    model = published("base")
+    windows = sample_windows(spoken) if material == "sample" else clips(request.getfixturevalue("speech"), 9)
     with torch.no_grad():
         expected = model.encoder(windows)
     cpu = Encoder(model, open_attention("cpu"))(windows)

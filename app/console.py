@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
@@ -26,3 +28,17 @@ def stop(message: str, code: int) -> NoReturn:
     """Say what is wrong and end the command."""
     say(f"error: {message}")
     raise typer.Exit(code)
+
+
+@contextmanager
+def progress_bar(name: str, unit: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, moved by what is done and what there is in all."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit=unit, disable=not shown, leave=False) as bar:
+
+        def on_progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_progress

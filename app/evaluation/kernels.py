@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from app.audio.error import AudioError
+from app.console import progress_bar
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
@@ -92,8 +93,6 @@ def measure(
 
 def _validate(configuration: Configuration, tiles: int, seed: int, progress: bool) -> Validation:
     """On a device of its own: on an NPU each kernel is a program of its own."""
-    from tqdm import tqdm
-
     from kernels.backends import find
     from kernels.opening import open_device
     from kernels.validation import validate_kernel
@@ -104,12 +103,7 @@ def _validate(configuration: Configuration, tiles: int, seed: int, progress: boo
         scores=backend.scores or "int32",
         tile_size=tile_size,
     )
-    with tqdm(desc=f"validating {backend.name}", unit="tile", disable=not progress, leave=False) as bar:
-
-        def on_progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar(f"validating {backend.name}", "tile", progress) as on_progress:
         return validate_kernel(
             opened.device,
             opened.reason,

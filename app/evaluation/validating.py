@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from app.audio.reading import open_audio
 from app.configuration import Configuration
+from app.console import progress_bar
 from app.evaluation.report.metrics import TILES
 from app.output import tables as t
 from app.output.tables import Metric
@@ -22,7 +22,7 @@ from kernels.device import Device, DeviceError
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.opening import open_device
 from kernels.validation import TileResult, Validation, validate_kernel
-from kernels.validation.batch import BatchResult, Progress
+from kernels.validation.batch import BatchResult
 from kernels.workers import Workers
 from models.attention import open_attention
 from models.capture import LayerResult, measure_layers
@@ -137,7 +137,7 @@ def run(
         host = HostKernel()
     except DeviceError as error:
         missing = str(error)
-    with _bar("tiles", "tile", progress) as on_progress:
+    with progress_bar("tiles", "tile", progress) as on_progress:
         validation = validate_kernel(
             opened.device,
             opened.reason,
@@ -153,23 +153,10 @@ def run(
             open_attention(name, threads=workers.threads, tile_size=configuration.tile_size, opened=opened)
             for name in INTEGER_BACKENDS
         ]
-        with _bar(f"heads of {weights.name}", "head", progress) as on_progress:
+        with progress_bar(f"heads of {weights.name}", "head", progress) as on_progress:
             layers = measure_layers(weights.model, window, others, on_progress)
         captured = Captured(weights.name, weights.sha256, Path(path).name, seconds, layers)
     return ValidationRun(validation, captured)
-
-
-@contextmanager
-def _bar(name: str, unit: str, shown: bool) -> Iterator[Progress]:
-    from tqdm import tqdm
-
-    with tqdm(desc=name, unit=unit, disable=not shown, leave=False) as bar:
-
-        def on_progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield on_progress
 
 
 LAYERS: tuple[Metric[LayerResult], ...] = (

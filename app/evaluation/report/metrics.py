@@ -46,6 +46,7 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
     Metric("WER", lambda b: t.percent(b.rates.wer)),
     Metric("95 % interval", lambda b: t.percent_interval(b.utterance_interval)),
     Metric("speakers drawn", lambda b: t.percent_interval(b.speaker_interval), PAGE),
+    Metric("ran on", lambda b: b.run.device, CONSOLE),
     Metric("CER", lambda b: t.percent(b.rates.cer), REPORTS),
     Metric(
         "sub. / del. / ins.",

@@ -67,7 +67,7 @@
       backends.some((b) => (one.change[b] !== undefined) && test(one, b)) && wanted.every((word) => text(one).includes(word)));
     const most = (one) => Math.max(...backends.map((b) => (one.errors[b] === undefined ? -1 : one.errors[b])));
     const by = {
-      // For any backend the data's own order, which puts the report's old kernels last.
+      // For any backend the data's own order, which puts the legacy kernels last.
       change: only === "" ? null : (a, b) => magnitude(b, backends) - magnitude(a, backends),
       errors: (a, b) => most(b) - most(a),
       id: (a, b) => compare(a.i, b.i),

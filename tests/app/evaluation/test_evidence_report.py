@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import BackendRecords, UtteranceRecord
-from app.evaluation.report.text import report_markdown
+from app.evaluation.report.text import print_summary, report_markdown
 from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
 
@@ -143,6 +143,20 @@ def test_the_page_is_short_and_says_it_all(evaluation: Evaluation) -> None:
     assert page.endswith("\n")
     for row in (line for line in page.splitlines() if line.startswith("| ---")):
         assert row.count("|") in (4, 8, 9)
+
+
+def test_the_summary_says_rate_interval_device_and_verdict(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summary(evaluation, Path("somewhere"))
+    title, heading, *lines = capsys.readouterr().out.splitlines()
+    assert (title, lines[-1]) == (evaluation.dataset.title, "report: somewhere/report.html")
+    assert heading.split() == ["backend", "WER", "95", "%", "interval", "ran", "on"]
+    for line, backend in zip(lines, evaluation.backends, strict=False):
+        assert line.split()[:2] == [backend.backend, f"{100 * (backend.rates.wer or 0):.2f}"]
+        assert line.endswith(f" {backend.run.device}")
+    for line, verdict in zip(lines[len(evaluation.backends) :], evaluation.verdicts, strict=False):
+        assert line.startswith(f"{verdict.backend:12} {verdict.outcome}")
 
 
 def test_text_from_outside_stays_text() -> None:

@@ -18,17 +18,13 @@ from app.commands.validate import validate
 __all__ = ["evaluate_main", "main", "startup", "transcribe_main"]
 
 
-def _settings() -> dict[str, Any]:
-    # openai-whisper spells options with underscores; both are accepted.
-    return {
-        "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda name: name.replace("_", "-"),
-    }
-
-
 def _application(**kwargs: Any) -> typer.Typer:
     return typer.Typer(
-        context_settings=_settings(),
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            # openai-whisper spells options with underscores; both are accepted.
+            "token_normalize_func": lambda name: name.replace("_", "-"),
+        },
         pretty_exceptions_enable=False,
         add_completion=False,
         rich_markup_mode=None,

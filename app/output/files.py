@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a text file in UTF-8, in place of an older one, once it is complete; returns its path. Raises OSError."""
+    """Write a text file in UTF-8, in place of an older one, once it is complete; returns its path.
+
+    Raises:
+        OSError: it can't be written.
+    """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.absolute().parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

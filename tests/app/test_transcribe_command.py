@@ -20,6 +20,7 @@ import torch
 from material.audio_files import sweep, write
 from typer.testing import CliRunner, Result
 
+from app import Transcriber
 from app.cli import _transcribe as command
 from app.cli import app as tilescribe
 from app.commands import transcribe as transcribing
@@ -28,9 +29,20 @@ from app.configuration import Configuration
 from app.output.writers import Layout
 from datasets.utterance import Utterance
 from models.decoding.options import DecodeOptions
+from models.weights.loading import LoadedWeights, load
 
 TEXT = "The quiet harbor wakes before the sun"
 NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
+
+
+@pytest.fixture(autouse=True)
+def one_load(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of tiny.en are read once for all tests in this process."""
+
+    def loaded(name: str, **how: Any) -> LoadedWeights:
+        return tiny_en.weights if name == "tiny.en" else load(name, **how)
+
+    monkeypatch.setattr("app.api.load", loaded)
 
 
 def transcribe(*arguments: str | Path, standard_input: bytes | None = None) -> Result:

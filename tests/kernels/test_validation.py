@@ -38,7 +38,7 @@ def test_the_test_data_is_the_reports() -> None:
     q, k, v = tile_data()
     assert all(np.array_equal(a, b) for a, b in zip((q, k, v), expected, strict=True))
     scores = q.astype(float) @ k.astype(float).T / 8
-    # the range that the report prints: -4631 to 4963
+    # the range that the founding report prints: -4631 to 4963
     assert (scores.min(), scores.max()) == (-4631.375, 4963.625)
 
 

@@ -18,41 +18,29 @@ from app.evaluation.stored import EvidenceError, reason
 _LINE = msgspec.json.Decoder(RunLine | UtteranceRecord)
 
 
-class RecordFile:
-    """A record file for reading, one utterance in memory at a time."""
+def read(path: Path) -> BackendRecords:
+    """A record file as it is, each line an utterance; a last line that was cut is left out.
 
-    def __init__(self, path: Path) -> None:
-        """Read and check the first line.
-
-        Raises:
-            EvidenceError: the file cannot be read, is empty, or does not start with a run's description that this
-                version knows.
-        """
-        self.path = path
-        _, _, line = next(_lines(path), (0, 0, None))
-        if line is None:
-            raise EvidenceError(
-                f"{path}: empty, or cut in its first line: a run that had not begun; remove it"
-            )
-        if not isinstance(line, RunLine):
+    Raises:
+        EvidenceError: the file cannot be read, is empty, has a damaged line, or does not hold one run that this version
+            knows; the text has file and line.
+    """
+    run: RunDescription | None = None
+    utterances = []
+    for number, (_, line) in enumerate(_lines(path), start=1):
+        if isinstance(line, UtteranceRecord):
+            utterances.append(line)
+        elif run is not None:
+            raise EvidenceError(f"{path}:{number}: a second run's description; one file holds one run")
+        else:
+            run = line.run
+        if run is None:
             raise EvidenceError(
                 f"{path}:1: not a run's description: the first line of a record file must be one"
             )
-        self.run = line.run
-
-    def utterances(self) -> Iterator[UtteranceRecord]:
-        """Utterances in the order of the file; a last line that was cut is left out.
-
-        Raises:
-            EvidenceError: a damaged line, or one of another run; the text has file and line.
-        """
-        for number, _, line in _lines(self.path):
-            if isinstance(line, UtteranceRecord):
-                yield line
-            elif number > 1:
-                raise EvidenceError(
-                    f"{self.path}:{number}: a second run's description; one file holds one run"
-                )
+    if run is None:
+        raise EvidenceError(f"{path}: empty, or cut in its first line: a run that had not begun; remove it")
+    return BackendRecords(run, tuple(utterances))
 
 
 class RecordWriter:
@@ -87,11 +75,11 @@ class RecordWriter:
             if path.stat().st_size and not resume:
                 raise EvidenceError(f"{path}: there already; resume it, or choose another folder")
             # After a kill the last line may be cut; what is left of it goes, its utterance is done again.
-            end = max((end for _, end, _ in _lines(path)), default=0)
+            end = max((end for end, _ in _lines(path)), default=0)
             if end:
-                earlier = RecordFile(path)
+                earlier = read(path)
                 same_run(earlier.run, run, str(path), "this run")
-                self.done = frozenset(u.id for u in earlier.utterances() if u.error is None)
+                self.done = frozenset(u.id for u in earlier.utterances if u.error is None)
             self._file.truncate(end)
             self._file.seek(max(end - 1, 0))
             if self._file.read(1) not in (b"\n", b""):
@@ -156,16 +144,17 @@ def load(paths: Iterable[Path]) -> BackendRecords:
     Raises:
         EvidenceError: a file is damaged, the files are of different runs, or give different texts for an utterance.
     """
-    files = [RecordFile(path) for path in paths]
+    files = [(path, read(path)) for path in paths]
     if not files:
         raise EvidenceError("no record files")
+    first, its = files[0]
     records: dict[str, tuple[UtteranceRecord, Path]] = {}
-    for file in files:
-        same_run(files[0].run, file.run, str(files[0].path), str(file.path))
-        for record in file.utterances():
-            if record.id not in records or _replaces(record, *records[record.id], file.path):
-                records[record.id] = record, file.path
-    return BackendRecords(_joined([file.run for file in files]), tuple(r for r, _ in records.values()))
+    for path, file in files:
+        same_run(its.run, file.run, str(first), str(path))
+        for record in file.utterances:
+            if record.id not in records or _replaces(record, *records[record.id], path):
+                records[record.id] = record, path
+    return BackendRecords(_joined([file.run for _, file in files]), tuple(r for r, _ in records.values()))
 
 
 def _replaces(record: UtteranceRecord, earlier: UtteranceRecord, home: Path, path: Path) -> bool:
@@ -195,8 +184,8 @@ def _joined(runs: Sequence[RunDescription]) -> RunDescription:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, RunLine | UtteranceRecord]]:
-    """Number, end in bytes, and content of each line; stops before a last line that was cut."""
+def _lines(path: Path) -> Iterator[tuple[int, RunLine | UtteranceRecord]]:
+    """End in bytes and content of each line; stops before a last line that was cut."""
     try:
         with open(path, "rb") as file:
             end = 0
@@ -208,6 +197,6 @@ def _lines(path: Path) -> Iterator[tuple[int, int, RunLine | UtteranceRecord]]:
                     if not line.endswith(b"\n") and not isinstance(error, msgspec.ValidationError):
                         return
                     raise EvidenceError(f"{path}:{number}: {reason(error)}") from None
-                yield number, end, found
+                yield end, found
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror or error}") from None

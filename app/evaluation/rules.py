@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -102,41 +103,27 @@ def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
     It fails where the lower end is above it: then more data of this kind would hardly bring it under.
     """
     margin, comparison = limits.margin, candidate.against_cpu
+    rule = partial(Rule, name=f"WER against {REFERENCE}", limit=margin, unit="points")
     found = _interval(comparison, limits)
-
-    def rule(
-        passed: bool | None, text: str, figure: float | None = None, settled_by: int | None = None
-    ) -> Rule:
-        return Rule(
-            name=f"WER against {REFERENCE}",
-            figure=figure,
-            limit=margin,
-            unit="points",
-            passed=passed,
-            sentence=text,
-            settled_by=settled_by,
-        )
-
     if comparison is None or comparison.difference is None or found is None:
-        return rule(None, _why_none(comparison, REFERENCE, limits))
+        return rule(passed=None, sentence=_why_none(comparison, REFERENCE, limits))
     difference, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
-    figures = f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    rule, figures = partial(rule, figure=high), _points(difference, low, high)
     if comparison.utterances < ENOUGH_FOR_INTERVAL:
         text = f"{comparison.utterances} utterances are too few to trust it: at least {ENOUGH_FOR_INTERVAL}"
-        return rule(None, f"{figures}; {text}", high, ENOUGH_FOR_INTERVAL)
+        return rule(passed=None, sentence=f"{figures}; {text}", settled_by=ENOUGH_FOR_INTERVAL)
     if high < margin:
-        return rule(
-            True, f"{figures}; the upper end is under the margin of {margin:g} by {margin - high:.2f}", high
-        )
+        text = f"the upper end is under the margin of {margin:g} by {margin - high:.2f}"
+        return rule(passed=True, sentence=f"{figures}; {text}")
     if low > margin:
         text = f"even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
-        return rule(False, f"{figures}; {text}", high)
+        return rule(passed=False, sentence=f"{figures}; {text}")
     half = high - difference if difference < margin else difference - low
     needed = _needed(comparison.utterances, half, abs(margin - difference))
     text = f"{figures} straddles the margin of {margin:g}"
     if needed is None:
         text += "; it is at the margin itself, where no number of utterances settles it"
-    return rule(None, text, high, needed)
+    return rule(passed=None, sentence=text, settled_by=needed)
 
 
 def against_rival(candidate: Candidate, limits: Limits) -> Rule:
@@ -146,32 +133,24 @@ def against_rival(candidate: Candidate, limits: Limits) -> Rule:
     chance makes is undecided: it is no ground for preferring the candidate, nor one against it.
     """
     comparison = candidate.against_rival
+    rule = partial(Rule, name=f"WER against {RIVAL}", limit=0.0, unit="points")
     found = _interval(comparison, limits)
-    applies = candidate.run.backend != RIVAL
-    figure, passed, needed = None, None, None
-    if not applies:
+    if candidate.run.backend == RIVAL:
         text = f"does not apply: {RIVAL} is the candidate itself"
-    elif comparison is None or comparison.difference is None or found is None:
-        text = _why_none(comparison, RIVAL, limits)
-    else:
-        figure, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
-        text = f"{figure:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-        if figure <= 0:
-            passed, text = True, f"{figure:+.2f} points: no worse"
-        elif low > 0 and comparison.utterances >= ENOUGH_FOR_INTERVAL:
-            passed, text = False, f"{text}: worse, by more than chance"
-        else:
-            text += ": worse, but by no more than chance may make"
-            needed = max(_needed(comparison.utterances, figure - low, figure) or 0, ENOUGH_FOR_INTERVAL)
-    return Rule(
-        name=f"WER against {RIVAL}",
-        figure=figure,
-        limit=0.0,
-        unit="points",
-        passed=passed,
-        sentence=text,
-        applies=applies,
-        settled_by=needed,
+        return rule(passed=None, sentence=text, applies=False)
+    if comparison is None or comparison.difference is None or found is None:
+        return rule(passed=None, sentence=_why_none(comparison, RIVAL, limits))
+    difference, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
+    rule, figures = partial(rule, figure=difference), _points(difference, low, high)
+    if difference <= 0:
+        return rule(passed=True, sentence=f"{difference:+.2f} points: no worse")
+    if low > 0 and comparison.utterances >= ENOUGH_FOR_INTERVAL:
+        return rule(passed=False, sentence=f"{figures}: worse, by more than chance")
+    needed = _needed(comparison.utterances, difference - low, difference) or 0
+    return rule(
+        passed=None,
+        sentence=f"{figures}: worse, but by no more than chance may make",
+        settled_by=max(needed, ENOUGH_FOR_INTERVAL),
     )
 
 
@@ -179,78 +158,51 @@ def broken_utterances(candidate: Candidate, limits: Limits) -> Rule:
     """No more broken utterances than are allowed for the whole set; their number can only grow with more data."""
     count, expected, utterances = candidate.broken, candidate.expected, candidate.utterances
     allowed = limits.allowed_broken(expected or utterances)
-    passed = None
+    rule = partial(Rule, name="broken utterances", figure=count, limit=allowed, unit="utterances")
     if count is None:
-        text = "not known: the cpu did not run on them"
-    else:
-        passed = count <= allowed
-        text = f"{count:,} of {utterances:,} broken that the cpu did not break, {allowed:,} allowed"
-        if expected and expected > utterances:
-            text += f" in the whole set of {expected:,}"
-        if not passed:
-            text += f": {count - allowed:,} too many"
-    return Rule(
-        name="broken utterances",
-        figure=count,
-        limit=allowed,
-        unit="utterances",
-        passed=passed,
-        sentence=text,
-    )
+        return rule(passed=None, sentence="not known: the cpu did not run on them")
+    text = f"{count:,} of {utterances:,} broken that the cpu did not break, {allowed:,} allowed"
+    if expected and expected > utterances:
+        text += f" in the whole set of {expected:,}"
+    if count > allowed:
+        return rule(passed=False, sentence=f"{text}: {count - allowed:,} too many")
+    return rule(passed=True, sentence=text)
 
 
 def audible_recordings(candidate: Candidate, limits: Limits) -> Rule:
     """No recording is silent where its reference has words: by such data no kernel can be judged."""
     unheard = candidate.unheard
-    return Rule(
-        name="audible recordings",
-        figure=len(unheard),
-        limit=0,
-        unit="utterances",
-        passed=None if unheard else True,
-        sentence=unheard_words(unheard) if unheard else "no recording is silent where words are expected",
-    )
+    rule = partial(Rule, name="audible recordings", figure=len(unheard), limit=0, unit="utterances")
+    if unheard:
+        return rule(passed=None, sentence=unheard_words(unheard))
+    return rule(passed=True, sentence="no recording is silent where words are expected")
 
 
 def whole_set(candidate: Candidate, limits: Limits) -> Rule:
     """Every utterance of the data set was transcribed, by candidate and cpu."""
     utterances, expected = candidate.utterances, candidate.expected
-    whole = utterances == expected
-    passed = True if whole and candidate.run.dataset.complete else None
+    rule = partial(Rule, name="whole data set", figure=utterances, limit=expected, unit="utterances")
     if expected is None:
-        text = f"{utterances:,} utterances, of a set whose size is not known"
-    elif whole:
-        text = f"all {expected:,} utterances" + ("" if passed else " of a set that is itself not whole")
-    else:
-        text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
-        if candidate.failed:
-            text += f"; {candidate.failed:,} failed"
-    return Rule(
-        name="whole data set",
-        figure=utterances,
-        limit=expected,
-        unit="utterances",
-        passed=passed,
-        sentence=text,
-        settled_by=None if passed else expected,
-    )
+        return rule(passed=None, sentence=f"{utterances:,} utterances, of a set whose size is not known")
+    text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
+    if candidate.failed:
+        text += f"; {candidate.failed:,} failed"
+    if utterances == expected:
+        text = f"all {expected:,} utterances"
+        if candidate.run.dataset.complete:
+            return rule(passed=True, sentence=text)
+        text += " of a set that is itself not whole"
+    return rule(passed=None, sentence=text, settled_by=expected)
 
 
 def sample_size(candidate: Candidate, limits: Limits) -> Rule:
     """Enough utterances to see what is rare."""
     utterances, least = candidate.utterances, limits.minimum_utterances
-    enough = utterances >= least
-    return Rule(
-        name="sample size",
-        figure=utterances,
-        limit=least,
-        unit="utterances",
-        passed=True if enough else None,
-        sentence=f"{utterances:,}, at least {least:,}"
-        if enough
-        else f"{utterances:,} utterances; at least {least:,} are needed to see what is rare",
-        settled_by=None if enough else least,
-    )
+    rule = partial(Rule, name="sample size", figure=utterances, limit=least, unit="utterances")
+    if utterances >= least:
+        return rule(passed=True, sentence=f"{utterances:,}, at least {least:,}")
+    text = f"{utterances:,} utterances; at least {least:,} are needed to see what is rare"
+    return rule(passed=None, sentence=text, settled_by=least)
 
 
 RULES: tuple[Callable[[Candidate, Limits], Rule], ...] = (
@@ -272,6 +224,10 @@ def unheard_words(ids: tuple[str, ...] | list[str]) -> str:
     if len(ids) != 1:
         those = "recordings are silent though their references have words"
     return f"{len(ids):,} {those} ({names}): all of them count as deleted, by every backend"
+
+
+def _points(difference: float, low: float, high: float) -> str:
+    return f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
 
 
 def _interval(comparison: Comparison | None, limits: Limits) -> Interval | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from app.evaluation.alignment import Alignment, align
-from app.evaluation.normalising import Normaliser
 from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
 
 LENGTH_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
@@ -125,7 +125,9 @@ class ScoredBackend:
         return [key for key, one in self.alignments.items() if self.records[key].silent and one.words]
 
 
-def score(backends: Mapping[str, BackendRecords], normalise: Normaliser) -> dict[str, ScoredBackend]:
+def score(
+    backends: Mapping[str, BackendRecords], normalise: Callable[[str], str]
+) -> dict[str, ScoredBackend]:
     """Align every utterance that did not fail. Equal texts are aligned once, however many backends gave them."""
     known: dict[tuple[str, str], Alignment] = {}
     scored = {}
@@ -168,22 +170,29 @@ def rates(alignments: Iterable[Alignment]) -> Rates:
 
 def by_speaker(backend: ScoredBackend) -> dict[str, Rates]:
     """Rates of each speaker, by name; utterances without a speaker are left out."""
-    groups: dict[str, list[Alignment]] = {}
-    for key, record in backend.records.items():
-        if record.speaker is not None:
-            groups.setdefault(record.speaker, []).append(backend.alignments[key])
-    return {speaker: rates(groups[speaker]) for speaker in sorted(groups)}
+    groups = _grouped(backend, lambda record: record.speaker)
+    return {speaker: groups[speaker] for speaker in sorted(groups)}
 
 
 def by_length(backend: ScoredBackend) -> dict[str, Rates]:
     """Rates of each length class that has utterances, such as `5-10 s`, shortest first."""
-    groups: dict[str, list[Alignment]] = {name: [] for name in length_classes()}
     names = length_classes()
+
+    def name_of(record: UtteranceRecord) -> str | None:
+        seconds = record.audio_seconds
+        return None if seconds is None else names[bisect_right(LENGTH_EDGES, seconds) - 1]
+
+    groups = _grouped(backend, name_of)
+    return {name: groups[name] for name in names if name in groups}
+
+
+def _grouped(backend: ScoredBackend, group_of: Callable[[UtteranceRecord], str | None]) -> dict[str, Rates]:
+    groups: dict[str, list[Alignment]] = {}
     for key, record in backend.records.items():
-        if record.audio_seconds is not None:
-            place = int(np.searchsorted(LENGTH_EDGES, record.audio_seconds, side="right")) - 1
-            groups[names[place]].append(backend.alignments[key])
-    return {name: rates(group) for name, group in groups.items() if group}
+        group = group_of(record)
+        if group is not None:
+            groups.setdefault(group, []).append(backend.alignments[key])
+    return {group: rates(alignments) for group, alignments in groups.items()}
 
 
 def length_classes() -> list[str]:

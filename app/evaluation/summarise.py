@@ -59,7 +59,7 @@ def summarise(
     """
     limits, validation = limits or Limits(), validation or {}
     first = _check(records_by_backend)
-    normalise = normaliser(first.dataset.language)
+    name_of_normaliser, normalise = normaliser(first.dataset.language)
     scored = scoring.score(records_by_backend, normalise)
     resampler = Resampler(scored, replications=replications, seed=seed)
     candidates = [name for name in scored if name != REFERENCE]
@@ -108,7 +108,7 @@ def summarise(
 
     return Evaluation(
         dataset=_dataset(first, scored),
-        statistics=Statistics(normaliser=normalise.name, replications=replications, seed=seed),
+        statistics=Statistics(normaliser=name_of_normaliser, replications=replications, seed=seed),
         limits=limits,
         verdicts=tuple(judge(candidate(name), limits) for name in candidates),
         backends=tuple(map(summary, scored)),

@@ -9,8 +9,8 @@ import pytest
 from material.evidence_records import dataset, run
 from msgspec.structs import replace
 
-from app.evaluation.record_files import RecordFile, RecordWriter, load
-from app.evaluation.records import RunDescription, UtteranceRecord
+from app.evaluation.record_files import RecordWriter, load, read
+from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
 from app.evaluation.stored import EvidenceError
 
 ONE = UtteranceRecord("a-1", "TWO BOATS", " Two boats.", "s1", 2.5, 0.5, 0.2, 0.3, 4, -0.25, 1.1)
@@ -27,9 +27,7 @@ def write(path: Path, *records: UtteranceRecord, description: RunDescription | N
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = write(tmp_path / "cpu.jsonl", ONE, TWO, FAILED)
-    file = RecordFile(path)
-    assert file.run == run()
-    assert list(file.utterances()) == [ONE, TWO, FAILED]
+    assert read(path) == BackendRecords(run(), (ONE, TWO, FAILED))
     assert path.read_bytes().count(b"\n") == 4
     assert json.loads(path.read_text().splitlines()[0])["schema_version"] == 1
 
@@ -37,18 +35,18 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_line_is_on_file_as_soon_as_it_is_written(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "cpu.jsonl", run(), sync_every=1) as writer:
         writer.write(ONE)
-        assert list(RecordFile(tmp_path / "cpu.jsonl").utterances()) == [ONE]
+        assert read(tmp_path / "cpu.jsonl").utterances == (ONE,)
 
 
 def test_a_figure_that_is_not_finite_is_none(tmp_path: Path) -> None:
     path = write(tmp_path / "cpu.jsonl", replace(ONE, avg_logprob=math.nan, compression_ratio=math.inf))
-    (read,) = RecordFile(path).utterances()
-    assert read == replace(ONE, avg_logprob=None, compression_ratio=None)
+    (one,) = read(path).utterances
+    assert one == replace(ONE, avg_logprob=None, compression_ratio=None)
 
 
 def test_half_a_character_from_a_tokeniser_is_no_reason_to_lose_a_run(tmp_path: Path) -> None:
     path = write(tmp_path / "cpu.jsonl", replace(ONE, hypothesis="two \udce2 boats"), TWO)
-    assert [u.hypothesis for u in RecordFile(path).utterances()] == ["two ? boats", TWO.hypothesis]
+    assert [u.hypothesis for u in read(path).utterances] == ["two ? boats", TWO.hypothesis]
 
 
 @pytest.mark.parametrize("kept", range(1, 60, 7))
@@ -57,7 +55,7 @@ def test_a_killed_run_goes_on_with_what_was_cut(tmp_path: Path, kept: int) -> No
     whole = path.read_bytes()
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
     path.write_bytes(whole[: last + kept])
-    assert list(RecordFile(path).utterances()) == [ONE, FAILED]
+    assert read(path).utterances == (ONE, FAILED)
     with RecordWriter(path, run(), resume=True) as writer:
         assert writer.done == {"a-1"}
         writer.write(replace(FAILED, error=None, hypothesis="noon"))
@@ -72,21 +70,21 @@ def test_a_killed_run_goes_on_with_what_was_cut(tmp_path: Path, kept: int) -> No
 def test_a_last_line_that_lacks_only_its_end_counts(tmp_path: Path) -> None:
     path = write(tmp_path / "cpu.jsonl", ONE, TWO)
     path.write_bytes(path.read_bytes()[:-1])
-    assert list(RecordFile(path).utterances()) == [ONE, TWO]
+    assert read(path).utterances == (ONE, TWO)
     with RecordWriter(path, run(), resume=True) as writer:
         assert writer.done == {"a-1", "a-2"}
         writer.write(FAILED)
-    assert list(RecordFile(path).utterances()) == [ONE, TWO, FAILED]
+    assert read(path).utterances == (ONE, TWO, FAILED)
 
 
 def test_a_file_cut_in_its_first_line_begins_again(tmp_path: Path) -> None:
     path = write(tmp_path / "cpu.jsonl")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(EvidenceError, match=r"cut in its first line"):
-        RecordFile(path)
+        read(path)
     with RecordWriter(path, run(), resume=True) as writer:
         writer.write(ONE)
-    assert list(RecordFile(path).utterances()) == [ONE]
+    assert read(path).utterances == (ONE,)
 
 
 def test_a_file_is_not_overwritten_and_not_resumed_as_another_run(tmp_path: Path) -> None:
@@ -140,7 +138,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: bytes, message: str) -> N
     path = write(tmp_path / "cpu.jsonl")
     path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(EvidenceError, match=re.escape(f"cpu.jsonl:2: {message}")):
-        list(RecordFile(path).utterances())
+        read(path)
 
 
 @pytest.mark.parametrize(
@@ -162,19 +160,19 @@ def test_a_first_line_that_this_version_does_not_know_is_refused(
     path = write(tmp_path / "cpu.jsonl")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}) + "\n")
     with pytest.raises(EvidenceError, match=re.escape(f"cpu.jsonl:1: {message}")):
-        RecordFile(path)
+        read(path)
 
 
 def test_a_first_line_has_to_be_a_description_that_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "cpu.jsonl"
     path.write_bytes(SPOKEN + b"}\n")
     with pytest.raises(EvidenceError, match=r"cpu.jsonl:1: not a run's description"):
-        RecordFile(path)
+        read(path)
     write(tmp_path / "deep.jsonl")
     whole = (tmp_path / "deep.jsonl").read_bytes()
     path.write_bytes(whole.replace(b'"kernel":{}', b'"kernel":{"a":' + b"[" * 100_000))
     with pytest.raises(EvidenceError, match=r"cpu.jsonl:1: damaged: nested too deep"):
-        RecordFile(path)
+        read(path)
 
 
 def test_a_second_description_and_an_empty_or_absent_file_are_refused(tmp_path: Path) -> None:

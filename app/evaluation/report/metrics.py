@@ -64,11 +64,11 @@ COMPARISONS: tuple[Metric[Comparison], ...] = (
     Metric("backend - baseline", lambda c: f"{c.backend} - {c.baseline}", REPORTS),
     Metric("points of WER", lambda c: t.points(c.difference), REPORTS),
     Metric("95 % interval", lambda c: t.points_interval(c.utterance_interval), REPORTS),
-    Metric("speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
-    Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS, wraps=True),
     Metric("better / worse", lambda c: f"{t.count(c.improved)} / {t.count(c.worsened)}", REPORTS),
     Metric("no worse", lambda c: t.share(c.share_no_worse), REPORTS),
     Metric("same text", lambda c: f"{t.count(c.identical_normalised)} of {t.count(c.utterances)}", REPORTS),
+    Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS, wraps=True),
+    Metric("speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
 )
 """Of each pair of backends on the utterances that both transcribed."""
 

@@ -78,54 +78,37 @@ class Job:
         return FAILED if failed else 0
 
     def _one(self, recording: Recording) -> None:
+        from tqdm import tqdm
+
         standard_input = recording.name == STANDARD_INPUT
-        with ProgressBar(recording.name, self.bar) as bar:
+        with tqdm(
+            desc=os.path.basename(recording.name)[:40],
+            unit="s",
+            disable=not self.bar,
+            leave=False,
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
+        ) as bar:
+
+            def moved(done: float, total: float) -> None:
+                bar.total = round(total)
+                bar.update(round(done) - bar.n)
+
             stream = self.transcriber.stream(
                 sys.stdin.buffer if standard_input else recording.name,
                 self.options,
                 batch_size=self.batch_size,
                 name=recording.name,
                 allow_truncated=self.allow_truncated,
-                on_progress=bar.update,
+                on_progress=moved,
             )
             for segment in stream:
                 text = segment.text.strip()
                 if text and not self.output.to_standard_output:
-                    bar.print(text)
+                    bar.clear()
+                    print(text, flush=True)
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
             say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
         for path in self.output.write(transcript, recording.stem):
             if not self.quiet:
                 say(f"wrote {path}")
-
-
-class ProgressBar:
-    """A bar on standard error in seconds of audio, or nothing."""
-
-    def __init__(self, name: str, shown: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            desc=os.path.basename(name)[:40],
-            unit="s",
-            disable=not shown,
-            leave=False,
-            bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
-        )
-
-    def update(self, done: float, total: float) -> None:
-        """Move on to `done` of `total` seconds."""
-        self._bar.total = round(total)
-        self._bar.update(round(done) - self._bar.n)
-
-    def print(self, text: str) -> None:
-        """Write a line to standard output, above the bar."""
-        self._bar.clear()
-        print(text, flush=True)
-
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()

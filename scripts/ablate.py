@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,9 @@ from tqdm import tqdm
 
 from app.audio.reading import open_audio
 from datasets.librispeech import utterances
+from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 from kernels.quantise import hadamard
-from models.attention import CpuAttention, open_attention
+from models.attention import Attention, CpuAttention, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights.loading import load
@@ -50,6 +52,7 @@ class Simulated(CpuAttention):
         fraction_bits: int = 0,
         skip_layer: int | None = None,
     ) -> None:
+        super().__init__()
         self._rotation = torch.from_numpy(hadamard()) if rotate else torch.eye(64)
         self._axes = (queries, keys, values)
         self._weight_bits = weight_bits
@@ -88,7 +91,7 @@ class Simulated(CpuAttention):
 
 
 ROW, HEAD, CHANNEL = (-1,), (-1, -2), (-2,)
-SIMULATIONS: dict[str, Callable[[], Simulated]] = {
+SIMULATIONS: dict[str, Callable[[], Attention]] = {
     "* Q and K INT8, a scale per head": lambda: Simulated(queries=HEAD, keys=HEAD),
     "* the same, rotated": lambda: Simulated(rotate=True, queries=HEAD, keys=HEAD),
     "* the same, Q with a scale per row": lambda: Simulated(rotate=True, queries=ROW, keys=HEAD),
@@ -122,23 +125,20 @@ def main() -> None:
         speech.append(min(1500, features.content_frames // 2))
     mel = torch.stack(windows)
     exact = Encoder(model, CpuAttention())(mel)
-    rows: dict[str, Callable[[], object]] = {
-        **{f"{name}, tiles of {size}": _kernel(name, size) for name in ("int32",) for size in (64, 128, 256)},
-        "int8, tiles of 64": _kernel("int8", 64),
-        **SIMULATIONS,
+    kernels = [("int32", size) for size in TILE_SIZES] + [("int8", DEFAULT_TILE_SIZE)]
+    rows: dict[str, Callable[[], Attention]] = {
+        f"{name}, tiles of {size}": partial(open_attention, name, "emulator", tile_size=size)
+        for name, size in kernels
     }
+    rows |= SIMULATIONS
     print(f"{arguments.model}, {len(windows)} utterances of {arguments.data_dir}")
     print(f"{'':46} {'whole window':>12} {'speech':>8}")
     for name, make in tqdm(rows.items(), leave=False):
-        states = Encoder(model, make())(mel)  # type: ignore[arg-type]
+        states = Encoder(model, make())(mel)
         error = states - exact
         spoken = torch.cat([e[:n] for e, n in zip(error, speech, strict=True)])
         reference = torch.cat([e[:n] for e, n in zip(exact, speech, strict=True)])
         tqdm.write(f"{name:46} {error.norm() / exact.norm():12.2%} {spoken.norm() / reference.norm():8.2%}")
-
-
-def _kernel(name: str, size: int) -> Callable[[], object]:
-    return lambda: open_attention(name, "emulator", tile_size=size)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import app
 from app.audio.reading import load_audio
+from app.configuration import Configuration
 from datasets.utterance import Utterance
 from models.compute import compute_reason, resolve_compute_type
 from models.decoding.results import Segment
@@ -17,6 +20,11 @@ def test_what_is_public_can_be_imported() -> None:
     assert {name for name in app.__all__ if getattr(app, name).__name__ == name} == set(app.__all__)
     with pytest.raises(AttributeError, match="module 'app' has no attribute 'nothing'"):
         _ = app.nothing
+
+
+def test_load_model_takes_a_configuration_field_by_field() -> None:
+    taken = inspect.signature(app.load_model).parameters
+    assert {name: p.default for name, p in taken.items() if name != "download"} == asdict(Configuration())
 
 
 def test_a_path_a_file_and_an_array_give_the_same_transcript(

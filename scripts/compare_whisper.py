@@ -6,8 +6,8 @@ All decode greedily without fallback and with timestamps, and are scored by open
 `transcribe` reads window after window as openai-whisper does, each prompted with the text before it. `evaluate` reads
 pieces of up to 30 s that know nothing of each other, several recordings at once, so that a record does not depend on
 what came before: where a recording takes a second window (it is longer, or the model left its end), a word may differ,
-and with it the WER in the tables of `evaluate`: on 103 utterances of test-clean, tiny.en has 4.48 % in openai-whisper and
-in `transcribe`, whose texts are the same, and 4.43 % in `evaluate`, where three texts differ.
+and with it the WER in the tables of `evaluate`: on 103 utterances of test-clean, tiny.en has 4.48 % in openai-whisper
+and in `transcribe`, whose texts are the same, and 4.43 % in `evaluate`, where three texts differ.
 """
 
 from __future__ import annotations

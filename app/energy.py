@@ -36,13 +36,6 @@ class Reading:
         return self.joules / self.seconds if self.seconds > 0 else 0.0
 
 
-@dataclass(frozen=True)
-class NoMeter:
-    """There is nothing to measure with; the reason in a few words."""
-
-    reason: str
-
-
 class MeterError(Exception):
     """A meter is missing or stopped working: what it could not read."""
 
@@ -142,11 +135,14 @@ class Battery:
         return Reading(sum(samples) / len(samples) * seconds, seconds)
 
 
-def find_meter(root: Path = SYSFS) -> Rapl | Battery | NoMeter:
+def find_meter(root: Path = SYSFS) -> Rapl | Battery:
     """The best meter that works here: RAPL, else a discharging battery.
 
     Args:
         root: where sysfs is mounted.
+
+    Raises:
+        MeterError: there is nothing to measure with; the text says why not.
     """
     reasons = []
     for kind in (Rapl, Battery):
@@ -154,7 +150,7 @@ def find_meter(root: Path = SYSFS) -> Rapl | Battery | NoMeter:
             return kind(root)
         except MeterError as error:
             reasons.append(str(error))
-    return NoMeter("; ".join(reasons))
+    raise MeterError("; ".join(reasons))
 
 
 def _battery_watts(battery: Path) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import asdict
 
-from app.energy import MeterError, NoMeter, find_meter
+from app.energy import MeterError, find_meter
 from app.evaluation.benchmark_results import (
     BenchResult,
     Energy,
@@ -198,11 +198,8 @@ class Benchmark:
 
     def idle(self) -> None:
         """The machine's power before anything runs."""
-        meter = find_meter()
-        if isinstance(meter, NoMeter):
-            self.result.energy = Energy(reason=meter.reason)
-            return
         try:
+            meter = find_meter()
             idle = meter.measure(lambda: time.sleep(IDLE_SECONDS))
             self.result.energy = Energy(meter.name, idle_watts=idle.watts)
         except MeterError as error:
@@ -215,11 +212,10 @@ class Benchmark:
             phases = time_phases({"window": lambda: attended.append(encode())}, repeat, WARM_UP_WINDOWS)
             phases["attention"] = Series.of(attended[-repeat:])
             self._add("encoder", setting, phases)
-            meter = find_meter() if energy and energy.meter else None
-            if energy is None or energy.idle_watts is None or meter is None or isinstance(meter, NoMeter):
+            if energy is None or energy.meter is None or energy.idle_watts is None:
                 return
             try:
-                reading = meter.measure(lambda: [encode() for _ in range(repeat)])
+                reading = find_meter().measure(lambda: [encode() for _ in range(repeat)])
             except MeterError as error:
                 energy.meter, energy.reason = None, str(error)
                 return

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from app.commands.bench import bench
 from app.console import INTERRUPTED, LACKING, USAGE
-from app.energy import NoMeter, Rapl, Reading
+from app.energy import MeterError, Rapl, Reading
 from app.evaluation import benchmark, encoders
 from app.evaluation.benchmark import WARM_UP, time_phases
 from app.evaluation.benchmark_results import BenchResult, Options, Series
@@ -272,7 +272,10 @@ def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pyte
 def test_without_a_meter_there_is_a_reason_and_no_figure(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.evaluation.benchmark_windows import Windows
 
-    monkeypatch.setattr(benchmark, "find_meter", lambda: NoMeter("no counters"))
+    def none() -> None:
+        raise MeterError("no counters")
+
+    monkeypatch.setattr(benchmark, "find_meter", none)
     options = Options("tiny.en", ("cpu",), threads=(1,), repeat=1)
     result = benchmark.run(options, TINY, Windows(tiny), lambda *_: None)
     assert "Energy: not available (no counters)" in text(result)

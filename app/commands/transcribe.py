@@ -21,7 +21,7 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from app.output.writers import Layout, Output, formats
+from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import load_numba
 from app.transcribing import Job
 
@@ -57,7 +57,7 @@ def transcribe(
     output_format: Annotated[
         str | None,
         typer.Option(
-            "--output-format", "-f", help="txt, srt, vtt, tsv, json or all; written to . unless -o is given."
+            "--output-format", "-f", help=f"{', '.join(FORMATS)} or all; written to . unless -o is given."
         ),
     ] = None,
     skip_existing: Annotated[

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from app.output.files import write_whole
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.api import Transcript
 
 Format = Literal["txt", "srt", "vtt", "tsv", "json"]
-FORMATS: tuple[Format, ...] = ("txt", "srt", "vtt", "tsv", "json")
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ def formats(choice: str) -> tuple[Format, ...]:
     Raises:
         ValueError: no such format.
     """
-    if choice == "all":
-        return FORMATS
-    for known in FORMATS:
-        if choice == known:
-            return (known,)
+    chosen = FORMATS if choice == "all" else tuple(form for form in FORMATS if form == choice)
+    if chosen:
+        return chosen
     raise ValueError(f"unknown format {choice!r}: choose from {', '.join(FORMATS)}, all")
 
 
@@ -61,7 +59,8 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.to_standard_output and len(self.formats) > 1:
-            raise ValueError("standard output takes one format: -f txt, srt, vtt, tsv or json")
+            one = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            raise ValueError(f"standard output takes one format: -f {one}")
 
     @property
     def to_standard_output(self) -> bool:

@@ -1,7 +1,6 @@
 """What this machine has and lacks for the NPU: checks that only read, and never fail on what they read.
 
-`diagnose` runs every check; `npu_obstacle` picks what is in the way. `Host` roots the checks at a path, so that a
-laid-out folder can stand for a machine.
+`Host` roots the checks at a path, so that a laid-out folder can stand for a machine.
 """
 
 from __future__ import annotations
@@ -9,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kernels.npu.diagnosis import build, npu, pyxrt, system, xrt
-from kernels.npu.diagnosis.finding import STATES, Answer, Finding, State
-from kernels.npu.diagnosis.host import Host
+from kernels.npu.diagnosis import build, npu, system, xrt
+from kernels.npu.diagnosis.host import STATES, Answer, Finding, Host, State
 
 __all__ = ["STATES", "Answer", "Finding", "Host", "State", "diagnose", "npu_obstacle"]
 
-Check = Callable[[Host], Answer]
+Checks = dict[str, Callable[[Host], Answer]]
 
-NEEDED: dict[str, Check] = {
+AROUND: Checks = {
+    "system": system.system,
+    "processor": system.processor,
+    "host": system.virtualisation,
+    "NPU": npu.npu,
+}
+NEEDED: Checks = {
     "IOMMU": npu.iommu,
     "firmware": npu.firmware,
     "driver": npu.driver,
@@ -25,15 +29,10 @@ NEEDED: dict[str, Check] = {
     "locked memory": system.locked_memory,
     "XRT": xrt.xrt,
     "XRT plugin": xrt.xrt_plugin,
-    "pyxrt": pyxrt.pyxrt,
+    "pyxrt": xrt.pyxrt,
 }
 """What an NPU needs, in this order, before a built kernel."""
-
-TOOLS: dict[str, Check] = {
-    "host compiler": build.host_compiler,
-    "mlir-aie": build.mlir_aie,
-    "Peano": build.peano,
-}
+TOOLS: Checks = {"host compiler": build.host_compiler, "mlir-aie": build.mlir_aie, "Peano": build.peano}
 """What building a kernel needs."""
 
 
@@ -50,31 +49,19 @@ def diagnose(
         kernel_check: finds the built kernel (xclbin) and compares it with the source.
     """
     host = host or Host.here()
-
-    def found(checks: dict[str, Check]) -> list[Finding]:
-        return [Finding(name, *check(host)) for name, check in checks.items()]
-
-    kernel, processor, around, device = found(
-        {
-            "system": system.system,
-            "processor": system.processor,
-            "host": system.virtualisation,
-            "NPU": npu.npu,
-        }
+    around, needed, tools = (
+        [Finding(name, *check(host)) for name, check in checks.items()] for checks in (AROUND, NEEDED, TOOLS)
     )
-    needed = [*found(NEEDED), Finding("xclbin", *kernel_check())]
-    if device.obstructs:
+    needed.append(Finding("xclbin", *kernel_check()))
+    if around[-1].obstructs:
         needed = [_moot(finding) for finding in needed]
-        kernel = _moot(kernel) if host.platform.startswith("linux") else kernel
-    return (kernel, processor, around, device, *needed, *found(TOOLS))
+        if host.platform.startswith("linux"):
+            around[0] = _moot(around[0])
+    return (*around, *needed, *tools)
 
 
 def npu_obstacle(findings: Sequence[Finding] | None = None) -> Finding | None:
-    """The first finding that keeps the NPU from being used, or None.
-
-    Args:
-        findings: of `diagnose`, which is called where they are left out.
-    """
+    """The first of `findings` (of `diagnose`, by default) that keeps the NPU from being used, or None."""
     found = diagnose() if findings is None else findings
     return next((finding for finding in found if finding.obstructs), None)
 

@@ -9,8 +9,7 @@ from importlib.machinery import PathFinder
 from kernels.contract import TILE_SIZES
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
-from kernels.npu.diagnosis.finding import Answer, missing, note, ok, warning, wrong
-from kernels.npu.diagnosis.host import Host
+from kernels.npu.diagnosis.host import Answer, Host, missing, note, ok, warning, wrong
 from kernels.npu.program.plan import SCORE_TYPES, Plan
 
 

@@ -1,4 +1,4 @@
-"""The machine that an NPU is or would be in, as its files show it."""
+"""What checks look at, the machine as its files show it; and what they say of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,50 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args
 
 _LARGEST_READ = 1 << 18  # bytes; /proc/cpuinfo of many cores is longer, its first core is at the start
+
+State = Literal["ok", "note", "warning", "missing", "wrong", "unknown"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+class Answer(NamedTuple):
+    """What a check says.
+
+    Attributes:
+        state: `ok`; `note` (worth knowing, changes nothing); `warning` (may be in the NPU's way); `missing` and
+            `wrong` (the NPU cannot be used); `unknown` (could not be read).
+        found: what is there, in words that can stand alone.
+        remedy: what to do, where something is amiss.
+    """
+
+    state: State
+    found: str
+    remedy: str | None = None
+
+
+ok, note, warning, missing, wrong, unknown = (partial(Answer, state) for state in STATES)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check's name, one or two words, and its `Answer`."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.found}: {self.remedy}" if self.remedy else self.found
+
+    @property
+    def obstructs(self) -> bool:
+        """Whether it keeps the NPU from being used."""
+        return self.state in ("missing", "wrong")
 
 
 @dataclass(frozen=True)
@@ -21,10 +62,7 @@ class Host:
 
     Attributes:
         root: where `/` is.
-        platform: as `sys.platform`.
-        environment: variables, as `os.environ`.
-        python: version of the interpreter, (major, minor).
-        interpreter: its path.
+        interpreter: its path, and in `python` its version, (major, minor).
         import_path: where it looks for modules, as `sys.path`; not relative to `root`.
         memlock: soft and hard limit of locked memory in bytes, None for no limit; None where there is no such limit.
         user: effective user id, None where the system has none.
@@ -111,6 +149,8 @@ def _memlock() -> tuple[int | None, int | None] | None:
         import resource
     except ImportError:  # not a Unix
         return None
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    infinite = resource.RLIM_INFINITY
-    return (None if soft == infinite else soft, None if hard == infinite else hard)
+    soft, hard = (
+        None if limit == resource.RLIM_INFINITY else limit
+        for limit in resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    )
+    return soft, hard

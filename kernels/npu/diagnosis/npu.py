@@ -10,8 +10,7 @@ import os
 import re
 import stat
 
-from kernels.npu.diagnosis.finding import Answer, missing, ok, unknown, warning, wrong
-from kernels.npu.diagnosis.host import Host
+from kernels.npu.diagnosis.host import Answer, Host, missing, ok, unknown, warning, wrong
 from kernels.npu.diagnosis.system import DRIVER_SOURCE, in_container, in_virtual_machine, is_phoenix
 
 PCI = "sys/bus/pci/devices"
@@ -37,19 +36,21 @@ def npu(host: Host) -> Answer:
         return missing(
             f"there is no NPU here that this user can see (/{PCI}: {reason})", "make /sys readable"
         )
-    for address in _devices(host, {PHOENIX}):
-        found = f"Phoenix or Hawk Point (XDNA1), {_identity(host, address)}"
-        if host.number(f"{PCI}/{address}/revision") == 0:
-            return ok(found)
-        return warning(
-            f"{found}: a revision that amdxdna does not know", "compare `sudo dmesg | grep amdxdna`"
-        )
-    for address in _devices(host, {XDNA2} | LATER):
-        revision = host.number(f"{PCI}/{address}/revision")
-        later = host.number(f"{PCI}/{address}/device") in LATER
-        model = "later than XDNA2" if later else f"XDNA2 ({XDNA2_MODELS.get(revision or 0, 'unknown model')})"
+    for folder, device, revision in _devices(host, PHOENIX, XDNA2, *LATER):
+        shown = "unknown" if revision is None else f"{revision:02x}"
+        identity = f"{AMD:04x}:{device:04x} revision {shown} at {os.path.basename(folder)}"
+        if device == PHOENIX:
+            found = f"Phoenix or Hawk Point (XDNA1), {identity}"
+            if revision == 0:
+                return ok(found)
+            return warning(
+                f"{found}: a revision that amdxdna does not know", "compare `sudo dmesg | grep amdxdna`"
+            )
+        model = "later than XDNA2"
+        if device == XDNA2:
+            model = f"XDNA2 ({XDNA2_MODELS.get(revision or 0, 'unknown model')})"
         return wrong(
-            f"the NPU here is {model}, {_identity(host, address)}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
+            f"the NPU here is {model}, {identity}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
             "none on this machine; the emulator computes the same bits",
         )
     return missing("there is no NPU here (none among the PCI devices)", _why_no_npu(host))
@@ -89,9 +90,9 @@ def firmware(host: Host) -> Answer:
         return ok(f"version {version}")
     files = [path for pattern in FIRMWARE for path in host.matches(pattern)]
     if files:
-        names = ", ".join(path.rpartition("/")[2] for path in files)
-        return ok(f"/{files[0].rpartition('/')[0]}: {names}; not loaded")
-    if _bound_to_amdxdna(host):
+        names = ", ".join(map(os.path.basename, files))
+        return ok(f"/{os.path.dirname(files[0])}: {names}; not loaded")
+    if _driver(host).startswith("amdxdna"):
         return unknown("in use, but neither its version nor its files can be seen here")
     return missing(
         "the NPU's firmware is missing (/lib/firmware/amdnpu/1502_00/npu.sbin)",
@@ -101,18 +102,16 @@ def firmware(host: Host) -> Answer:
 
 def driver(host: Host) -> Answer:
     """The amdxdna driver: loaded, and bound to the device."""
-    bound = host.link(f"{_npu(host)}/driver")
-    loaded = host.exists("sys/module/amdxdna")
-    version = host.text("sys/module/amdxdna/version")
-    if _bound_to_amdxdna(host):
-        board = host.text(f"{_npu(host)}/vbnv")
+    bound = _driver(host)
+    if bound.startswith("amdxdna"):  # its repository also ships amdxdna_legacy
+        version, board = host.text("sys/module/amdxdna/version"), host.text(f"{_npu(host)}/vbnv")
         return ok(" ".join(part for part in (bound, version, board and f"({board})") if part))
     if bound:
         return wrong(
             f"the NPU belongs to the driver {bound}, not to amdxdna",
             f"release it from {bound} and run `sudo modprobe amdxdna`",
         )
-    if loaded:
+    if host.exists("sys/module/amdxdna"):
         return wrong(
             "amdxdna is loaded, but has not taken the NPU",
             "`sudo dmesg | grep amdxdna` says why; often the firmware is missing or does not fit the driver",
@@ -128,8 +127,8 @@ def driver(host: Host) -> Answer:
 
 def node(host: Host) -> Answer:
     """The device node, and whether this user can open it for reading and writing."""
-    known = [path.rpartition("/")[2] for path in host.matches(f"{_npu(host)}/accel/accel*")]
-    nodes = [f"dev/accel/{name}" for name in known] or host.matches("dev/accel/accel*")
+    known = host.matches(f"{_npu(host)}/accel/accel*")
+    nodes = [f"dev/accel/{os.path.basename(path)}" for path in known] or host.matches("dev/accel/accel*")
     present = [path for path in nodes if host.exists(path)]
     if not present:
         shown = f"/{nodes[0]}" if nodes else "/dev/accel/accel*"
@@ -145,36 +144,30 @@ def node(host: Host) -> Answer:
     group = _name(host, "etc/group", status.st_gid)
     owner = _name(host, "etc/passwd", status.st_uid)
     found = f"/{path} ({owner}:{group}, mode {stat.S_IMODE(status.st_mode):04o})"
-    if _can_open(host, path):
+    # The kernel's own answer counts access lists and capabilities; nothing is opened.
+    effective = os.access in os.supports_effective_ids
+    if os.access(host.path(path), os.R_OK | os.W_OK, effective_ids=effective):
         return ok(found)
     return wrong(f"this user may not open {found}", _how_to_open(host, status, group))
 
 
-def _devices(host: Host, devices: set[int]) -> list[str]:
-    """PCI addresses of AMD's devices with these ids."""
-    addresses = [path.rpartition("/")[2] for path in host.matches(f"{PCI}/*")]
-    return [
-        address
-        for address in addresses
-        if host.number(f"{PCI}/{address}/vendor") == AMD and host.number(f"{PCI}/{address}/device") in devices
-    ]
+def _devices(host: Host, *ids: int) -> list[tuple[str, int, int | None]]:
+    """PCI folder, device id and revision of AMD's devices with these ids; Phoenix first."""
+    found = []
+    for folder in host.matches(f"{PCI}/*"):
+        device = host.number(f"{folder}/device")
+        if host.number(f"{folder}/vendor") == AMD and device is not None and device in ids:
+            found.append((folder, device, host.number(f"{folder}/revision")))
+    return sorted(found, key=lambda one: one[1] != PHOENIX)
 
 
 def _npu(host: Host) -> str:
     """The PCI folder of the NPU that the kernel is for; where there is none, a path at which nothing is."""
-    return f"{PCI}/{next(iter(_devices(host, {PHOENIX})), 'none')}"
+    return next((folder for folder, *_ in _devices(host, PHOENIX)), f"{PCI}/none")
 
 
-def _identity(host: Host, address: str) -> str:
-    device = host.number(f"{PCI}/{address}/device") or 0
-    revision = host.number(f"{PCI}/{address}/revision")
-    shown = "unknown" if revision is None else f"{revision:02x}"
-    return f"{AMD:04x}:{device:04x} revision {shown} at {address}"
-
-
-def _bound_to_amdxdna(host: Host) -> bool:
-    # its repository also ships amdxdna_legacy
-    return (host.link(f"{_npu(host)}/driver") or "").startswith("amdxdna")
+def _driver(host: Host) -> str:
+    return host.link(f"{_npu(host)}/driver") or ""
 
 
 def _why_no_npu(host: Host) -> str:
@@ -183,12 +176,6 @@ def _why_no_npu(host: Host) -> str:
     if is_phoenix(host):
         return "this processor's family can have one: switch the NPU (IPU) on in the firmware set-up (BIOS)"
     return "the kernel is for processors with an XDNA1 NPU: most Ryzen 7040 and 8040 (Phoenix, Hawk Point)"
-
-
-def _can_open(host: Host, path: str) -> bool:
-    # The kernel's own answer counts access lists and capabilities; nothing is opened.
-    effective = os.access in os.supports_effective_ids
-    return os.access(host.path(path), os.R_OK | os.W_OK, effective_ids=effective)
 
 
 def _how_to_open(host: Host, status: os.stat_result, group: str) -> str:

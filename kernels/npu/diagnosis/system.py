@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kernels.npu.diagnosis.finding import Answer, note, ok, unknown, warning, wrong
-from kernels.npu.diagnosis.host import Host
+from kernels.npu.diagnosis.host import Answer, Host, note, ok, unknown, warning, wrong
 
 DRIVER_SOURCE = "github.com/amd/xdna-driver"
 HEAP = 64 << 20

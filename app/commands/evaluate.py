@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.commands.options import (
-    ComputeType,
     DeviceOption,
     ProgressOption,
     ThreadsOption,
@@ -19,6 +18,7 @@ from app.commands.options import (
 from app.configuration import Configuration
 from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL
+from models.compute import ComputeType
 
 if TYPE_CHECKING:
     from app.evaluation.evaluation import Evaluation

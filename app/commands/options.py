@@ -16,7 +16,6 @@ from app.output.files import write_whole
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import TILE_SIZES
 from kernels.device import DeviceName
-from models.compute import ComputeType
 
 if TYPE_CHECKING:  # mypy takes no computed values for a type
     BackendName = str
@@ -27,23 +26,6 @@ else:
     TileSize = Literal[TILE_SIZES]
     # Typer has no lists of literals.
     TileSizeItem = StrEnum("TileSizeItem", [(str(size), str(size)) for size in TILE_SIZES])
-
-__all__ = [
-    "BackendName",
-    "ComputeType",
-    "DeviceOption",
-    "JsonFileOption",
-    "ModelOption",
-    "ProgressOption",
-    "ThreadsOption",
-    "TileSizeItem",
-    "TileSizeOption",
-    "check_folders",
-    "filled",
-    "temperatures",
-    "wants_bar",
-    "write_file",
-]
 
 DeviceOption = Annotated[
     DeviceName, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")

@@ -9,7 +9,6 @@ import typer
 from app.audio.inputs import InputError, recordings
 from app.commands.options import (
     BackendName,
-    ComputeType,
     DeviceOption,
     ModelOption,
     ProgressOption,
@@ -24,6 +23,7 @@ from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import load_numba
 from app.transcribing import Job
+from models.compute import ComputeType
 
 if TYPE_CHECKING:
     from app.api import Transcriber

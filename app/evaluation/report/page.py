@@ -23,10 +23,7 @@ SHOWN_BROKEN = 8
 
 
 def render_page(
-    evaluation: Evaluation,
-    *,
-    extras: Mapping[str, Any] | None = None,
-    audio: Mapping[str, str] | None = None,
+    evaluation: Evaluation, *, extras: Mapping[str, Any] | None = None, audio: Mapping[str, str] | None = None
 ) -> str:
     """The report as one HTML page that needs nothing else: no network, no other file, no script for what it says.
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from app.evaluation.record_files import RecordWriter, load, read
 from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
+from app.evaluation.reporting import keep_bench, read_kernels
 from app.evaluation.stored import EvidenceError
 
 ONE = UtteranceRecord("a-1", "TWO BOATS", " Two boats.", "s1", 2.5, 0.5, 0.2, 0.3, 4, -0.25, 1.1)
@@ -234,3 +235,26 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path, other: RunDescript
         EvidenceError, match=rf"not the same run: {field} is .* in .*1.jsonl and .* in .*2.jsonl"
     ):
         load(paths)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "damaged: Input data was truncated"),
+        (b"\xff", "damaged: "),
+        (b'{"schema_version":0}', "schema_version: Invalid enum value 0"),
+        (b'{"schema_version":1,"extras":{"x":"\\ud800"},"measurements":["\\ud800"]}', "damaged: "),
+        (b'{"schema_version":1,"%s":1e999}', "%s: Number out of range"),
+        (b'{"schema_version":1,"%s":{"x":' + b"9" * 400 + b".5}}", "%s"),
+        (b'{"schema_version":1,"extras":{"x":' + b"[" * 100_000, "damaged: nested too deep"),
+    ],
+)
+def test_kernels_and_bench_figures_that_are_damaged_are_named(
+    tmp_path: Path, text: bytes, message: str
+) -> None:
+    for name, field in (("kernels.json", "validation"), ("bench.json", "measurements")):
+        path = tmp_path / name
+        path.write_bytes(text.replace(b"%s", field.encode()))
+        with pytest.raises(EvidenceError, match=re.escape(f"{path}: {message.replace('%s', field)}")) as told:
+            read_kernels([tmp_path]) if name == "kernels.json" else keep_bench(path, tmp_path)
+        assert len(str(told.value).splitlines()) == 1

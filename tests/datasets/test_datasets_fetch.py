@@ -13,7 +13,6 @@ from pathlib import Path
 import platformdirs
 import pytest
 from material.small_librispeech import TEXTS, Mirror, make_set, member, pack, serving, small_set
-from places import ROOT
 
 from datasets import storing
 from datasets.catalogue import CATALOGUE, NamedSet
@@ -76,13 +75,42 @@ def test_the_catalogue_is_librispeechs() -> None:
     assert len({e.archive_md5 for e in CATALOGUE.values()}) == 4
 
 
-def test_the_speakers_are_those_of_librispeechs_own_list() -> None:
-    lines = (ROOT / "tests" / "material" / "librispeech_speakers.txt").read_text().splitlines()
-    rows = [line.split() for line in lines if not line.startswith(";")]
+SPEAKERS = """\
+; Made up, in the format of LibriSpeech's SPEAKERS.TXT.
+;ID  |SEX| SUBSET           |MINUTES| NAME
+1    | F | test-clean       | 30.5  | Reader 1
+2    | M | train-clean-100  | 25.00 | Reader 2
+3    | F | test-clean       |  2.0  | Reader 3 | of two names
+4    | M | dev-other        | 10    | Lëser 4, Читатель
+5    | F | dev-other        |  1.5  |
+6    | M | dev-other        |  3
+7    | F | dev-other
+"""
+
+
+def minutes_of(speakers: str) -> dict[str, dict[str, float]]:
+    """Minutes of each speaker in each subset, from the text of a SPEAKERS.TXT; rows without minutes are left out."""
+    found: dict[str, dict[str, float]] = {}
+    for line in speakers.splitlines():
+        speaker, _, subset, minutes, *_ = (*(cell.strip() for cell in line.split("|")), "", "", "")
+        if minutes and not line.startswith(";"):
+            found.setdefault(subset, {})[speaker] = float(minutes)
+    return found
+
+
+def test_a_list_of_speakers_is_read_by_subset() -> None:
+    assert minutes_of(SPEAKERS) == {
+        "test-clean": {"1": 30.5, "3": 2.0},
+        "train-clean-100": {"2": 25.0},
+        "dev-other": {"4": 10.0, "5": 1.5, "6": 3.0},
+    }
+
+
+def test_the_speakers_are_those_of_librispeechs_own_list(speech: Path) -> None:
+    minutes = minutes_of((speech / "LibriSpeech" / "SPEAKERS.TXT").read_text(encoding="utf-8"))
     for known in CATALOGUE.values():
-        mine = [(speaker, float(minutes)) for speaker, subset, minutes in rows if subset == known.folder]
-        assert {speaker for speaker, _ in mine} == known.speakers
-        assert sum(minutes for _, minutes in mine) / 60 == pytest.approx(known.hours, abs=0.005)
+        assert minutes[known.folder].keys() == known.speakers
+        assert sum(minutes[known.folder].values()) / 60 == pytest.approx(known.hours, abs=0.005)
 
 
 def test_a_set_is_fetched_once(entry: NamedSet, mirror: Mirror, cache: Path) -> None:

@@ -12,11 +12,13 @@ The model of time, for one layer (layers wait for each other, so their times add
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
-from kernels.contract import HEAD_DIM, TILE_SIZES
+from kernels.contract import HEAD_DIM, SCORE_TYPES, TILE_SIZES
 from kernels.npu import cost_assumptions as assumed
 from kernels.npu.cost_assumptions import LANES, Assumption, VectorCount
 from kernels.npu.program.plan import (
@@ -25,7 +27,6 @@ from kernels.npu.program.plan import (
     GROUPS_PER_HEAD,
     PADDED_TOKENS,
     ROWS_PER_CORE,
-    SCORE_TYPES,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     Plan,
@@ -38,13 +39,7 @@ WARNING = "A model, not a measurement: no part of it has run on an NPU."
 
 @dataclass(frozen=True)
 class HostCost:
-    """Seconds of the CPU for one head of a run: quantise, pack, dequantise.
-
-    Attributes:
-        best: of the range.
-        worst: of the range.
-        source: that they were measured, and on what; or that they are assumed.
-    """
+    """Seconds of the CPU for one head of a run: quantise, pack, dequantise; measured, or assumed."""
 
     best: float = 0.5e-3
     worst: float = 3e-3
@@ -56,8 +51,6 @@ class Stack:
     """The attention layers of a model, and what else it computes.
 
     Attributes:
-        name: of the model.
-        layers: how many.
         heads: of a layer, 64 wide each.
         tokens: rows and keys of a head that count.
         layer_macs: multiplications of a layer outside attention's two products.
@@ -106,9 +99,8 @@ class Stack:
         return (PADDED_TOKENS // SINGLE_TILE) ** 2 * self.heads * self.layers
 
 
-@dataclass(frozen=True)
-class TileCycles:
-    """A core's instructions for 32 rows and one key tile, one a cycle."""
+class TileCycles(NamedTuple):
+    """A core's instructions in `attention_tile` for 32 rows and one key tile, one a cycle."""
 
     scores: float
     values: float
@@ -118,11 +110,11 @@ class TileCycles:
     @property
     def total(self) -> float:
         """All of them."""
-        return self.scores + self.values + self.softmax + self.merge
+        return sum(self)
 
 
 def tile_cycles(plan: Plan) -> TileCycles:
-    """Count the instructions of `attention_tile`."""
+    """Count the instructions of a plan's key tile."""
     logits = ROWS_PER_CORE * plan.tile_size
     int8_scores = assumed.INT8_SCORE_COUNTS if plan.scores == "int8" else ()
     return TileCycles(
@@ -133,14 +125,12 @@ def tile_cycles(plan: Plan) -> TileCycles:
     )
 
 
-@dataclass(frozen=True)
-class HeadTraffic:
+class HeadTraffic(NamedTuple):
     """Bytes that one head moves.
 
     Attributes:
-        queries: in over the shim, all columns.
+        queries: in over the shim, all columns; `outputs` the other way.
         key_values: in over the shim, all columns: the tiles once for every group of 128 rows.
-        outputs: out over the shim, all columns.
         to_cores: from memory tiles into cores: queries once, every key and value tile to four cores.
         column_stream: through the busiest channel of one column.
         buffers: of the host, to be synchronised.
@@ -161,20 +151,19 @@ class HeadTraffic:
 
 def head_traffic(plan: Plan) -> HeadTraffic:
     """Count the bytes of one head."""
-    queries, outputs = plan.query_bytes(1), plan.output_bytes(1)
-    key_values = GROUPS_PER_HEAD * plan.key_value_stream_bytes(1)
+    queries, stream, outputs = plan.buffer_bytes(1)
+    key_values = GROUPS_PER_HEAD * stream
     return HeadTraffic(
         queries=queries,
         key_values=key_values,
         outputs=outputs,
         to_cores=queries + CORES_PER_COLUMN * key_values,
         column_stream=max(queries, key_values, outputs) // plan.columns,
-        buffers=queries + plan.key_value_stream_bytes(1) + outputs,
+        buffers=queries + stream + outputs,
     )
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """Seconds of one pass, at one end of the assumptions.
 
     Attributes:
@@ -215,18 +204,12 @@ class Times:
 
     def to_dict(self) -> dict[str, object]:
         """As JSON takes it."""
-        return {**asdict(self), "total": self.total, "bound": self.bound}
+        return {**self._asdict(), "total": self.total, "bound": self.bound}
 
 
 @dataclass(frozen=True)
 class WindowCost:
-    """What one pass through a stack's attention would cost, one dispatch a layer.
-
-    Attributes:
-        stack: the attention layers.
-        plan: how they lie on the array.
-        host: the CPU's part.
-    """
+    """What one pass through a stack's attention would cost, one dispatch a layer."""
 
     stack: Stack
     plan: Plan
@@ -271,13 +254,13 @@ class WindowCost:
 
     @cached_property
     def best(self) -> Times:
-        """Seconds at the better end of every assumption."""
-        return self._times(worst=False)
+        """At the better end of every assumption."""
+        return self._times(attrgetter("best"))
 
     @cached_property
     def worst(self) -> Times:
-        """Seconds at the worse end of every assumption."""
-        return self._times(worst=True)
+        """At the worse end of every assumption."""
+        return self._times(attrgetter("worst"))
 
     @property
     def real_time_factor(self) -> tuple[float, float]:
@@ -286,25 +269,21 @@ class WindowCost:
 
     def to_dict(self) -> dict[str, object]:
         """The numbers as JSON takes them."""
-        best, worst = self.real_time_factor
+        same = ("dispatches", "macs", "vector_instructions", "shim_bytes", "core_bytes", "core_cycles")
+        ends = ("best", "worst")
         return {
             "model": self.stack.name,
             "plan": self.plan.name,
             "layers": self.stack.layers,
             "heads": self.stack.heads,
             "head_runs": self.stack.head_runs,
-            "dispatches": self.dispatches,
-            "macs": self.macs,
-            "vector_instructions": self.vector_instructions,
-            "shim_bytes": self.shim_bytes,
-            "core_bytes": self.core_bytes,
-            "core_cycles": self.core_cycles,
+            **{name: getattr(self, name) for name in same},
             "attention_share_of_layers": self.stack.share_of_layers,
             "attention_share_of_encoder": self.stack.share,
             "speedup_limit": self.stack.speedup_limit,
             "host_source": self.host.source,
-            "real_time_factor": {"best": best, "worst": worst},
-            "seconds": {"best": self.best.to_dict(), "worst": self.worst.to_dict()},
+            "real_time_factor": dict(zip(ends, self.real_time_factor, strict=True)),
+            "seconds": {end: getattr(self, end).to_dict() for end in ends},
             "measured": False,
         }
 
@@ -319,10 +298,7 @@ class WindowCost:
         start = self.plan.work.state_words / 8 * _sum(assumed.START_COUNTS)
         return start + ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
 
-    def _times(self, worst: bool) -> Times:
-        def at(assumption: Assumption | HostCost) -> float:
-            return assumption.worst if worst else assumption.best
-
+    def _times(self, at: Callable[[Assumption | HostCost], float]) -> Times:
         plan, runs, hertz = self.plan, self.stack.head_runs, at(assumed.CLOCK) * 1e9
         scalar = self._blocks * (ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
         # A core with room for one tile waits for the next one.
@@ -348,8 +324,7 @@ class PerTileCost:
 
     Attributes:
         tiles: dispatches.
-        best: seconds of the dispatches alone, at best.
-        worst: seconds of the dispatches alone, at worst.
+        best: seconds of the dispatches alone, as is `worst`.
         at_ten_milliseconds: seconds if a tile took the 10 ms that the founding report set as its target.
         bytes: moved in, with each tile's queries, keys and values.
     """

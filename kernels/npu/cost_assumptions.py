@@ -18,7 +18,6 @@ class Assumption:
     """A number that the model rests on.
 
     Attributes:
-        name: what it is.
         best: the end of its range that makes things fast.
         worst: the other end.
         unit: of both.
@@ -81,13 +80,7 @@ ASSUMPTIONS = (CLOCK, INT8_MACS, INT16_MACS, EFFICIENCY, STREAM, DRAM, DISPATCH,
 
 @dataclass(frozen=True)
 class VectorCount:
-    """Vector instructions of one step of the kernel.
-
-    Attributes:
-        step: what they do.
-        count: how many, per what `VECTOR_COUNTS` says of the table that holds it.
-        comment: what they are.
-    """
+    """Vector instructions of one step of the kernel; how many, per what `VECTOR_COUNTS` says of its table."""
 
     step: str
     count: float

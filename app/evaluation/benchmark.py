@@ -144,8 +144,7 @@ class Benchmark:
     def host(self) -> None:
         """The CPU's part of a run on the array, which is the same whatever the device: quantise, pack, dequantise."""
         stack, plan, threads = self.result.stack, self.result.plan, self._threads[0]
-        queries = np.empty(plan.query_bytes(stack.heads), np.uint8)
-        stream = np.empty(plan.key_value_stream_bytes(stack.heads), np.uint8)
+        queries, stream, _ = (np.empty(size, np.uint8) for size in plan.buffer_bytes(stack.heads))
         output = np.zeros((stack.heads, stack.tokens, HEAD_DIM), np.int16)
         layer = _Layer(stack, plan.scores, Workers(threads))
 

@@ -125,9 +125,7 @@ class HostKernel:
             QUERY_BLOCK_BYTES,
             plan.key_value_bytes,
             OUTPUT_BLOCK_BYTES,
-            plan.work.state_words,
-            plan.work.score_words,
-            plan.work.weight_halves,
+            *plan.work,
             *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in buffers),
         )
 

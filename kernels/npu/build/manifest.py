@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 XCLBIN = "program.xclbin"
 
-SOURCES = ("contract.py", "plan.py", "array_limits.py", "transfers.py", "memory_map.py")
+SOURCES = ("contract.py", "plan.py", "transfers.py", "memory_map.py")
 """Beside the files in `program/aie/`, what a program is made from; the contract, and the rest of `program/`."""
 
 

@@ -19,7 +19,8 @@ from kernels.npu.build import manifest, store
 from kernels.npu.build.manifest import XCLBIN, BuildError, Program, instructions_name
 from kernels.npu.build.store import Say
 from kernels.npu.build.toolchain import Toolchain
-from kernels.npu.program import array_limits, memory_map
+from kernels.npu.program import memory_map
+from kernels.npu.program.plan import PROGRAM_BYTES
 
 OBJECT = "kernel.o"
 """As `aie/design.py` names it."""
@@ -145,10 +146,8 @@ def _measured(program: Program, work: Path) -> dict[str, int] | None:
     if not found:
         return None
     code, constants = (max(sizes) for sizes in zip(*found, strict=True))
-    if code > array_limits.PROGRAM_BYTES:
-        raise BuildError(
-            f"{program.name}: a core's program has {code:,} bytes of {array_limits.PROGRAM_BYTES:,}"
-        )
+    if code > PROGRAM_BYTES:
+        raise BuildError(f"{program.name}: a core's program has {code:,} bytes of {PROGRAM_BYTES:,}")
     if constants > memory_map.CONSTANT_BYTES:
         raise BuildError(
             f"{program.name}: a core's constants have {constants:,} bytes, the memory map keeps "

@@ -6,11 +6,11 @@ import os
 import shutil
 from importlib.machinery import PathFinder
 
-from kernels.contract import TILE_SIZES
+from kernels.contract import SCORE_TYPES, TILE_SIZES
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.diagnosis.host import Answer, Host, missing, note, ok, warning, wrong
-from kernels.npu.program.plan import SCORE_TYPES, Plan
+from kernels.npu.program.plan import Plan
 
 
 def built_kernel() -> Answer:

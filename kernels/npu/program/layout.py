@@ -34,16 +34,7 @@ Int8 = npt.NDArray[np.int8]
 
 
 def blocked(matrix: Int8, rows: int, columns: int) -> Int8:
-    """Cut matrices into blocks that lie together.
-
-    Args:
-        matrix: int8, shape (..., n, m); `n` a multiple of `rows`, `m` of `columns`.
-        rows: of a block.
-        columns: of a block.
-
-    Returns:
-        int8, shape (..., n / rows, m / columns, rows, columns).
-    """
+    """Cut matrices (..., n, m) into blocks that lie together: (..., n / rows, m / columns, rows, columns)."""
     *outer, n, m = matrix.shape
     return matrix.reshape(*outer, n // rows, rows, m // columns, columns).swapaxes(-3, -2)
 
@@ -54,10 +45,9 @@ def check_fits(operands: c.Operands) -> None:
     Raises:
         ContractError: more rows or keys than a run takes.
     """
-    if operands.q.shape[1] > PADDED_TOKENS or operands.k.shape[1] > PADDED_TOKENS:
-        raise c.ContractError(
-            f"{operands.q.shape[1]} rows and {operands.k.shape[1]} keys: a run on the NPU takes {PADDED_TOKENS} of each"
-        )
+    rows, keys = operands.q.shape[1], operands.k.shape[1]
+    if max(rows, keys) > PADDED_TOKENS:
+        raise c.ContractError(f"{rows} rows and {keys} keys: a run on the NPU takes {PADDED_TOKENS} of each")
 
 
 def by_columns(operands: c.Operands) -> c.Operands:
@@ -70,12 +60,7 @@ def by_columns(operands: c.Operands) -> c.Operands:
 
 
 def pick_heads(operands: c.Operands, chosen: slice | npt.NDArray[np.int64]) -> c.Operands:
-    """Operands of some heads.
-
-    Args:
-        operands: of all heads.
-        chosen: a slice (the result is a view), or int64 indices (a copy; they may repeat).
-    """
+    """Operands of some heads: of a slice (a view), or at int64 indices (a copy; they may repeat)."""
     per_head = {f.name: getattr(operands, f.name) for f in fields(operands) if f.name != "valid_keys"}
     return replace(operands, **{name: array[chosen] for name, array in per_head.items()})
 
@@ -84,9 +69,9 @@ def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
     """Write the query buffer of a run.
 
     Args:
-        operands: `n` heads of at most 1,536 rows; rows that are lacking become zero with multiplier 1.
+        operands: heads of at most 1,536 rows; rows that are lacking become zero with multiplier 1.
         output_bits: 16 or 8.
-        into: uint8, `Plan.query_bytes(n)` long.
+        into: uint8, the first of `Plan.buffer_bytes`.
     """
     heads, rows, _ = operands.q.shape
     blocks = into.reshape(heads, GROUPS_PER_HEAD * CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
@@ -99,8 +84,7 @@ def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
     blocks[..., size:ends] = multiplier.reshape(heads, -1, ROWS_PER_CORE).view(np.uint8)
     header = np.zeros((heads, 1, HEADER_WORDS), "<i4")
     header[:, 0, 0] = operands.shift
-    header[:, 0, 1] = operands.valid_keys
-    header[:, 0, 2] = output_bits
+    header[:, 0, 1:3] = operands.valid_keys, output_bits
     blocks[..., ends:] = header.view(np.uint8)
 
 
@@ -108,9 +92,9 @@ def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> N
     """Write the key and value buffer of a run.
 
     Args:
-        operands: `n` heads of at most 1,536 keys and 64 value columns; keys that are lacking become padding.
+        operands: heads of at most 1,536 keys and 64 value columns; keys that are lacking become padding.
         tile_size: keys per tile.
-        into: uint8, `Plan.key_value_stream_bytes(n)` long.
+        into: uint8, the second of `Plan.buffer_bytes`.
     """
     heads = len(operands.k)
     tiles = into.reshape(heads, PADDED_TOKENS // tile_size, -1)
@@ -140,8 +124,4 @@ def tile_operands(scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> c.Operands:
 
 
 def _padded(x: Int8, length: int) -> Int8:
-    if x.shape[1] == length:
-        return x
-    full = np.zeros((x.shape[0], length, x.shape[2]), np.int8)
-    full[:, : x.shape[1]] = x
-    return full
+    return np.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0))) if x.shape[1] < length else x

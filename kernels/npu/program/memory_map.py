@@ -14,20 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kernels.contract import HEAD_DIM
-from kernels.npu.program import array_limits as limits
 from kernels.npu.program import transfers
-from kernels.npu.program.array_limits import ALIGNMENT, TileLimits
 from kernels.npu.program.plan import (
+    ALIGNMENT,
+    CORE,
     CORES_PER_COLUMN,
+    MEMORY,
+    MEMORY_DESCRIPTORS_PER_PARITY,
     OUTPUT_BLOCK_BYTES,
     QUERY_BLOCK_BYTES,
+    SHIM,
+    SHIM_QUEUE,
     SINGLE_TILE,
     SINGLE_TILE_OUTPUT_BYTES,
     SINGLE_TILE_WORK,
     STACK_BYTES,
     Plan,
+    TileLimits,
     Work,
 )
 
@@ -43,16 +49,12 @@ SINGLE_TILE_INPUT_DEPTH = SINGLE_TILE_INPUTS + 1
 CONSTANT_BYTES = 1024
 """Of a core's memory, kept free for the constants of its program. An assumption until a build shows them."""
 
+Buffers = dict[str, tuple[int, int]]
+"""Bytes and depth of each buffer, by name."""
 
-@dataclass(frozen=True)
-class Region:
-    """Bytes of a tile's memory.
 
-    Attributes:
-        name: of what lies there; a fifo's buffers are numbered.
-        address: from the start of the tile's memory.
-        nbytes: its size.
-    """
+class Region(NamedTuple):
+    """Bytes of a tile's memory; a fifo's buffers have numbered names (`output#1`)."""
 
     name: str
     address: int
@@ -64,25 +66,17 @@ class TileMap:
     """What one tile holds and uses.
 
     Attributes:
-        tile: `core`, `memory tile` or `shim tile`.
-        limits: what a tile of this kind has.
         regions: of its memory, in order of address.
         incoming: descriptors of each DMA channel from the stream into memory.
         outgoing: descriptors of each DMA channel from memory to the stream.
         locks: semaphores: two for each pool of buffers that a DMA shares with a core or with another DMA.
     """
 
-    tile: str
     limits: TileLimits
     regions: tuple[Region, ...]
     incoming: tuple[int, ...]
     outgoing: tuple[int, ...]
     locks: int
-
-    @property
-    def descriptors(self) -> int:
-        """DMA buffer descriptors in use."""
-        return sum(self.incoming) + sum(self.outgoing)
 
     @property
     def nbytes(self) -> int:
@@ -95,33 +89,23 @@ class TileMap:
 
     def violations(self) -> list[str]:
         """Every excess and misalignment, one line each; empty where all is well."""
-        found = []
-        for what, used, most in (
+        counted = (
             ("bytes", self.nbytes, self.limits.memory_bytes),
             ("incoming channels", len(self.incoming), self.limits.channels),
             ("outgoing channels", len(self.outgoing), self.limits.channels),
-            ("descriptors", self.descriptors, self.limits.descriptors),
+            ("descriptors", sum(self.incoming + self.outgoing), self.limits.descriptors),
             ("locks", self.locks, self.limits.locks),
-        ):
-            if used > most:
-                found.append(f"{self.tile}: {used:,} {what} of {most:,}")
-        for region in self.regions:
-            if region.address % ALIGNMENT or region.nbytes % ALIGNMENT:
-                where = f"{region.nbytes} bytes at {region.address}"
-                found.append(f"{self.tile}: {region.name} ({where}) is not aligned to {ALIGNMENT}")
-        return found
+        )
+        found = [f"{used:,} {what} of {most:,}" for what, used, most in counted if used > most]
+        for name, address, nbytes in self.regions:
+            if address % ALIGNMENT or nbytes % ALIGNMENT:
+                found.append(f"{name} ({nbytes} bytes at {address}) is not aligned to {ALIGNMENT}")
+        return [f"{self.limits.kind}: {text}" for text in found]
 
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """One program: every core, memory tile and shim tile of it is like these.
-
-    Attributes:
-        name: the program's.
-        core: a compute tile.
-        memory: a memory tile; None where the program uses none.
-        shim: a shim tile.
-    """
+    """One program: every core, memory tile (None where it uses none) and shim tile of it is like these."""
 
     name: str
     core: TileMap
@@ -133,15 +117,15 @@ class MemoryMap:
         found = [text for tile in (self.core, self.memory, self.shim) if tile for text in tile.violations()]
         if self.memory is not None:
             # Which channels are even is the tool chain's choice: hold the fullest half of them against the limit.
-            half = limits.MEMORY.channels // 2
+            half = MEMORY.channels // 2
             both = (self.memory.incoming, self.memory.outgoing)
             worst = sum(sum(sorted(channels)[-half:]) for channels in both)
-            most = limits.MEMORY_DESCRIPTORS_PER_PARITY
+            most = MEMORY_DESCRIPTORS_PER_PARITY
             if worst > most:
                 found.append(f"memory tile: channels of one parity may need {worst} descriptors of {most}")
         queued = max(self.shim.incoming + self.shim.outgoing)
-        if queued > limits.SHIM_QUEUE:
-            found.append(f"shim tile: {queued} descriptors wait at a channel for {limits.SHIM_QUEUE}")
+        if queued > SHIM_QUEUE:
+            found.append(f"shim tile: {queued} descriptors wait at a channel for {SHIM_QUEUE}")
         return [f"{self.name}: {text}" for text in found]
 
     def as_json(self) -> dict[str, object]:
@@ -156,36 +140,30 @@ class MemoryMap:
 
 def streaming(plan: Plan) -> MemoryMap:
     """The map of a streaming program."""
+    streams = {
+        "queries": (QUERY_BLOCK_BYTES, plan.input_depth),
+        "keys and values": (plan.key_value_bytes, plan.input_depth),
+        "output": (OUTPUT_BLOCK_BYTES, plan.output_depth),
+    }
     core = TileMap(
-        tile="core",
-        limits=limits.CORE,
-        regions=_laid_out(
-            {
-                "queries": (QUERY_BLOCK_BYTES, plan.input_depth),
-                "keys and values": (plan.key_value_bytes, plan.input_depth),
-                "output": (OUTPUT_BLOCK_BYTES, plan.output_depth),
-            },
-            plan.work,
-        ),
+        CORE,
+        _core_regions(streams, plan.work),
         incoming=(plan.input_depth, plan.input_depth),
         outgoing=(plan.output_depth,),
-        locks=2 * 3,
+        locks=2 * len(streams),
     )
     # Queries are cut into, and outputs joined from, a part for each core, with its own descriptors and locks.
-    part, parts = MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH * CORES_PER_COLUMN
+    depth, part, parts = MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH * CORES_PER_COLUMN
+    groups = {
+        "queries": (transfers.QUERY_GROUP_BYTES, depth),
+        "keys and values": (plan.key_value_bytes, depth),
+        "output": (transfers.OUTPUT_GROUP_BYTES, depth),
+    }
     memory = TileMap(
-        tile="memory tile",
-        limits=limits.MEMORY,
-        regions=_placed(
-            {
-                "queries": (transfers.QUERY_GROUP_BYTES, MEMORY_TILE_DEPTH),
-                "keys and values": (plan.key_value_bytes, MEMORY_TILE_DEPTH),
-                "output": (transfers.OUTPUT_GROUP_BYTES, MEMORY_TILE_DEPTH),
-            },
-            0,
-        ),
-        incoming=(parts, MEMORY_TILE_DEPTH, *[part] * CORES_PER_COLUMN),
-        outgoing=(*[part] * CORES_PER_COLUMN, MEMORY_TILE_DEPTH, parts),
+        MEMORY,
+        _placed(groups, 0),
+        incoming=(parts, depth, *[part] * CORES_PER_COLUMN),
+        outgoing=(*[part] * CORES_PER_COLUMN, depth, parts),
         locks=2 * (2 * CORES_PER_COLUMN + 1),
     )
     return MemoryMap(plan.name, core, memory, _shim(transfers.streaming(plan, 1)))
@@ -193,20 +171,12 @@ def streaming(plan: Plan) -> MemoryMap:
 
 def single_tile() -> MemoryMap:
     """The map of the single-tile program: one core, no memory tile."""
-    core = TileMap(
-        tile="core",
-        limits=limits.CORE,
-        regions=_laid_out(
-            {
-                "input": (SINGLE_TILE * HEAD_DIM, SINGLE_TILE_INPUT_DEPTH),
-                "output": (SINGLE_TILE_OUTPUT_BYTES, 1),
-            },
-            SINGLE_TILE_WORK,
-        ),
-        incoming=(SINGLE_TILE_INPUT_DEPTH,),
-        outgoing=(1,),
-        locks=2 * 2,
-    )
+    streams = {
+        "input": (SINGLE_TILE * HEAD_DIM, SINGLE_TILE_INPUT_DEPTH),
+        "output": (SINGLE_TILE_OUTPUT_BYTES, 1),
+    }
+    regions = _core_regions(streams, SINGLE_TILE_WORK)
+    core = TileMap(CORE, regions, (SINGLE_TILE_INPUT_DEPTH,), (1,), locks=2 * len(streams))
     return MemoryMap("single_tile", core, None, _shim(transfers.single_tile()))
 
 
@@ -215,8 +185,7 @@ def table(maps: Iterable[MemoryMap]) -> str:
     streams, own = ("queries", "input", "keys and values", "output"), ("state", "logits", "weights")
     names = ("stack", *streams, *own, "constants")
     lines = [
-        f"| program | {' | '.join(names)} | core, of {limits.CORE.memory_bytes:,} | "
-        f"memory tile, of {limits.MEMORY.memory_bytes:,} |",
+        f"| program | {' | '.join(names)} | core, of {CORE.memory_bytes:,} | memory tile, of {MEMORY.memory_bytes:,} |",
         "|---" + "|---:" * (len(names) + 2) + "|",
     ]
     for program in maps:
@@ -229,19 +198,19 @@ def table(maps: Iterable[MemoryMap]) -> str:
 def _shim(moved: Iterable[transfers.Transfer]) -> TileMap:
     first = [t.stream for t in moved if t.column == 0]
     outgoing = tuple(first.count(stream) for stream in dict.fromkeys(first) if stream != "output")
-    return TileMap("shim tile", limits.SHIM, (), (first.count("output"),), outgoing, 0)
+    return TileMap(SHIM, (), (first.count("output"),), outgoing, 0)
 
 
-def _laid_out(streams: dict[str, tuple[int, int]], work: Work) -> tuple[Region, ...]:
-    """A core's regions: stack, buffers, constants."""
+def _core_regions(streams: Buffers, work: Work) -> tuple[Region, ...]:
+    """Stack, buffers, constants."""
     own = {"state": 4 * work.state_words, "logits": 4 * work.score_words, "weights": 2 * work.weight_halves}
     placed = _placed({**streams, **{name: (nbytes, 1) for name, nbytes in own.items()}}, STACK_BYTES)
     end = placed[-1].address + placed[-1].nbytes
     return (Region("stack", 0, STACK_BYTES), *placed, Region("constants", end, CONSTANT_BYTES))
 
 
-def _placed(buffers: dict[str, tuple[int, int]], address: int) -> tuple[Region, ...]:
-    """Put buffers of (bytes, depth) one after the other from `address` on, the larger first."""
+def _placed(buffers: Buffers, address: int) -> tuple[Region, ...]:
+    """Put buffers one after the other from `address` on, the larger first."""
     regions = []
     for name, (nbytes, depth) in sorted(buffers.items(), key=lambda item: -item[1][0]):
         for i in range(depth):

@@ -1,23 +1,71 @@
-"""How a layer of heads is laid over the NPU's array: block shapes, buffers, and who works on what.
+"""What the Phoenix array (XDNA1, AIE2) offers, and how a layer of heads is laid over it.
 
 One place for what the host packs (`layout.py`), the device design moves (`aie/design.py`), the AIE2 source computes on
-(`aie/attention.hpp`) and the memory map counts (`memory_map.py`). Phoenix (XDNA1, AIE2) has 4 columns that a program
-can use, each with 4 compute cores, one memory tile and one shim tile.
+(`aie/attention.hpp`) and the memory map counts (`memory_map.py`). Phoenix has 4 columns that a program can use, each
+with 4 compute cores, one memory tile and one shim tile.
 
 Work is cut by rows: a core holds 32 query rows of one head, and all of the head's keys and values stream past it, tile
 by tile, the same stream for the four cores of a column. A column's four cores make a group of 128 rows; the columns
 share a head's groups evenly, and a column takes its first group of every head, then its second (`transfers.py`). Rows
 are independent in the contract, so how they are cut changes no bit.
+
+Sources of the array's limits: mlir-aie's `include/aie/Dialect/AIE/IR/AIETargetModel.h` (AIE2TargetModel) for memories,
+locks and descriptors; its `lib/Dialect/AIEX/IR/AIEXDialect.cpp` (verifyStridesWraps), after aie-rt's
+XAIEMLGBL_NOC_MODULE_DMA_BD widths, for the fields of a descriptor; AMD's AM020 for the channels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple
 
-from kernels.contract import HEAD_DIM, TILE_SIZES, ContractError, ScoreType
+from kernels.contract import HEAD_DIM, SCORE_TYPES, TILE_SIZES, ContractError, ScoreType
 
-SCORE_TYPES: tuple[ScoreType, ...] = get_args(ScoreType)
+ALIGNMENT = 32
+"""Bytes: AIE2 loads and stores vectors of 256 bits, and every buffer keeps the next one aligned."""
+
+WORD_BYTES = 4
+"""The granularity of every DMA: addresses, sizes and strides are in 32-bit words."""
+
+
+class TileLimits(NamedTuple):
+    """Resources of one kind of tile.
+
+    Attributes:
+        memory_bytes: data memory; 0 for a shim tile, whose memory is the host's.
+        channels: DMA channels in each direction.
+        descriptors: DMA buffer descriptors.
+        locks: semaphores.
+    """
+
+    kind: str
+    memory_bytes: int
+    channels: int
+    descriptors: int
+    locks: int
+
+
+CORE = TileLimits("core", memory_bytes=64 * 1024, channels=2, descriptors=16, locks=16)
+MEMORY = TileLimits("memory tile", memory_bytes=512 * 1024, channels=6, descriptors=48, locks=64)
+SHIM = TileLimits("shim tile", memory_bytes=0, channels=2, descriptors=16, locks=16)
+
+MEMORY_DESCRIPTORS_PER_PARITY = 24
+"""A memory tile's even channels reach descriptors 0 to 23 only, its odd ones 24 to 47 (isBdChannelAccessible)."""
+
+PROGRAM_BYTES = 16 * 1024
+"""Program memory of a core."""
+
+SHIM_QUEUE = 4
+"""Descriptors that wait at a shim channel: further ones would be lost, unless the run waits in between."""
+
+SHIM_WRAP_MAX = (1 << 10) - 1
+"""Most words, or rows of words, of a shim descriptor's two innermost dimensions."""
+
+SHIM_STEP_MAX = 1 << 20
+"""Longest stride of a shim descriptor, in words."""
+
+SHIM_ITERATION_MAX = 1 << 6
+"""Most repeats of a shim descriptor, each moved on by its own stride; stride 0 repeats it where it stands."""
 
 PADDED_TOKENS = 1536
 """Rows and keys of a head in a streaming run: a multiple of every tile size and group. Fewer are padded."""
@@ -52,35 +100,26 @@ STACK_BYTES = 4096
 """Of every core, set in the design: the tool chain's default of 1 KiB would be overrun into the neighbouring buffer."""
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What a core works in, beside the buffers that data streams through.
 
     Attributes:
-        rows: query rows that it holds.
-        keys: of a tile.
+        state_words: 32-bit words of the running state: accumulator, exponents, sums, and the count of keys seen.
+        score_words: 32-bit words for the logits of the eight rows in work.
+        weight_halves: 16-bit halves for their weights.
     """
 
-    rows: int
-    keys: int
-
-    @property
-    def state_words(self) -> int:
-        """32-bit words of the running state: accumulator, exponents, sums, and the count of keys seen."""
-        return self.rows * (HEAD_DIM + 2) + 8
-
-    @property
-    def score_words(self) -> int:
-        """32-bit words for the logits of the eight rows in work."""
-        return 8 * self.keys
-
-    @property
-    def weight_halves(self) -> int:
-        """16-bit halves for the weights of the eight rows in work."""
-        return 8 * self.keys
+    state_words: int
+    score_words: int
+    weight_halves: int
 
 
-SINGLE_TILE_WORK = Work(SINGLE_TILE, SINGLE_TILE)
+def work_on(rows: int, keys: int) -> Work:
+    """What a core needs that holds so many query rows, for tiles of so many keys."""
+    return Work(state_words=rows * (HEAD_DIM + 2) + 8, score_words=8 * keys, weight_halves=8 * keys)
+
+
+SINGLE_TILE_WORK = work_on(SINGLE_TILE, SINGLE_TILE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +127,7 @@ class Plan:
     """A streaming program.
 
     Attributes:
-        scores: `int32` or `int8`.
+        scores: what holds them.
         tile_size: keys per tile.
         columns: of the array, each with four cores.
     """
@@ -133,7 +172,7 @@ class Plan:
     @property
     def work(self) -> Work:
         """What each core works in."""
-        return Work(ROWS_PER_CORE, self.tile_size)
+        return work_on(ROWS_PER_CORE, self.tile_size)
 
     @property
     def input_depth(self) -> int:
@@ -145,18 +184,14 @@ class Plan:
         """Output blocks that a core's memory holds."""
         return 2 if self.tile_size == 64 else 1
 
-    def query_bytes(self, heads: int) -> int:
-        """The run's query buffer: (heads, groups, cores of a column, block)."""
-        return heads * GROUPS_PER_HEAD * CORES_PER_COLUMN * QUERY_BLOCK_BYTES
-
-    def key_value_stream_bytes(self, heads: int) -> int:
-        """The run's key and value buffer: (heads, tiles, tile)."""
-        return heads * self.tiles * self.key_value_bytes
-
-    def output_bytes(self, heads: int) -> int:
-        """The run's output buffer: INT16, (heads, rows, 64)."""
-        return heads * PADDED_TOKENS * HEAD_DIM * 2
-
     def buffer_bytes(self, heads: int) -> tuple[int, int, int]:
-        """The run's three buffers: queries, keys and values, output."""
-        return self.query_bytes(heads), self.key_value_stream_bytes(heads), self.output_bytes(heads)
+        """The run's three buffers.
+
+        They are the queries (heads, groups, cores of a column, block), the keys and values (heads, tiles, tile), and
+        the output (heads, rows, 64), INT16.
+        """
+        return (
+            heads * GROUPS_PER_HEAD * CORES_PER_COLUMN * QUERY_BLOCK_BYTES,
+            heads * self.tiles * self.key_value_bytes,
+            heads * PADDED_TOKENS * HEAD_DIM * 2,
+        )

@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.contract import HEAD_DIM
-from kernels.npu.program import array_limits as limits
-from kernels.npu.program.array_limits import WORD_BYTES
 from kernels.npu.program.plan import (
     CORES_PER_COLUMN,
     GROUPS_PER_HEAD,
     OUTPUT_BLOCK_BYTES,
     QUERY_BLOCK_BYTES,
+    SHIM_WRAP_MAX,
     SINGLE_TILE,
     SINGLE_TILE_OUTPUT_BYTES,
+    WORD_BYTES,
     Plan,
 )
 
@@ -49,7 +49,7 @@ class Transfer:
 
     Attributes:
         column: of the shim tile.
-        stream: `queries`, `keys and values`, `input` (to the array) or `output` (from it).
+        stream: whose it is; `output` leads from the array, the others to it.
         offset: of the first word in the buffer.
         sizes: of four dimensions; the first is the descriptor's repeats, the last counts words that lie together.
         strides: of the same dimensions, in words. The first may be 0.
@@ -83,10 +83,8 @@ def streaming(plan: Plan, heads: int) -> list[Transfer]:
         grouped: dict[Stream, int] = {"output": OUTPUT_GROUP_BYTES, "queries": QUERY_GROUP_BYTES}
         for stream, nbytes in grouped.items():
             group, (rows, width) = nbytes // WORD_BYTES, _rows(nbytes)
-            strides = (group, GROUPS_PER_HEAD * group, width, 1)
-            found.append(
-                Transfer(column, stream, column * groups * group, (groups, heads, rows, width), strides)
-            )
+            sizes, strides = (groups, heads, rows, width), (group, GROUPS_PER_HEAD * group, width, 1)
+            found.append(Transfer(column, stream, column * groups * group, sizes, strides))
         head_bytes = plan.tiles * plan.key_value_bytes
         rows, width = _rows(head_bytes)
         strides = (0, head_bytes // WORD_BYTES, width, 1)
@@ -116,8 +114,6 @@ def single_tile() -> list[Transfer]:
 def _rows(nbytes: int) -> tuple[int, int]:
     """Cut contiguous bytes into the fewest rows of words that a descriptor's two innermost dimensions can count."""
     words = nbytes // WORD_BYTES
-    return next(
-        (rows, words // rows)
-        for rows in range(1, words + 1)
-        if words % rows == 0 and words // rows <= limits.SHIM_WRAP_MAX
-    )
+    fitting = (n for n in range(1, words + 1) if words % n == 0 and words // n <= SHIM_WRAP_MAX)
+    rows = next(fitting)
+    return rows, words // rows

@@ -19,13 +19,13 @@ from app import load_model
 from app.audio.reading import load_audio
 from datasets.utterance import Utterance
 from kernels import reference
-from kernels.contract import TILE_SIZES, ScoreType
+from kernels.contract import SCORE_TYPES, TILE_SIZES, ScoreType
 from kernels.emulator import Emulator
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.diagnosis import npu_obstacle
 from kernels.npu.program.layout import tile_operands
-from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, SCORE_TYPES, Plan
+from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, Plan
 from kernels.npu.runtime.device import NpuDevice
 from kernels.validation.founding_tile import tile_data
 from models.features import LogMelFeatures

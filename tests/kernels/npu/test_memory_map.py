@@ -12,7 +12,7 @@ from places import ROOT
 from kernels.contract import TILE_SIZES
 from kernels.npu.program import memory_map
 from kernels.npu.program.memory_map import Region
-from kernels.npu.program.plan import COLUMN_COUNTS, STACK_BYTES, Plan, Work
+from kernels.npu.program.plan import COLUMN_COUNTS, STACK_BYTES, Plan
 
 PROGRAMS = [
     *(
@@ -49,21 +49,13 @@ class Wide(Plan):
         return 2
 
 
-class Odd(Work):
-    """Work whose weights do not fill whole vectors."""
-
-    @property
-    def weight_halves(self) -> int:
-        return 8 * self.keys + 1
-
-
 def test_a_plan_that_is_too_large_is_refused() -> None:
     excess = "int32_t256_c4: core: 100,896 bytes of 65,536"
     assert memory_map.streaming(Wide("int32", 256, 4)).violations() == [excess]
 
 
 def test_a_plan_that_breaks_the_alignment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plan, "work", Odd(32, 64))
+    monkeypatch.setattr(Plan, "work", Plan().work._replace(weight_halves=8 * 64 + 1))
     (found, *_) = memory_map.streaming(Plan()).violations()
     assert re.search(r"core: weights \(1026 bytes at \d+\) is not aligned to 32", found)
 

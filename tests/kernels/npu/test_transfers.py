@@ -12,9 +12,7 @@ from material.operands import random_operands
 
 from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
-from kernels.npu.program import array_limits as limits
 from kernels.npu.program import layout, transfers
-from kernels.npu.program.array_limits import WORD_BYTES
 from kernels.npu.program.plan import (
     COLUMN_COUNTS,
     CORES_PER_COLUMN,
@@ -22,9 +20,13 @@ from kernels.npu.program.plan import (
     OUTPUT_BLOCK_BYTES,
     PADDED_TOKENS,
     QUERY_BLOCK_BYTES,
+    SHIM_ITERATION_MAX,
+    SHIM_STEP_MAX,
+    SHIM_WRAP_MAX,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
     SINGLE_TILE_OUTPUT_BYTES,
+    WORD_BYTES,
     Plan,
 )
 
@@ -50,17 +52,17 @@ def violations(transfer: transfers.Transfer, buffer_bytes: int) -> list[str]:
     if min(transfer.sizes) < 1:
         found.append(f"sizes {transfer.sizes} are not all positive")
     for name, size in (("innermost", width), ("second", rows)):
-        if size > limits.SHIM_WRAP_MAX:
-            found.append(f"the {name} dimension has {size} of at most {limits.SHIM_WRAP_MAX}")
-    if repeats > limits.SHIM_ITERATION_MAX:
-        found.append(f"{repeats} repeats of at most {limits.SHIM_ITERATION_MAX}")
+        if size > SHIM_WRAP_MAX:
+            found.append(f"the {name} dimension has {size} of at most {SHIM_WRAP_MAX}")
+    if repeats > SHIM_ITERATION_MAX:
+        found.append(f"{repeats} repeats of at most {SHIM_ITERATION_MAX}")
     if transfer.strides[3] != 1:
         found.append("the innermost words do not lie together")
     for size, stride in zip(transfer.sizes[1:], transfer.strides[1:], strict=True):
         if size > 1 and stride < 1:
             found.append(f"stride {stride} inside the outermost dimension")
-    if max(transfer.strides) > limits.SHIM_STEP_MAX:
-        found.append(f"stride {max(transfer.strides)} of at most {limits.SHIM_STEP_MAX} words")
+    if max(transfer.strides) > SHIM_STEP_MAX:
+        found.append(f"stride {max(transfer.strides)} of at most {SHIM_STEP_MAX} words")
     reach = sum((size - 1) * stride for size, stride in zip(transfer.sizes, transfer.strides, strict=True))
     if transfer.offset < 0 or (transfer.offset + reach + 1) * WORD_BYTES > buffer_bytes:
         found.append(f"word {transfer.offset + reach} is outside a buffer of {buffer_bytes} bytes")
@@ -69,7 +71,7 @@ def violations(transfer: transfers.Transfer, buffer_bytes: int) -> list[str]:
 
 def run_on_the_array(plan: Plan, heads: int, queries: Bytes, stream: Bytes) -> Bytes:
     """The output buffer of a run whose data moves as the transfers say, and whose cores are the emulator."""
-    output = np.full(plan.output_bytes(heads), 0xA5, np.uint8)
+    output = np.full(plan.buffer_bytes(heads)[2], 0xA5, np.uint8)
     emulator = Emulator()
     for column in range(plan.columns):
         moved = {t.stream: t for t in transfers.streaming(plan, heads) if t.column == column}

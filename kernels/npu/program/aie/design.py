@@ -41,7 +41,6 @@ from aie.iron.controlflow import range_  # type: ignore[import-not-found, unused
 
 from kernels.contract import HEAD_DIM, TILE_SIZES
 from kernels.npu.program import memory_map, transfers
-from kernels.npu.program.array_limits import WORD_BYTES
 from kernels.npu.program.plan import (
     COLUMN_COUNTS,
     CORES_PER_COLUMN,
@@ -52,6 +51,7 @@ from kernels.npu.program.plan import (
     SINGLE_TILE_OUTPUT_BYTES,
     SINGLE_TILE_WORK,
     STACK_BYTES,
+    WORD_BYTES,
     Plan,
     Work,
 )

@@ -67,9 +67,9 @@ def build_programs(
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
     for scores in SINGLE_TILE_LOGIT:
         for tile_size in TILE_SIZES if counts else ():
-            _build(folder, Program(scores, Plan(scores, tile_size)), counts)
+            _build(folder, Program(Plan(scores, tile_size)), counts)
         if single:
-            _build(folder, Program(scores, None), (0,))
+            _build(folder, Program(scores), (0,))
 
 
 def _build(folder: Path, program: Program, counts: Sequence[int]) -> None:
@@ -86,7 +86,7 @@ def program_of(name: str) -> Program:
     """The program that `Program.name` names."""
     kind = name.split("_")
     scores: c.ScoreType = "int8" if kind[0] == "int8" else "int32"
-    return Program(scores, None if kind[1] == "single" else Plan(scores, int(kind[1][1:]), int(kind[2][1:])))
+    return Program(scores if kind[1] == "single" else Plan(scores, int(kind[1][1:]), int(kind[2][1:])))
 
 
 @dataclass

@@ -33,15 +33,19 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """A device program: the streaming one of a plan, or the single-tile one.
+    """A device program: the streaming one of a plan, or the single-tile one of a score type."""
 
-    Attributes:
-        scores: `int32` or `int8`.
-        plan: of the streaming program; None for the single-tile one.
-    """
+    of: Plan | ScoreType
 
-    scores: ScoreType
-    plan: Plan | None
+    @property
+    def plan(self) -> Plan | None:
+        """Of the streaming program; None for the single-tile one."""
+        return self.of if isinstance(self.of, Plan) else None
+
+    @property
+    def scores(self) -> ScoreType:
+        """What holds the scores."""
+        return self.of.scores if isinstance(self.of, Plan) else self.of
 
     @property
     def name(self) -> str:
@@ -68,7 +72,7 @@ class Program:
         return f"scripts/build_xclbin {self.options} builds it, --install takes a release's archive"
 
     def memory_map(self) -> MemoryMap:
-        """Its memory map."""
+        """What it takes of the array's memories."""
         return memory_map.streaming(self.plan) if self.plan else memory_map.single_tile()
 
 
@@ -78,8 +82,8 @@ class Manifest:
 
     Attributes:
         program: its name.
-        parameters: what it was built for.
-        source_sha256: of the sources, see `source_hash`.
+        parameters: `Program.parameters`.
+        source_sha256: see `source_hash`.
         files: SHA-256 of every other file of the build, by name.
         instructions: names of the instruction files by number of heads; 0 for the single-tile program.
         tools: versions of what built it.
@@ -98,10 +102,6 @@ class Manifest:
     memory_map: dict[str, Any]
     measured: dict[str, int] | None
 
-    def to_json(self) -> str:
-        """The manifest file's text."""
-        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
-
     def as_program(self) -> Program:
         """The program that it is for.
 
@@ -110,12 +110,10 @@ class Manifest:
         """
         parameters = dict(self.parameters)
         try:
-            if parameters.pop("kind") == "single_tile":
-                return Program(parameters["scores"], None)
-            plan = Plan(**parameters)
+            single = parameters.pop("kind") == "single_tile"
+            return Program(parameters["scores"] if single else Plan(**parameters))
         except (KeyError, TypeError, ContractError) as error:
             raise BuildError(f"a manifest is for no program of this version: {self.parameters}") from error
-        return Program(plan.scores, plan)
 
 
 def source_files() -> list[Path]:
@@ -154,11 +152,11 @@ def write(
     tools: dict[str, str],
     measured: dict[str, int] | None = None,
 ) -> None:
-    """Write the manifest of the files in a build's folder.
+    """Write the manifest of a build's folder, which holds the xclbin, the instruction files, and nothing else.
 
     Args:
-        folder: with the xclbin and the instruction files, and nothing else.
-        program: that they are of.
+        folder: of the build.
+        program: that it is of.
         heads: numbers of heads that there are instructions for.
         tools: versions of what built it.
         measured: sizes of the largest core, where they are known.
@@ -174,7 +172,8 @@ def write(
         memory_map=program.memory_map().as_json(),
         measured=measured,
     )
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(manifest)}, indent=2)
+    (folder / MANIFEST).write_text(f"{text}\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Manifest:
@@ -186,12 +185,10 @@ def read(folder: Path) -> Manifest:
     name = folder / MANIFEST
     again = f"remove {folder} and build again"
     try:
-        text = name.read_text(encoding="utf-8")
+        fields = json.loads(name.read_text(encoding="utf-8"))
+        version = fields.pop("schema_version")
     except (OSError, UnicodeDecodeError) as error:
         raise BuildError(f"{name} cannot be read: {again}") from error
-    try:
-        fields = json.loads(text)
-        version = fields.pop("schema_version")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise BuildError(f"{name} is no manifest: {again}") from error
     if version != SCHEMA_VERSION:
@@ -221,8 +218,7 @@ def check(folder: Path, program: Program) -> Manifest:
         raise BuildError(f"{folder} was built from other sources than these: {program.remedy}")
     if manifest.program != program.name or manifest.parameters != program.parameters:
         raise BuildError(f"{folder} was built for {manifest.parameters}, not {program.parameters}: {again}")
-    expected = json.loads(json.dumps(program.memory_map().as_json()))
-    if manifest.stack_bytes != STACK_BYTES or manifest.memory_map != expected:
+    if (manifest.stack_bytes, manifest.memory_map) != (STACK_BYTES, program.memory_map().as_json()):
         raise BuildError(f"{folder} was built with another memory map than this version's: {again}")
     if {XCLBIN, *manifest.instructions.values()} != set(manifest.files):
         raise BuildError(f"{folder}: the manifest lists other files than the program has: {again}")

@@ -11,8 +11,8 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kernels.npu.build import manifest
 from kernels.npu.build.manifest import MANIFEST, XCLBIN, BuildError, Manifest, Program
@@ -24,19 +24,11 @@ Say = Callable[[str], None]
 """Takes lines of progress."""
 
 
-@dataclass(frozen=True)
-class Build:
-    """A build that fits the installed sources.
-
-    Attributes:
-        xclbin: the program.
-        instructions: of a run with one number of heads.
-        manifest: what it says of itself.
-    """
+class Build(NamedTuple):
+    """A build that fits the installed sources: the program, and the instructions of one number of heads."""
 
     xclbin: Path
     instructions: Path
-    manifest: Manifest
 
 
 def folder() -> Path:
@@ -50,25 +42,19 @@ def folder() -> Path:
 
 
 def find(program: Program, heads: int = 0) -> Build:
-    """The newest build of a program that may be used and has instructions for a run.
-
-    Args:
-        program: streaming, or the single tile.
-        heads: of the run; 0 for the single tile.
+    """The newest build of a program that may be used and has instructions for so many heads (0: the single tile).
 
     Raises:
         BuildError: there is none, or it may not be used.
     """
-    builds = usable(program)
-    found = _by_heads(builds)
-    if heads not in found:
-        path, about = builds[0]
-        has = ", ".join(map(str, about.instructions))
-        raise BuildError(
-            f"{path} has instructions for {has} heads, not for {heads}: "
-            f"scripts/build_xclbin {program.options} --heads {heads} builds them"
-        )
-    return found[heads]
+    found = by_heads(program)
+    if heads in found:
+        return found[heads]
+    path, about = usable(program)[0]
+    raise BuildError(
+        f"{path} has instructions for {', '.join(map(str, about.instructions))} heads, not for {heads}: "
+        f"scripts/build_xclbin {program.options} --heads {heads} builds them"
+    )
 
 
 def by_heads(program: Program) -> dict[int, Build]:
@@ -77,7 +63,11 @@ def by_heads(program: Program) -> dict[int, Build]:
     Raises:
         BuildError: there is none, or it may not be used.
     """
-    return _by_heads(usable(program))
+    found: dict[int, Build] = {}
+    for path, about in usable(program):
+        for heads, name in about.instructions.items():
+            found.setdefault(heads, Build(path / XCLBIN, path / name))
+    return found
 
 
 def usable(program: Program) -> list[tuple[Path, Manifest]]:
@@ -159,14 +149,6 @@ def put(stage: Path, target: Path) -> None:
         os.rename(target, old)
         shutil.rmtree(old)
     os.rename(stage, target)
-
-
-def _by_heads(builds: list[tuple[Path, Manifest]]) -> dict[int, Build]:
-    found: dict[int, Build] = {}
-    for path, about in builds:
-        for heads, name in about.instructions.items():
-            found.setdefault(heads, Build(path / XCLBIN, path / name, about))
-    return found
 
 
 def _age(path: Path) -> float:

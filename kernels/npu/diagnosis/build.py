@@ -15,7 +15,7 @@ from kernels.npu.program.plan import Plan
 
 def built_kernel() -> Answer:
     """Whether the default program is built and may be used, and which others are."""
-    programs = [Program(s, plan) for s in SCORE_TYPES for plan in (*(Plan(s, t) for t in TILE_SIZES), None)]
+    programs = [Program(of) for s in SCORE_TYPES for of in (*(Plan(s, t) for t in TILE_SIZES), s)]
     usable: list[str] = []
     refusals: list[BuildError] = []
     for program in programs:

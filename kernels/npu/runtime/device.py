@@ -220,7 +220,7 @@ class NpuDevice:
 
     def _single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
         try:
-            build = store.find(Program(scores, None))
+            build = store.find(Program(scores))
         except BuildError as error:
             raise DeviceError(str(error)) from error
         launch = self._session.launch(
@@ -237,7 +237,7 @@ class NpuDevice:
         """The program's builds by their number of heads, held against the sources at the first use."""
         if plan not in self._programs:
             try:
-                self._programs[plan] = store.by_heads(Program(plan.scores, plan))
+                self._programs[plan] = store.by_heads(Program(plan))
             except BuildError as error:
                 raise DeviceError(str(error)) from error
         return self._programs[plan]

@@ -60,7 +60,7 @@ def npu() -> Iterator[NpuDevice]:
 
 def built(plan: Plan) -> list[int]:
     try:
-        return sorted(store.by_heads(Program(plan.scores, plan)))
+        return sorted(store.by_heads(Program(plan)))
     except BuildError as error:
         pytest.skip(str(error))
 
@@ -68,7 +68,7 @@ def built(plan: Plan) -> list[int]:
 @pytest.mark.parametrize("scores", SCORE_TYPES)
 def test_single_tile(npu: NpuDevice, scores: ScoreType) -> None:
     try:
-        store.find(Program(scores, None))
+        store.find(Program(scores))
     except BuildError as error:
         pytest.skip(str(error))
     q, k, v = tile_data()

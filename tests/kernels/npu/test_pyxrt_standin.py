@@ -29,7 +29,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def loaded(machine: Machine, tmp_path: Path) -> SimpleNamespace:
     """A program for one head, with synced buffers of the right sizes."""
     plan = Plan()
-    path, instructions_of = write_program(tmp_path, Program("int32", plan), (1,))
+    path, instructions_of = write_program(tmp_path, Program(plan), (1,))
     device = pyxrt.device(0)
     context = pyxrt.hw_context(device, device.register_xclbin(pyxrt.xclbin(str(path))))
     kernel = pyxrt.kernel(context, "MLIR_AIE")

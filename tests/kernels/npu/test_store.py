@@ -16,7 +16,7 @@ from kernels.npu.diagnosis.build import built_kernel
 from kernels.npu.program.plan import Plan
 
 PLAN = Plan("int32", 64, 4)
-STREAMING, SINGLE = Program("int32", PLAN), Program("int8", None)
+STREAMING, SINGLE = Program(PLAN), Program("int8")
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +39,10 @@ def put(kept: Path, program: Program, heads: list[int], tools: str = "0") -> Pat
 def test_a_build_is_found_by_its_program_and_heads(kept: Path) -> None:
     path = put(kept, STREAMING, [6, 8])
     found = store.find(STREAMING, 8)
-    assert (found.manifest.program, found.xclbin) == ("int32_t64_c4", path / XCLBIN)
+    assert found.xclbin == path / XCLBIN
     assert found.instructions.read_bytes() == b"instructions\x08"
-    assert found.manifest.tools == {"mlir_aie": "1.4.2"}
+    ((_, about),) = store.usable(STREAMING)
+    assert (about.program, about.tools) == ("int32_t64_c4", {"mlir_aie": "1.4.2"})
     path = put(kept, SINGLE, [0])
     assert store.find(SINGLE).instructions == path / "instructions_0.bin"
 
@@ -50,7 +51,7 @@ def test_a_build_is_found_by_its_program_and_heads(kept: Path) -> None:
 def test_another_programs_build_is_none(kept: Path, plan: Plan) -> None:
     put(kept, STREAMING, [8])
     with pytest.raises(BuildError) as refused:
-        store.find(Program(plan.scores, plan), 8)
+        store.find(Program(plan), 8)
     assert str(refused.value) == (
         f"there is no build of {plan.name} in {kept}: scripts/build_xclbin --scores {plan.scores} "
         f"--tile-size {plan.tile_size} --columns {plan.columns} builds it, --install takes a release's archive"

@@ -16,7 +16,7 @@ from kernels.npu.build.manifest import XCLBIN, BuildError, Program
 from kernels.npu.build.toolchain import ToolLackingError
 from kernels.npu.program.plan import Plan
 
-STREAMING, SINGLE = Program("int8", Plan("int8", 128, 2)), Program("int8", None)
+STREAMING, SINGLE = Program(Plan("int8", 128, 2)), Program("int8")
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,9 @@ def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
     assert done.stdout.splitlines() == [str(found[6].xclbin.parent)]
     assert found[6].xclbin.read_text().startswith("-DSCORES_INT8=1 -DTILE_SIZE=128")
     assert found[6].instructions.read_bytes() != found[8].instructions.read_bytes()
-    manifest = found[6].manifest
-    assert manifest.measured == {"program_bytes": 9000, "constant_bytes": 512}
-    assert manifest.tools["mlir_aie"] == "aiecc 1.4.2 (stand-in)"
+    about = manifest.read(found[6].xclbin.parent)
+    assert about.measured == {"program_bytes": 9000, "constant_bytes": 512}
+    assert about.tools["mlir_aie"] == "aiecc 1.4.2 (stand-in)"
     assert leftovers(kept) == []
     assert "[1/1] int8_t128_c2" in done.stderr
 
@@ -62,14 +62,14 @@ def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
 
     more = script(*ONE, "--heads", "12")  # keeps those that were there
     assert more.returncode == 0, more.stderr
-    assert set(store.find(STREAMING, 12).manifest.instructions) == {6, 8, 12}
+    assert set(store.by_heads(STREAMING)) == {6, 8, 12}
 
 
 def test_the_single_tile_programs_are_built(kept: Path) -> None:
     done = script("--single-tile")
     assert done.returncode == 0, done.stderr
     for scores, text in (("int32", "-DSCORES_INT8=0"), ("int8", "-DSCORES_INT8=1")):
-        found = store.find(Program(scores, None))  # type: ignore[arg-type]
+        found = store.find(Program(scores))  # type: ignore[arg-type]
         assert found.xclbin.read_text().startswith(f"{text} -DSINGLE_TILE")
         assert found.instructions.name == "instructions_0.bin"
 
@@ -79,7 +79,7 @@ def test_a_build_by_other_tools_stands_beside_the_first(kept: Path) -> None:
     first = xclbin.build(program, [0], tools, kept, str)
     other = toolchain.Toolchain(**{**vars(tools), "versions": {"mlir_aie": "1.5"}})
     assert xclbin.build(program, [0], other, kept, str) != first
-    assert store.find(SINGLE).manifest.tools == {"mlir_aie": "1.5"}
+    assert manifest.read(store.find(SINGLE).xclbin.parent).tools == {"mlir_aie": "1.5"}
 
 
 def test_a_damaged_build_is_built_again(kept: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_releases_archive_is_installed(tmp_path: Path, kept: Path, monkeypatch
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(tmp_path / "other"))
     done = script("--install", str(packed))
     assert done.returncode == 0, done.stderr
-    assert store.find(Program("int32", None)).xclbin.is_relative_to(tmp_path / "other")
+    assert store.find(Program("int32")).xclbin.is_relative_to(tmp_path / "other")
     assert script("--install", str(packed)).returncode == 0  # over itself
     assert leftovers(tmp_path / "other") == []
 

@@ -27,7 +27,7 @@ from kernels.npu.runtime.device import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevic
 from kernels.npu.runtime.launch import Launch, XrtError
 from kernels.npu.runtime.session import Session
 
-PROGRAM = Program("int32", Plan())
+PROGRAM = Program(Plan())
 LOST = (
     "; see dmesg, load its driver again (sudo rmmod amdxdna; sudo modprobe amdxdna) and ask tilescribe doctor"
 )

@@ -10,9 +10,11 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,7 @@ _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
 
 
 class HostKernel:
-    """The AIE2 source on the CPU, with the interface of a device.
-
-    Attributes:
-        name: `host`.
-    """
+    """The AIE2 source on the CPU, with the interface of a device."""
 
     name = "host"
 
@@ -102,9 +100,9 @@ class HostKernel:
         Args:
             plan: the program.
             heads: in the run.
-            queries: uint8, as long as `plan.buffer_bytes` says, as `layout.pack_queries` writes it.
-            stream: the same, as `layout.pack_keys_and_values` writes it.
-            output: the same: written.
+            queries: uint8, as `layout.pack_queries` writes it; all are as long as `plan.buffer_bytes` says.
+            stream: uint8, as `layout.pack_keys_and_values` writes it.
+            output: uint8, written.
             rows: compute only the blocks with these leading rows of each head (the device computes all).
 
         Raises:
@@ -126,14 +124,14 @@ class HostKernel:
             plan.key_value_bytes,
             OUTPUT_BLOCK_BYTES,
             *plan.work,
-            *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in buffers),
+            buffers=buffers,
         )
 
     def run_single(self, scores: c.ScoreType, data: Bytes, output: Bytes) -> None:
         """A single-tile run on the device's own buffers.
 
         Args:
-            scores: `int32` or `int8`.
+            scores: of the program.
             data: uint8, 12,288 long: Q, K and V, row-major INT8, 64 x 64 each.
             output: uint8, 4,096 long: INT8, row-major: written.
 
@@ -144,14 +142,13 @@ class HostKernel:
             raise DeviceError(
                 f"a single tile: {SINGLE_TILE_INPUT_BYTES} bytes in, {SINGLE_TILE_OUTPUT_BYTES} out"
             )
-        q, k, v = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
-        cut = np.concatenate([blocked(q, 4, 8).ravel(), blocked(k, 8, 8).ravel(), blocked(v, 4, 8).ravel()])
-        pointers = (buffer.ctypes.data_as(ctypes.c_void_p) for buffer in (cut, output))
-        self._call(self._library.host_single, int(scores == "int8"), *pointers)
+        matrices = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
+        cut = [blocked(matrix, rows, 8).ravel() for matrix, rows in zip(matrices, (4, 8, 4), strict=True)]
+        self._call(self._library.host_single, int(scores == "int8"), buffers=(np.concatenate(cut), output))
 
-    def _call(self, function: Any, *arguments: Any) -> None:
+    def _call(self, function: Any, *numbers: int, buffers: Iterable[npt.NDArray[Any]]) -> None:
         function.restype = ctypes.c_char_p
-        refusal = function(*arguments)
+        refusal = function(*numbers, *(buffer.ctypes.data_as(ctypes.c_void_p) for buffer in buffers))
         if refusal is not None:
             raise DeviceError(f"the AIE2 source does what the device does not: {refusal.decode()}")
 
@@ -192,8 +189,7 @@ def _key(chosen: str) -> str:
         if source.suffix in (".cc", ".hpp"):
             digest.update(source.read_bytes())
     digest.update(subprocess.run([chosen, "--version"], capture_output=True, check=False).stdout)
-    digest.update(platform.machine().encode())
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    digest.update(next((line for line in lines if line.startswith(("flags", "Features"))), "").encode())
+    features = re.search(r"^(flags|Features).*", info.read_text() if info.exists() else "", re.MULTILINE)
+    digest.update(f"{platform.machine()}{features[0] if features else ''}".encode())
     return digest.hexdigest()[:32]

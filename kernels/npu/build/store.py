@@ -76,23 +76,20 @@ def usable(program: Program) -> list[tuple[Path, Manifest]]:
     Raises:
         BuildError: there is none; the text says why the newest may not be used.
     """
-    kept = folder()
-    fitting = sorted(kept.glob(f"{program.name}-{manifest.source_hash()[:16]}-*"), key=_age)
-    if not fitting:
-        if any(kept.glob(f"{program.name}-*-*")):
-            raise BuildError(
-                f"{program.name} in {kept} was built from other sources than these: {program.remedy}"
-            )
-        raise BuildError(f"there is no build of {program.name} in {kept}: {program.remedy}")
+    kept, name = folder(), program.name
     found, refusals = [], []
-    for path in fitting:
+    for path in sorted(kept.glob(f"{name}-{manifest.source_hash()[:16]}-*"), key=_age):
         try:
             found.append((path, manifest.check(path, program)))
         except BuildError as error:
             refusals.append(error)
-    if not found:
+    if found:
+        return found
+    if refusals:
         raise refusals[0]
-    return found
+    if any(kept.glob(f"{name}-*-*")):
+        raise BuildError(f"{name} in {kept} was built from other sources than these: {program.remedy}")
+    raise BuildError(f"there is no build of {name} in {kept}: {program.remedy}")
 
 
 def install(archive: Path, into: Path, say: Say) -> list[Path]:
@@ -118,10 +115,9 @@ def install(archive: Path, into: Path, say: Say) -> list[Path]:
         for path in sorted(unpacked.iterdir()):
             program = manifest.read(path).as_program()
             manifest.check(path, program)
-            target = into / path.name
-            put(path, target)
-            say(f"{program.name}: installed {target}")
-            installed.append(target)
+            installed.append(into / path.name)
+            put(path, installed[-1])
+            say(f"{program.name}: installed {installed[-1]}")
     if not installed:
         raise BuildError(f"{archive} holds no builds")
     return installed
@@ -145,10 +141,8 @@ def scratch(into: Path) -> Iterator[Path]:
 def put(stage: Path, target: Path) -> None:
     """Move a finished build from `scratch` into place, over an older one if there is one."""
     if target.exists():
-        old = stage.with_name(f"{stage.name}.old")
-        os.rename(target, old)
-        shutil.rmtree(old)
-    os.rename(stage, target)
+        shutil.rmtree(target.rename(stage.with_name(f"{stage.name}.old")))
+    stage.rename(target)
 
 
 def _age(path: Path) -> float:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.npu.build.manifest import BuildError, Program
+from kernels.npu.build.manifest import XCLBIN, BuildError, Program, instructions_name
 
 MLIR_AIE_VERSION = "1.4.2"
 """The release that the design is written for."""
@@ -57,9 +57,9 @@ class Toolchain:
 
     Attributes:
         aiecc: mlir-aie's compiler driver.
-        headers: mlir-aie's C++ headers, with aie_api.
+        headers: mlir-aie's in C++, with aie_api.
         bindings: folder of the Python package `aie`, where it is not importable as it stands.
-        peano: install folder of Peano.
+        peano: its install folder.
         xclbinutil: XRT's packager.
         versions: what each of them says it is.
     """
@@ -73,12 +73,13 @@ class Toolchain:
 
     def environment(self) -> dict[str, str]:
         """Variables for the design's Python and for aiecc, which looks for xclbinutil on PATH."""
-        found = dict(os.environ)
-        paths = [str(ROOT), *([str(self.bindings)] if self.bindings else []), found.get("PYTHONPATH", "")]
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        found["PATH"] = os.pathsep.join([str(self.xclbinutil.parent), found.get("PATH", os.defpath)])
-        found["PEANO_INSTALL_DIR"] = str(self.peano)
-        return found
+        paths = (ROOT, self.bindings, os.environ.get("PYTHONPATH"))
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(path) for path in paths if path),
+            "PATH": f"{self.xclbinutil.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "PEANO_INSTALL_DIR": str(self.peano),
+        }
 
     def compile_command(self, program: Program, target: Path) -> list[str]:
         """Peano's command that compiles the cores' functions."""
@@ -100,18 +101,17 @@ class Toolchain:
             "--columns", str(plan.columns), "--heads", str(heads),
         ]  # fmt: skip
 
-    def aiecc_command(
-        self, design: Path, instructions: Path, xclbin: Path | None, scratch: Path
-    ) -> list[str]:
-        """The command that makes a run's instructions, and the program itself where `xclbin` is given.
+    def aiecc_command(self, heads: int, work: Path, stage: Path, *, with_xclbin: bool) -> list[str]:
+        """The command that makes a run's instructions, in `stage`, from the design in `work`; and the program itself.
 
         Buffers are laid out in sequence: the default scheme keeps each within one of a core's four banks of 16 KiB, and
         key and value tiles are larger.
         """
-        program = ["--get-xclbin", f"--xclbin-name={xclbin}"] if xclbin else []
+        program = ["--get-xclbin", f"--xclbin-name={stage / XCLBIN}"] if with_xclbin else []
         return [
-            str(self.aiecc), *program, "--get-npu-insts", f"--npu-insts-name={instructions}",
-            f"--peano={self.peano}", "--alloc-scheme=basic-sequential", f"--tmpdir={scratch}", str(design),
+            str(self.aiecc), *program, "--get-npu-insts", f"--npu-insts-name={stage / instructions_name(heads)}",
+            f"--peano={self.peano}", "--alloc-scheme=basic-sequential", f"--tmpdir={work / f'aiecc_{heads}'}",
+            str(work / f"design_{heads}.mlir"),
         ]  # fmt: skip
 
 
@@ -151,14 +151,11 @@ def nominal() -> Toolchain:
 def _folder(variable: str, needed: str, name: str, remedy: str, candidates: Iterable[Path]) -> Path:
     """Where a tool is installed: the folder that a variable names, else the first candidate with what is needed."""
     chosen = os.environ.get(variable)
-    if chosen:
-        root = Path(chosen).expanduser()
-        if not (root / needed).exists():
-            raise ToolLackingError(f"{variable} is {root}, which has no {needed}: {remedy}")
-        return root
-    for root in candidates:
+    for root in [Path(chosen).expanduser()] if chosen else candidates:
         if (root / needed).exists():
             return root
+        if chosen:
+            raise ToolLackingError(f"{variable} is {root}, which has no {needed}: {remedy}")
     raise ToolLackingError(f"{name} is not installed: {remedy}")
 
 

@@ -6,6 +6,7 @@ read from the ELF files that the tool chain links, and refused where it does not
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -35,10 +36,8 @@ def commands(program: Program, heads: Sequence[int], tools: Toolchain) -> list[s
     """The commands that build a program, as a shell would take them."""
     lines = [shlex.join(tools.compile_command(program, Path(OBJECT)))]
     for i, count in enumerate(heads):
-        design, made = Path(f"design_{count}.mlir"), Path(instructions_name(count))
-        lines.append(f"{shlex.join(tools.design_command(program, count))} > {design}")
-        xclbin = None if i else Path(XCLBIN)
-        lines.append(shlex.join(tools.aiecc_command(design, made, xclbin, Path(f"aiecc_{count}"))))
+        lines.append(f"{shlex.join(tools.design_command(program, count))} > design_{count}.mlir")
+        lines.append(shlex.join(tools.aiecc_command(count, Path(), Path(), with_xclbin=not i)))
     return lines
 
 
@@ -63,8 +62,10 @@ def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, 
         raise BuildError(f"the array has no room: {'; '.join(excess)}")
     versions = hashlib.sha256(json.dumps(tools.versions, sort_keys=True).encode()).hexdigest()
     target = into / f"{program.name}-{manifest.source_hash()[:16]}-{versions[:8]}"
-    built = _built(target, program)
-    if set(heads) <= built:
+    built: set[int] = set()
+    with contextlib.suppress(BuildError):
+        built = set(manifest.check(target, program).instructions)
+    if built.issuperset(heads):
         say(f"{program.name}: {target} is there already")
         return target
     heads = sorted(built.union(heads))
@@ -79,20 +80,18 @@ def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, 
             what = "instructions" if i else "program and instructions"
             say(f"{program.name}: {what} for {count or 'its'} heads")
             text = _run(tools.design_command(program, count), work, tools)
-            design = work / f"design_{count}.mlir"
-            design.write_text(text, encoding="utf-8")
+            (work / f"design_{count}.mlir").write_text(text, encoding="utf-8")
             part = without_sequence(text)
             if i and part != device_part:
                 raise BuildError(
                     f"{program.name}: designs for {heads[0]} and {count} heads differ beyond the run"
                 )
             device_part = part
-            xclbin = stage / XCLBIN if i == 0 else None
-            made = stage / instructions_name(count)
-            _run(tools.aiecc_command(design, made, xclbin, work / f"aiecc_{count}"), work, tools)
-            for path in filter(None, (xclbin, made)):
+            _run(tools.aiecc_command(count, work, stage, with_xclbin=not i), work, tools)
+            for name in (XCLBIN, instructions_name(count)):
+                path = stage / name
                 if not path.is_file() or path.stat().st_size == 0:
-                    raise BuildError(f"{program.name}: aiecc ended well but made no {path.name}")
+                    raise BuildError(f"{program.name}: aiecc ended well but made no {name}")
         manifest.write(stage, program, heads, tools.versions, _measured(program, work))
         manifest.check(stage, program)
         store.put(stage, target)
@@ -154,14 +153,6 @@ def _measured(program: Program, work: Path) -> dict[str, int] | None:
             f"{memory_map.CONSTANT_BYTES:,}"
         )
     return {"program_bytes": code, "constant_bytes": constants}
-
-
-def _built(target: Path, program: Program) -> set[int]:
-    """Numbers of heads that a build has instructions for; none where it may not be used."""
-    try:
-        return set(manifest.check(target, program).instructions)
-    except BuildError:
-        return set()
 
 
 def _run(command: Sequence[str], work: Path, tools: Toolchain) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import librispeech, manifest
-from datasets.catalogue import CATALOGUE, NamedSet, named_set
+from datasets.librispeech import CATALOGUE, NamedSet, named_set
 from datasets.storing import absent, data_folder, fetch, located
 from datasets.utterance import DatasetError, Utterance
 
@@ -21,25 +21,19 @@ class Dataset:
 
     Attributes:
         name: of the named set, or the manifest's file name.
-        path: the set's folder, or the manifest.
         utterances: in the order of their ids.
         expected: how many the whole has; None for a manifest, which is taken as it is given.
         expected_speakers: how many the whole has; None for a manifest.
         without_audio: transcript lines that were passed over, as their audio is missing.
         without_text: recordings that were passed over, as no transcript speaks of them.
-        licence: of the data; None where it is not known.
-        source: where the data come from, in one line.
     """
 
     name: str
-    path: Path
     utterances: tuple[Utterance, ...]
-    expected: int | None
+    expected: int | None = None
     expected_speakers: int | None = None
     without_audio: int = 0
     without_text: int = 0
-    licence: str | None = None
-    source: str = ""
 
     @property
     def speakers(self) -> int:
@@ -58,11 +52,8 @@ class Dataset:
     def description(self) -> str:
         """The name and how much of it there is, in one line. A part is never called by the whole's name alone."""
         count, whole = f"{len(self.utterances):,}", self.name.removeprefix("librispeech-")
-        passed = [
-            f"{files:,} without {what}"
-            for files, what in ((self.without_audio, "audio"), (self.without_text, "text"))
-            if files
-        ]
+        left_out = ((self.without_audio, "audio"), (self.without_text, "text"))
+        passed = [f"{files:,} without {what}" for files, what in left_out if files]
         if self.expected is None:
             extent = f"{count} utterances, as given"
         elif self.complete:
@@ -87,9 +78,9 @@ class Dataset:
     def only(self, utterances: tuple[Utterance, ...]) -> Dataset:
         """This data set with some of its utterances alone: a part, unless it is all of them."""
         chosen = tuple(sorted(utterances, key=lambda utterance: utterance.id))
-        expected = (
-            len(self.utterances) if self.expected is None and chosen != self.utterances else self.expected
-        )
+        expected = self.expected
+        if expected is None and chosen != self.utterances:
+            expected = len(self.utterances)
         return replace(self, utterances=chosen, expected=expected)
 
 
@@ -99,7 +90,6 @@ def open_dataset(
     *,
     download: bool = False,
     allow_missing: bool = False,
-    progress: bool = True,
     catalogue: Mapping[str, NamedSet] = CATALOGUE,
 ) -> Dataset:
     """Open a named set or a manifest. Opens no recording.
@@ -112,7 +102,6 @@ def open_dataset(
         download: fetch a named set of which the user's cache has nothing. What is there, even a part, is taken as it
             is, and nothing is ever fetched into `data_dir`, which may be a slip of the pen.
         allow_missing: pass over transcript lines without audio and recordings without text, and count them.
-        progress: notes and bars on standard error.
         catalogue: the named sets.
 
     Raises:
@@ -124,15 +113,13 @@ def open_dataset(
     entry = catalogue[name_or_manifest]
     folder = located(entry, data_dir)
     if folder is None and download and data_dir is None:
-        folder = fetch(entry, progress=progress)
+        folder = fetch(entry)
     if folder is None:
         raise absent(entry, data_dir)
     contents = librispeech.read(folder)
-    strangers = sorted(contents.speakers - entry.speakers)
-    if strangers:
+    if stranger := entry.stranger(contents):
         raise DatasetError(
-            f"{folder}: speaker {strangers[0]} is not one of {entry.folder}'s: this is another set, or a mixture: "
-            f"give the folder of {entry.folder}, or name the set that it is"
+            f"{folder}: {stranger}: give the folder of {entry.folder}, or name the set that it is"
         )
     if contents.problem and not allow_missing:
         raise DatasetError(contents.problem)
@@ -140,14 +127,11 @@ def open_dataset(
         raise DatasetError(f"{folder}: no utterance has both audio and text: copy the set again")
     return Dataset(
         name=entry.name,
-        path=folder,
         utterances=contents.utterances,
         expected=entry.utterances,
         expected_speakers=len(entry.speakers),
         without_audio=len(contents.without_audio),
         without_text=len(contents.without_text),
-        licence=entry.licence,
-        source=entry.source,
     )
 
 
@@ -174,11 +158,4 @@ def _open_manifest(
         raise DatasetError(
             f"{missing[0]}; {len(missing):,} of {total:,} recordings are: paths are relative to {base or path.parent}"
         )
-    return Dataset(
-        name=path.name,
-        path=path,
-        utterances=utterances,
-        expected=None,
-        without_audio=len(missing),
-        source=f"manifest {path.name}",
-    )
+    return Dataset(path.name, utterances, without_audio=len(missing))

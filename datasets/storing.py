@@ -13,10 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
-from datasets.catalogue import NamedSet
-from datasets.downloading import NotDownloadedError, download, md5_of, note, size_of
-from datasets.librispeech import read
-from datasets.unpacking import ArchiveError, unpack
+from datasets.archives import ArchiveError, NotDownloadedError, download, md5_of, note, size_of, unpack
+from datasets.librispeech import NamedSet, read
 from datasets.utterance import DatasetError
 
 # FLAC hardly shrinks: the four sets unpacked take 1.06 times their archives.
@@ -46,17 +44,9 @@ def located(entry: NamedSet, data_dir: Path | None = None) -> Path | None:
     for candidate in (base / "LibriSpeech" / entry.folder, base / entry.folder):
         if candidate.is_dir():
             return candidate
-    # Its own folder, under any name: no two sets have a speaker in common.
+    # Its own folder, under any name: its speakers tell.
     own = base.name == entry.folder or entry.speakers & {path.parts[-3] for path in _transcripts(base)}
     return base if own and base.is_dir() else None
-
-
-def is_whole(entry: NamedSet, folder: Path) -> bool:
-    """Whether every utterance of a set is in a folder, with audio and text, and nothing else."""
-    try:
-        return entry.is_whole(read(folder))
-    except DatasetError:
-        return False
 
 
 def absent(entry: NamedSet, data_dir: Path | None) -> DatasetError:
@@ -79,7 +69,7 @@ def absent(entry: NamedSet, data_dir: Path | None) -> DatasetError:
     )
 
 
-def fetch(entry: NamedSet, data_dir: Path | None = None, *, progress: bool = True) -> Path:
+def fetch(entry: NamedSet, data_dir: Path | None = None) -> Path:
     """Put a named set on this machine, unless it is there whole, and return its folder.
 
     The folder appears whole and checked or not at all, also where several processes fetch it at once or one is
@@ -92,17 +82,15 @@ def fetch(entry: NamedSet, data_dir: Path | None = None, *, progress: bool = Tru
     """
     base, target = _places(entry, data_dir)
     try:
-        there = _present(entry, data_dir)
-        if there is not None:
+        if there := _present(entry, data_dir):
             return there
-        with _sole_fetch(entry.name, base, progress) as scratch:
-            there = _present(entry, data_dir)
-            if there is not None:  # another process fetched it meanwhile
+        with _sole_fetch(entry.name, base) as scratch:
+            if there := _present(entry, data_dir):  # another process fetched it meanwhile
                 return there
-            archive = _archive(entry, base, progress)
+            archive = _archive(entry, base)
             _require_room(entry, base, entry.archive_bytes * _UNPACKED, "unpack")
-            note(progress, f"{entry.name}: unpacking {archive.name.removesuffix('.part')}")
-            _unpack(entry, archive, scratch, target, progress)
+            note(f"{entry.name}: unpacking {archive.name.removesuffix('.part')}")
+            _unpack(entry, archive, scratch, target)
             if archive.suffix == ".part":
                 archive.unlink()
     except OSError as error:
@@ -128,16 +116,25 @@ def _transcripts(folder: Path) -> Iterator[Path]:
     return folder.glob("*/*/*.trans.txt")
 
 
+def _is_whole(entry: NamedSet, folder: Path) -> bool:
+    try:
+        return entry.is_whole(read(folder))
+    except DatasetError:
+        return False
+
+
 def _present(entry: NamedSet, data_dir: Path | None) -> Path | None:
     """The set's folder if it is whole; what a user's own folder has in its place is an error, as it is kept."""
     folder = located(entry, data_dir)
-    if folder is not None and is_whole(entry, folder):
+    if folder is not None and _is_whole(entry, folder):
         return folder
-    if data_dir is not None and folder is None and any(_transcripts(data_folder(data_dir))):
+    if data_dir is None:
+        return None
+    if folder is None and any(_transcripts(data_folder(data_dir))):
         raise DatasetError(
             f"{data_folder(data_dir)} holds another set than {entry.folder}: give the folder above it"
         )
-    if data_dir is not None and folder is not None and any(folder.iterdir()):
+    if folder is not None and any(folder.iterdir()):
         raise DatasetError(
             f"{folder} holds something else than the whole of {entry.folder} "
             f"(`tilescribe datasets verify {entry.name} --data-dir {data_dir}` says what), and is not written over: "
@@ -147,14 +144,14 @@ def _present(entry: NamedSet, data_dir: Path | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _sole_fetch(name: str, base: Path, progress: bool) -> Iterator[Path]:
+def _sole_fetch(name: str, base: Path) -> Iterator[Path]:
     """A scratch folder beside the target, for as long as no other process has one there."""
     base.mkdir(parents=True, exist_ok=True)
     with (base / ".tilescribe.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            note(progress, f"{name}: another process is fetching into {base}; waiting for it")
+            note(f"{name}: another process is fetching into {base}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in base.glob(".tilescribe-unpack-*"):  # of a process that was killed, or it had the lock
             shutil.rmtree(stale, ignore_errors=True)
@@ -162,7 +159,7 @@ def _sole_fetch(name: str, base: Path, progress: bool) -> Iterator[Path]:
             yield Path(scratch)
 
 
-def _archive(entry: NamedSet, base: Path, progress: bool) -> Path:
+def _archive(entry: NamedSet, base: Path) -> Path:
     """The set's archive, checked: one that was put there by hand, or a downloaded one (then it ends in .part)."""
     given, part = base / entry.archive, base / f"{entry.archive}.part"
     if given.is_file():
@@ -176,11 +173,9 @@ def _archive(entry: NamedSet, base: Path, progress: bool) -> Path:
     have = size_of(part)
     _require_room(entry, base, entry.archive_bytes * (1 + _UNPACKED) - have, "download and unpack")
     kept = f", of which {have / 1e6:.1f} MB are here" if have else ""
-    note(progress, f"{entry.name}: getting {entry.archive}, {entry.archive_bytes / 1e6:.1f} MB{kept}")
+    note(f"{entry.name}: getting {entry.archive}, {entry.archive_bytes / 1e6:.1f} MB{kept}")
     try:
-        download(
-            entry.urls, part, entry.archive_bytes, entry.archive_md5, label=entry.name, progress=progress
-        )
+        download(entry.urls, part, entry.archive_bytes, entry.archive_md5, entry.name)
     except NotDownloadedError as error:
         raise DatasetError(
             f"{entry.name} can't be fetched: {error}{_kept(part)}: check the network and try again, or get "
@@ -195,12 +190,12 @@ def _kept(part: Path) -> str:
     return f" ({have / 1e6:.1f} MB have arrived and are kept)" if have else ""
 
 
-def _unpack(entry: NamedSet, archive: Path, scratch: Path, target: Path, progress: bool) -> None:
+def _unpack(entry: NamedSet, archive: Path, scratch: Path, target: Path) -> None:
     """Unpack into `scratch`, look whether all is there, and only then move it into place."""
+    unpacked = scratch / "LibriSpeech"
     try:
-        unpack(archive, scratch, label=entry.name, progress=progress)
-        unpacked = scratch / "LibriSpeech"
-        if not is_whole(entry, unpacked / entry.folder):
+        unpack(archive, scratch, entry.name)
+        if not _is_whole(entry, unpacked / entry.folder):
             raise ArchiveError(f"does not hold the {entry.utterances:,} utterances of {entry.folder}")
     except ArchiveError as error:
         if archive.suffix == ".part":
@@ -220,9 +215,8 @@ def _unpack(entry: NamedSet, archive: Path, scratch: Path, target: Path, progres
 def _require_room(entry: NamedSet, base: Path, nbytes: float, purpose: str) -> None:
     free = shutil.disk_usage(base).free
     if free < nbytes:
-        raise _no_room(
-            entry, base, f"{nbytes / 1e6:.0f} MB are needed to {purpose} it, {free / 1e6:.0f} MB are free"
-        )
+        needed = f"{nbytes / 1e6:.0f} MB are needed to {purpose} it, {free / 1e6:.0f} MB are free"
+        raise _no_room(entry, base, needed)
 
 
 def _no_room(entry: NamedSet, base: Path, cause: str) -> DatasetError:

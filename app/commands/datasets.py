@@ -12,7 +12,7 @@ from app.console import INTERRUPTED, LACKING, USAGE, say, stop
 from app.output.tables import aligned
 
 if TYPE_CHECKING:
-    from datasets.catalogue import NamedSet
+    from datasets.librispeech import NamedSet
 
 datasets_app = typer.Typer(help="List, fetch and verify LibriSpeech's test sets.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ DataDir = Annotated[
 @datasets_app.command("list")
 def list_datasets(data_dir: DataDir = None) -> None:
     """Show every data set: name, utterances, hours, size of the archive, and where it is on this machine."""
-    from datasets.catalogue import CATALOGUE
+    from datasets.librispeech import CATALOGUE
 
     rows = [("NAME", "UTTERANCES", "HOURS", "ARCHIVE", "ON THIS MACHINE")]
     for entry in CATALOGUE.values():
@@ -73,8 +73,8 @@ def verify_datasets(
     data_dir: DataDir = None,
 ) -> None:
     """Count utterances and speakers, match transcripts with audio, and decode every recording."""
-    from datasets import checking, storing
-    from datasets.catalogue import CATALOGUE
+    from datasets import storing
+    from datasets.librispeech import CATALOGUE, verify
     from datasets.utterance import DatasetError
 
     entries = _known(names or list(CATALOGUE))
@@ -89,7 +89,7 @@ def verify_datasets(
         try:
             if folder is None:
                 raise storing.absent(entry, data_dir)
-            found = checking.verify(entry, folder)
+            found = verify(entry, folder)
         except DatasetError as error:
             say(f"error: {error}")
             failed = True
@@ -122,7 +122,7 @@ def verify_datasets(
 
 def _known(names: list[str]) -> list[NamedSet]:
     """Check every name before anything is done with the first."""
-    from datasets.catalogue import CATALOGUE, named_set
+    from datasets.librispeech import CATALOGUE, named_set
     from datasets.utterance import UnknownDatasetError
 
     try:

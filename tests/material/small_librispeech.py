@@ -15,7 +15,7 @@ from pathlib import Path
 
 from material.audio_files import sweep, write
 
-from datasets.catalogue import NamedSet
+from datasets.librispeech import NamedSet
 
 TEXTS = {
     "19-198-0000": "ONE TWO",

@@ -7,7 +7,6 @@ import shutil
 import threading
 import urllib.request
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
@@ -15,32 +14,11 @@ import pytest
 from material.small_librispeech import TEXTS, Mirror, make_set, member, pack, serving, small_set
 
 from datasets import storing
-from datasets.catalogue import CATALOGUE, NamedSet
+from datasets.librispeech import CATALOGUE, NamedSet
 from datasets.storing import data_folder, fetch, located
 from datasets.utterance import DatasetError
 
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "*")
-    return tmp_path / "cache" / "datasets"
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("made")
-    make_set(folder / "test-small")
-    (folder / "LICENSE.TXT").write_text("CC BY 4.0")
-    return pack(folder)
-
-
-@pytest.fixture
-def mirror(archive: bytes) -> Iterator[Mirror]:
-    with serving(Mirror(archive)) as server:
-        yield server
 
 
 @pytest.fixture
@@ -327,8 +305,8 @@ def test_two_at_once_fetch_it_once(
     waiting = threading.Event()
     real_note = storing.note
 
-    def heard(progress: bool, text: str) -> None:
-        real_note(progress, text)
+    def heard(text: str) -> None:
+        real_note(text)
         if "waiting for it" in text:
             waiting.set()
 
@@ -344,12 +322,6 @@ def test_two_at_once_fetch_it_once(
         assert not second.is_alive()
     assert mirror.asked == []
     assert "another process is fetching into" in capsys.readouterr().err
-
-
-def test_progress_can_be_silenced(entry: NamedSet, capsys: pytest.CaptureFixture[str]) -> None:
-    fetch(entry, progress=False)
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "")
 
 
 @pytest.mark.network

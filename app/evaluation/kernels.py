@@ -110,7 +110,7 @@ def _validate(configuration: Configuration, tiles: int, seed: int, progress: boo
             kernels=(backend.name,),
             tiles=tiles,
             tile_sizes=(tile_size,),
-            random_seed=seed,
+            seed=seed,
             on_progress=on_progress,
         )
 

@@ -131,21 +131,19 @@ def run(
         dims = weights.model.dims
         with open_audio(path) as source, LogMelFeatures(source.blocks(), dims.n_mels) as heard:
             window, seconds = heard.window(0, 2 * dims.n_audio_ctx), min(30.0, heard.duration)
-    host: Device | None = None
-    missing = ""
+    host: Device | str
     try:
         host = HostKernel()
     except DeviceError as error:
-        missing = str(error)
+        host = str(error)
     with progress_bar("tiles", "tile", progress) as on_progress:
         validation = validate_kernel(
             opened.device,
             opened.reason,
             tiles=tiles,
             tile_sizes=tile_sizes,
-            random_seed=seed,
+            seed=seed,
             host=host,
-            host_missing=missing,
             on_progress=on_progress,
         )
     if capture:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from kernels import backends, legacy
 from kernels import contract as c
 from kernels.device import Device
-from kernels.validation.batch import TILES, BatchResult, Progress, run_batch
+from kernels.validation.batch import BatchOptions, BatchResult, run_batch
 from kernels.validation.founding_tile import (
     CORRELATION,
     FOUNDING_CORRELATION,
@@ -28,9 +28,8 @@ class Validation:
 
     Attributes:
         device: what ran `int32` and `int8`: `emulator` or `npu`.
-        device_reason: why it was that device.
         tiles: each kernel on the founding report's tile.
-        batch: many tiles against the reference; None where no kernel was asked for that has one.
+        batch: None where no kernel was asked for that has a reference.
     """
 
     device: str
@@ -81,12 +80,7 @@ def validate_kernel(
     reason: str = "",
     *,
     kernels: Sequence[str] = backends.INTEGER_BACKENDS,
-    tiles: int = TILES,
-    tile_sizes: Sequence[int] = c.TILE_SIZES,
-    random_seed: int = 0,
-    host: Device | None = None,
-    host_missing: str = "",
-    on_progress: Progress | None = None,
+    **batch: Unpack[BatchOptions],
 ) -> Validation:
     """Validate kernels: the founding report's tile against FP32, and many tiles bit for bit against the reference.
 
@@ -94,12 +88,7 @@ def validate_kernel(
         device: runs `int32` and `int8`.
         reason: why it is that device.
         kernels: which; a device without a program for one of them refuses.
-        tiles: in the batch; 300 take some seconds.
-        tile_sizes: in the batch.
-        random_seed: of the batch.
-        host: the compiled AIE2 source, where there is one, to compare with as well.
-        host_missing: why there is none.
-        on_progress: called with the batch's tiles done and in all.
+        batch: as `run_batch` takes it; 300 tiles take some seconds.
 
     Raises:
         kernels.device.DeviceError: the device cannot run a kernel.
@@ -107,16 +96,7 @@ def validate_kernel(
     found = [validate_tile(kernel, device) for kernel in kernels]
     if "legacy-int32" in kernels:
         found.append(validate_tile("legacy-int32", device, legacy.BUILT_SHIFT))
-    batch = None
+    result = None
     if scores := [score for score in c.SCORE_TYPES if score in kernels]:
-        batch = run_batch(
-            device,
-            tiles=tiles,
-            tile_sizes=tile_sizes,
-            scores=scores,
-            seed=random_seed,
-            host=host,
-            host_missing=host_missing,
-            on_progress=on_progress,
-        )
-    return Validation(device.name, reason, tuple(found), batch)
+        result = run_batch(device, scores=scores, **batch)
+    return Validation(device.name, reason, tuple(found), result)

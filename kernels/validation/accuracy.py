@@ -15,7 +15,6 @@ Float = npt.NDArray[np.float64]
 
 NATURAL_PER_LOGIT = math.log(2) / (1 << c.FRACTION_BITS)
 """One unit of the contract's logits (octaves / 256) in natural units, those of Q K^T / 8."""
-
 INT8_STEP = c.INT8_SCORE_STEP * NATURAL_PER_LOGIT
 """The step of the `int8` kernel's scores in natural units."""
 
@@ -26,14 +25,8 @@ class Accuracy:
 
     Attributes:
         correlation: Pearson's, over all outputs; NaN where either is constant.
-        mae: mean absolute error.
-        rmse: root of the mean squared error.
-        max_error: largest absolute error.
         relative_error: Euclidean norm of the error over that of the reference.
         within_5: share of outputs whose error is at most 5.
-        within_10: the same for 10.
-        output_min: least output.
-        output_max: largest output.
     """
 
     correlation: float
@@ -52,8 +45,6 @@ class ScoreRange:
     """Scores before INT8 clips them, in natural units: those of Q K^T / 8.
 
     Attributes:
-        least: the smallest score.
-        largest: the largest score.
         held: the least and the largest score that the kernel can hold; None where it holds all.
         clipped: share of the scores outside `held`.
     """

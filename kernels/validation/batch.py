@@ -7,47 +7,52 @@ milliseconds for a row; of each case it computes a few rows, and the counts say 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
 from kernels import reference
+from kernels.contract import Operands
 from kernels.device import Device
-from kernels.validation.batch_operands import KINDS, ROWS, make
+from kernels.self_check import random_operands
 
+ROWS = 64
+"""Rows of a tile."""
 REFERENCE_KEYS = 512
 """Row-key pairs that the reference computes for each tile: 8 rows of 64 keys, 4 of 128, 2 of 256."""
-
 TILES = 1000
 
 Progress = Callable[[int, int], None]
+Change = Callable[[Operands, np.random.Generator], Operands]
 
 
 @dataclass(frozen=True)
-class Case:
-    """One run of 64 rows over one to three tiles of keys.
+class Place:
+    """A run of 64 rows over one to three tiles of keys, by its numbers.
 
     Attributes:
-        index: of the case in its batch.
-        first_tile: the number of its first tile in its batch.
-        kind: what its operands are like.
-        scores: `int32` or `int8`.
+        tile: its first tile's number in the batch.
+        case: its own number.
+        kind: of `KINDS`.
         tile_size: keys per tile.
-        output_bits: 16 or 8.
-        operands: of one head.
-        reference_rows: the rows that the reference computes.
     """
 
-    index: int
-    first_tile: int
+    tile: int
+    case: int
     kind: str
     scores: c.ScoreType
     tile_size: int
     output_bits: int
-    operands: c.Operands
+
+
+@dataclass(frozen=True)
+class Case(Place):
+    """Such a run, with the operands of its one head and the rows that the reference computes."""
+
+    operands: Operands
     reference_rows: tuple[int, ...]
 
     @property
@@ -55,32 +60,19 @@ class Case:
         """Tiles of 64 rows and `tile_size` keys that hold a valid key."""
         return -(-self.operands.valid_keys // self.tile_size)
 
+    def run(self, run: Callable[..., npt.NDArray[Any]], operands: Operands) -> npt.NDArray[Any]:
+        """The output of `Device.run` or of the reference: (rows, 64 or 128)."""
+        head: npt.NDArray[Any] = run(
+            operands, scores=self.scores, tile_size=self.tile_size, output_bits=self.output_bits
+        )[0]
+        return head
+
 
 @dataclass(frozen=True)
-class Mismatch:
-    """The first output that differs.
-
-    Attributes:
-        against: what the device was compared with.
-        tile: number of the case's first tile in the batch.
-        case: number of the case.
-        kind: what its operands are like.
-        scores: `int32` or `int8`.
-        tile_size: keys per tile.
-        output_bits: 16 or 8.
-        row: of the output.
-        column: of the output.
-        expected: the other's value.
-        found: the device's value.
-    """
+class Mismatch(Place):
+    """The first output that differs from what the device was compared with."""
 
     against: str
-    tile: int
-    case: int
-    kind: str
-    scores: str
-    tile_size: int
-    output_bits: int
     row: int
     column: int
     expected: int
@@ -94,16 +86,12 @@ class Mismatch:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Compared:
     """What the device was compared with, and how much of it.
 
     Attributes:
-        name: `reference` or `compiled AIE2 source`.
         tiles: of which at least one row was compared.
-        rows: compared.
-        outputs: compared.
-        mismatch: the first one; None where all are identical.
         missing: why nothing was compared; empty where it was.
     """
 
@@ -114,16 +102,29 @@ class Compared:
     mismatch: Mismatch | None = None
     missing: str = ""
 
+    def add(
+        self, case: Case, rows: Sequence[int], found: npt.NDArray[Any], expected: npt.NDArray[Any]
+    ) -> None:
+        """Compare some rows of a case: the device's output with the other's."""
+        self.tiles += case.tiles
+        self.rows += len(rows)
+        self.outputs += found.size
+        for row, column in np.argwhere(found != expected)[:1].tolist():
+            self.mismatch = Mismatch(
+                **{field.name: getattr(case, field.name) for field in fields(Place)},
+                against=f"the {self.name}",
+                row=rows[row],
+                column=column,
+                expected=int(expected[row, column]),
+                found=int(found[row, column]),
+            )
+
 
 @dataclass(frozen=True)
 class BatchResult:
     """The outcome of a batch.
 
     Attributes:
-        device: what was tested: `emulator` or `npu`.
-        seed: that the operands were made from.
-        scores: the kernels.
-        tile_sizes: keys per tile.
         tiles: that the device ran.
         outputs: that the device computed.
         comparisons: with the reference, and with the compiled AIE2 source.
@@ -155,8 +156,64 @@ class BatchResult:
         return {**asdict(self), "passed": self.passed}
 
 
-def cases(
+class BatchOptions(TypedDict, total=False):
+    """How a batch is run: see `run_batch`."""
+
+    tiles: int
+    tile_sizes: Sequence[int]
+    seed: int
+    host: Device | str
+    on_progress: Progress
+
+
+def run_batch(
+    device: Device,
+    *,
     tiles: int = TILES,
+    tile_sizes: Sequence[int] = c.TILE_SIZES,
+    scores: Sequence[c.ScoreType] = c.SCORE_TYPES,
+    seed: int = 0,
+    host: Device | str = "there is none",
+    on_progress: Progress | None = None,
+) -> BatchResult:
+    """Run a batch on a device, and compare it; stops at the first mismatch.
+
+    Args:
+        device: what is tested.
+        tiles: how many.
+        tile_sizes: among which the cases take turns.
+        scores: the kernels, which take turns as well.
+        seed: of the operands.
+        host: the compiled AIE2 source to compare with as well, or why there is none.
+        on_progress: called with the tiles done and the tiles in all.
+
+    Raises:
+        ValueError: no tiles, or no tile size.
+    """
+    if tiles < 1 or not tile_sizes or not scores:
+        raise ValueError("a batch needs at least one tile, one tile size and one kernel")
+    with_reference = Compared("reference")
+    with_host = Compared("compiled AIE2 source", missing=host if isinstance(host, str) else "")
+    done = outputs = 0
+    for case in cases(tiles, tile_sizes, scores, seed):
+        rows = list(case.reference_rows)
+        found = case.run(device.run, case.operands)
+        with_reference.add(case, rows, found[rows], case.run(reference.attention, case.operands.rows(rows)))
+        if not isinstance(host, str):
+            with_host.add(case, range(ROWS), found, case.run(host.run, case.operands))
+        done += case.tiles
+        outputs += found.size
+        if on_progress:
+            on_progress(done, tiles)
+        if with_reference.mismatch or with_host.mismatch:
+            break
+    return BatchResult(
+        device.name, seed, tuple(scores), tuple(tile_sizes), done, outputs, (with_reference, with_host)
+    )
+
+
+def cases(
+    tiles: int,
     tile_sizes: Sequence[int] = c.TILE_SIZES,
     scores: Sequence[c.ScoreType] = c.SCORE_TYPES,
     seed: int = 0,
@@ -172,99 +229,66 @@ def cases(
         held = scores[choice // len(tile_sizes) % len(scores)]
         count = min(1 + int(random.integers(3)), tiles - first)
         width = c.VALUE_WIDTHS[int(random.integers(2))]
-        operands = make(kind, random, count * tile_size, width, tile_size)
+        operands = _make(kind, random, count * tile_size, width, tile_size)
         rows = random.permutation(ROWS)[: max(1, REFERENCE_KEYS // tile_size)]
         output_bits = 8 if random.integers(4) == 0 else 16
         chosen = tuple(sorted(map(int, rows)))
-        case = Case(index, first, kind, held, tile_size, output_bits, operands, chosen)
+        case = Case(first, index, kind, held, tile_size, output_bits, operands, chosen)
         yield case
         first += case.tiles
         index += 1
 
 
-def run_batch(
-    device: Device,
-    *,
-    tiles: int = TILES,
-    tile_sizes: Sequence[int] = c.TILE_SIZES,
-    scores: Sequence[c.ScoreType] = c.SCORE_TYPES,
-    seed: int = 0,
-    host: Device | None = None,
-    host_missing: str = "",
-    on_progress: Progress | None = None,
-) -> BatchResult:
-    """Run a batch on a device, and compare it; stops at the first mismatch.
-
-    Args:
-        device: what is tested.
-        tiles: how many.
-        tile_sizes: keys per tile, among which the cases take turns.
-        scores: the kernels, `int32` and `int8`, which take turns as well.
-        seed: of the operands.
-        host: the compiled AIE2 source, where there is one.
-        host_missing: why there is none.
-        on_progress: called with the tiles done and the tiles in all.
-
-    Raises:
-        ValueError: no tiles, or no tile size.
-    """
-    if tiles < 1 or not tile_sizes or not scores:
-        raise ValueError("a batch needs at least one tile, one tile size and one kernel")
-    with_reference = Compared("reference")
-    with_host = Compared("compiled AIE2 source", missing="" if host else host_missing or "there is none")
-    done = outputs = 0
-    for case in cases(tiles, tile_sizes, scores, seed):
-        rows = list(case.reference_rows)
-        how: dict[str, Any] = {
-            "scores": case.scores,
-            "tile_size": case.tile_size,
-            "output_bits": case.output_bits,
-        }
-        found = device.run(case.operands, **how)[0]
-        expected = reference.attention(case.operands.rows(rows), **how)[0]
-        with_reference = _compare(with_reference, case, rows, found[rows], expected)
-        if host:
-            by_host = host.run(case.operands, **how)[0]
-            with_host = _compare(with_host, case, range(ROWS), found, by_host)
-        done += case.tiles
-        outputs += found.size
-        if on_progress:
-            on_progress(done, tiles)
-        if with_reference.mismatch or with_host.mismatch:
-            break
-    return BatchResult(
-        device.name, seed, tuple(scores), tuple(tile_sizes), done, outputs, (with_reference, with_host)
+def _make(kind: str, random: np.random.Generator, keys: int, width: int, tile_size: int) -> Operands:
+    """Operands of one head of 64 rows; some of the last tile's keys are padding."""
+    plain = random_operands(
+        ROWS, keys, random, width=width, multipliers=(512, c.MULTIPLIER_MAX), shifts=(12, 20)
     )
+    plain = replace(plain, valid_keys=int(random.integers(keys - tile_size + 1, keys + 1)))
+    return _KINDS[kind](plain, random)
 
 
-def _compare(
-    compared: Compared,
-    case: Case,
-    rows: Sequence[int],
-    found: npt.NDArray[np.int16],
-    expected: npt.NDArray[np.int16],
-) -> Compared:
-    mismatch = None
-    differing = np.argwhere(found != expected)
-    if len(differing):
-        row, column = (int(i) for i in differing[0])
-        mismatch = Mismatch(
-            against=f"the {compared.name}",
-            tile=case.first_tile,
-            case=case.index,
-            kind=case.kind,
-            scores=case.scores,
-            tile_size=case.tile_size,
-            output_bits=case.output_bits,
-            row=rows[row],
-            column=column,
-            expected=int(expected[row, column]),
-            found=int(found[row, column]),
-        )
-    return replace(
-        compared,
-        tiles=compared.tiles + case.tiles,
-        rows=compared.rows + len(rows),
-        outputs=compared.outputs + found.size,
-        mismatch=mismatch,
-    )
+def _filled(**numbers: int) -> Change:
+    """With arrays of one number each."""
+
+    def change(plain: Operands, _: np.random.Generator) -> Operands:
+        return replace(plain, **{name: np.full_like(getattr(plain, name), n) for name, n in numbers.items()})
+
+    return change
+
+
+def _any_factor(plain: Operands, random: np.random.Generator) -> Operands:
+    multiplier = random.integers(1, c.MULTIPLIER_MAX + 1, plain.multiplier.shape).astype(np.uint16)
+    shift = random.integers(c.SHIFT_MIN, c.SHIFT_MAX + 1, plain.shift.shape).astype(np.int32)
+    return replace(plain, multiplier=multiplier, shift=shift)
+
+
+def _only_ends(plain: Operands, random: np.random.Generator) -> Operands:
+    q, k, v = (random.choice(np.array([-128, 127], np.int8), x.shape) for x in (plain.q, plain.k, plain.v))
+    return replace(plain, q=q, k=k, v=v)
+
+
+def _drifting(plain: Operands, random: np.random.Generator) -> Operands:
+    """Keys that grow, or shrink, from first to last: the running exponent moves with every tile."""
+    size = np.linspace(0, 127, plain.k.shape[1])[:: random.choice([-1, 1])]
+    keys = np.broadcast_to(size[None, :, None], plain.k.shape).astype(np.int8)
+    # The lowest bits stay random; queries without a sign let no growth cancel.
+    return replace(plain, q=plain.q & np.int8(127), k=keys ^ (plain.k & np.int8(7)))
+
+
+_KINDS: dict[str, Change] = {
+    "random": lambda plain, _: plain,
+    "all -128": _filled(q=-128, k=-128, v=-128),
+    "random, any multiplier and shift": _any_factor,
+    "all 127": _filled(q=127, k=127, v=127),
+    "only -128 and 127": _only_ends,
+    "127 against -128": _filled(q=127, k=-128, v=127),
+    "random, largest multipliers, least shift": _filled(
+        multiplier=c.MULTIPLIER_MAX, key_multiplier=c.KEY_MULTIPLIER_MAX, shift=c.SHIFT_MIN
+    ),
+    "random, least multipliers, largest shift": _filled(multiplier=1, key_multiplier=1, shift=c.SHIFT_MAX),
+    "one valid key": lambda plain, _: replace(plain, valid_keys=1),
+    "keys that grow or shrink": _drifting,
+    "zeros": _filled(q=0, k=0),
+}
+KINDS = tuple(_KINDS)

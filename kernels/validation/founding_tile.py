@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,25 +40,9 @@ CORRELATION = 0.999
 Int8 = npt.NDArray[np.int8]
 
 
-@runtime_checkable
-class SingleTile(Protocol):
-    """A device with a run of its own for one tile."""
-
-    def run_single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
-        """The founding report's run: INT8, shape (64, 64), from INT8 of that shape."""
-        ...
-
-
 @dataclass(frozen=True)
 class Target:
-    """A limit and what came out.
-
-    Attributes:
-        name: what is measured.
-        wanted: the limit, in words.
-        found: the measurement, in words.
-        passed: whether it was met.
-    """
+    """A limit and what came out, in words."""
 
     name: str
     wanted: str
@@ -71,16 +55,12 @@ class TileResult:
     """One kernel on the founding report's tile.
 
     Attributes:
-        kernel: its backend's name.
         shift: of the scores, where it is a legacy kernel.
-        device: what ran it: `emulator` or `npu`.
+        device: `emulator` or `npu`.
         accuracy: against FP32.
-        scores: their range, and what INT8 clips.
         report_targets: the founding report's.
         targets: this project's. `int8` has none: it is not made for scores of this size.
-        output: float64, shape (64, 64).
-        reference: float64, shape (64, 64).
-        natural_scores: float64, shape (64, 64), before any clipping.
+        output: (64, 64), as `reference` and `natural_scores`, the scores before any clipping.
     """
 
     kernel: str
@@ -165,8 +145,10 @@ def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> Til
         natural: Float = np.multiply(legacy.raw_scores(q, k, shift), step, dtype=np.float64)
     else:
         operands = tile_operands(scores, q, k, v)
-        if device.name == "npu" and isinstance(device, SingleTile):
-            output = device.run_single(scores, q, k, v)
+        # An NPU has a run of its own for one tile.
+        single = getattr(device, "run_single", None) if device.name == "npu" else None
+        if single is not None:
+            output = single(scores, q, k, v)
         else:
             output = device.run(operands, scores=scores, tile_size=SINGLE_TILE, output_bits=8)[0]
         step, natural = INT8_STEP, natural_scores(operands, 0, scores)

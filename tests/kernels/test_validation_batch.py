@@ -11,8 +11,7 @@ import pytest
 
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.validation.batch import Case, cases, run_batch
-from kernels.validation.batch_operands import KINDS
+from kernels.validation.batch import KINDS, Case, cases, run_batch
 from kernels.workers import Workers
 
 
@@ -25,9 +24,7 @@ def emulator() -> Emulator:
 def test_a_batch_has_exactly_as_many_tiles_as_asked_for(tiles: int) -> None:
     batch = list(cases(tiles))
     assert sum(case.tiles for case in batch) == tiles
-    assert [case.first_tile for case in batch] == [
-        sum(case.tiles for case in batch[:i]) for i in range(len(batch))
-    ]
+    assert [case.tile for case in batch] == [sum(case.tiles for case in batch[:i]) for i in range(len(batch))]
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +70,7 @@ def test_the_seed_alone_decides_the_operands() -> None:
 
 def test_the_counts_are_what_was_compared(emulator: Emulator) -> None:
     told: list[tuple[int, int]] = []
-    found = run_batch(
-        emulator, tiles=30, host=emulator, on_progress=lambda done, total: told.append((done, total))
-    )
+    found = run_batch(emulator, tiles=30, host=emulator, on_progress=lambda *counts: told.append(counts))
     batch = list(cases(30))
     by_reference, by_host = found.comparisons
     assert found.passed
@@ -89,7 +84,7 @@ def test_the_counts_are_what_was_compared(emulator: Emulator) -> None:
 
 
 def test_without_a_compiler_it_says_that_nothing_was_compared(emulator: Emulator) -> None:
-    found = run_batch(emulator, tiles=1, host_missing="there is no C++ compiler here")
+    found = run_batch(emulator, tiles=1, host="there is no C++ compiler here")
     assert found.comparisons[1].missing == "there is no C++ compiler here"
     assert (found.comparisons[1].tiles, found.passed) == (0, True)
 
@@ -133,7 +128,7 @@ def test_a_mismatch_is_found_and_named() -> None:
     assert found.tiles < 400  # it stops there
     assert f"tile {mismatch.tile} " in found.summary()
     assert f"the reference has {mismatch.expected}, the device {mismatch.found}" in found.summary()
-    assert (case.index, case.first_tile, case.kind) == (mismatch.case, mismatch.tile, mismatch.kind)
+    assert (case.case, case.tile, case.kind) == (mismatch.case, mismatch.tile, mismatch.kind)
 
 
 def test_a_row_that_the_reference_leaves_out_is_compared_with_the_compiled_source(emulator: Emulator) -> None:

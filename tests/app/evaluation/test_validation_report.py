@@ -34,9 +34,7 @@ def validate(*arguments: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def validation() -> Validation:
-    return validate_kernel(
-        Emulator(Workers(1)), "asked for", tiles=6, host_missing="there is no C++ compiler"
-    )
+    return validate_kernel(Emulator(Workers(1)), "asked for", tiles=6, host="there is no C++ compiler")
 
 
 def test_the_tables_say_what_was_measured_and_where(validation: Validation) -> None:

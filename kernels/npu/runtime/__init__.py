@@ -1,1 +1,1 @@
-"""Running programs with XRT: `device.py` is the NPU, `session.py` its contexts, `launch.py` a run in one of them."""
+"""Running programs with XRT: `device.py` is the NPU, `xrt.py` what it takes of XRT."""

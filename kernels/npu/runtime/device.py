@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -25,13 +26,10 @@ from kernels.npu.program.plan import (
     ROWS_PER_CORE,
     SINGLE_TILE,
     SINGLE_TILE_INPUT_BYTES,
-    SINGLE_TILE_LOGIT,
     SINGLE_TILE_OUTPUT_BYTES,
     Plan,
 )
-from kernels.npu.runtime.heads import cut_heads, heads_of_run
-from kernels.npu.runtime.launch import Launch, XrtError
-from kernels.npu.runtime.session import Session, binding
+from kernels.npu.runtime.xrt import Launch, Session, XrtError, binding
 from kernels.self_check import compare, random_operands
 
 TIMEOUT_MS = 5000
@@ -41,8 +39,6 @@ kernels look twice); this waits longer, so that it is the driver that ends it an
 TIMEOUT_MS_PER_HEAD = 50
 """A head is 302 M multiplications: 0.3 ms on one column's four cores at their peak, 1024 a cycle at 1 GHz. The rest is
 margin, since what a run takes on the device has not been measured."""
-
-_REMEDY = "build the kernels again, and if that does not help see dmesg"
 
 T = TypeVar("T")
 Int8 = npt.NDArray[np.int8]
@@ -54,17 +50,15 @@ class NpuDevice:
     Threads may share it: their runs follow each other.
 
     Attributes:
-        name: `npu`.
         rebuilds: how often the device was opened anew since, because a run did not complete.
     """
 
     name = "npu"
 
-    def __init__(self, *, index: int = 0, columns: int = 4, timeout_ms: int | None = None) -> None:
+    def __init__(self, *, columns: int = 4, timeout_ms: int | None = None) -> None:
         """Open the device; programs are loaded when they are first used.
 
         Args:
-            index: of the device.
             columns: of the array that programs use, 1 to 4.
             timeout_ms: for any run; by default `TIMEOUT_MS` and `TIMEOUT_MS_PER_HEAD` for each head.
 
@@ -73,15 +67,14 @@ class NpuDevice:
         """
         self.rebuilds = 0
         self._xrt = binding()
-        self._index = index
         self._columns = columns
         self._timeout_ms = timeout_ms
         self._lock = threading.RLock()
-        self._programs: dict[Plan, dict[int, store.Build]] = {}
+        self._programs: dict[Program, dict[int, store.Build]] = {}
         self._checked: set[str] = set()
         self._closed: str | None = None
         try:
-            self._session = Session(self._xrt, index)
+            self._session = Session(self._xrt)
         except XrtError as error:
             raise DeviceError(f"the NPU cannot be opened: {error}") from error
 
@@ -91,8 +84,8 @@ class NpuDevice:
         Raises:
             DeviceError: it is not built, cannot be loaded, or computes other bits than the contract's.
         """
-        plan = Plan(scores, tile_size, self._columns)
-        self._twice(lambda: self._check(plan), opening=True)
+        program = Program(Plan(scores, tile_size, self._columns))
+        self._twice(lambda: self._check(program), opening=True)
 
     def run(
         self,
@@ -114,7 +107,7 @@ class NpuDevice:
         plan = Plan(scores, tile_size, self._columns)
 
         def work() -> npt.NDArray[np.int16]:
-            self._check(plan)
+            self._check(Program(plan))
             return self._stream(plan, operands, output_bits)
 
         return self._twice(work)
@@ -122,21 +115,13 @@ class NpuDevice:
     def run_single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
         """One tile on one core, with the fixed scale of `plan.SINGLE_TILE_LOGIT`: for bring-up and validation.
 
-        Args:
-            scores: `int32` or `int8`.
-            q: queries, int8, shape (64, 64).
-            k: keys, like `q`.
-            v: values, like `q`.
-
-        Returns:
-            int8, shape (64, 64), in the values' step.
+        Queries, keys, values and the result, which is in the values' step, are int8, shape (64, 64).
 
         Raises:
             kernels.contract.ContractError: a matrix of another shape or type, or other scores.
-            DeviceLost: runs do not complete, also after the device was opened anew.
-            DeviceError: the program is not built, or computes other bits than the contract's.
+            DeviceError: as `run` does.
         """
-        if scores not in SINGLE_TILE_LOGIT:
+        if scores not in c.SCORE_TYPES:
             raise c.ContractError(f"scores {scores!r}: they are int32 or int8")
         for name, matrix in (("q", q), ("k", k), ("v", v)):
             if matrix.shape != (SINGLE_TILE, c.HEAD_DIM) or matrix.dtype != np.int8:
@@ -146,7 +131,7 @@ class NpuDevice:
                 )
 
         def work() -> Int8:
-            self._check_single(scores)
+            self._check(Program(scores))
             return self._single(scores, q, k, v)
 
         return self._twice(work)
@@ -172,7 +157,11 @@ class NpuDevice:
             with contextlib.suppress(XrtError):
                 return work()
             try:
-                self._open_anew()
+                # A context that a run timed out in is never used again; a reset of the driver takes the device as well.
+                self.rebuilds += 1
+                self._checked.clear()
+                self._session.close()
+                self._session = Session(self._xrt)
                 return work()
             except XrtError as error:
                 self._session.close()
@@ -185,13 +174,6 @@ class NpuDevice:
                     "amdxdna) and ask tilescribe doctor"
                 ) from error
 
-    def _open_anew(self) -> None:
-        # A context that a run timed out in is never used again; after a reset of the driver the device is gone as well.
-        self.rebuilds += 1
-        self._checked.clear()
-        self._session.close()
-        self._session = Session(self._xrt, self._index)
-
     def _stream(self, plan: Plan, operands: c.Operands, output_bits: int) -> npt.NDArray[np.int16]:
         heads, rows, _ = operands.q.shape
         width = operands.v.shape[2]
@@ -199,83 +181,68 @@ class NpuDevice:
         # (left or right columns, head, row, column): the order of the heads that `by_columns` makes
         parts = result.reshape(heads, rows, width // c.HEAD_DIM, c.HEAD_DIM).transpose(2, 0, 1, 3)
         split = layout.by_columns(operands)
-        built = self._built(plan)
-        start = 0
-        for count in cut_heads(len(split.q), tuple(built)):
-            build = built[count]
-            used = min(count, len(split.q) - start)
-            *inputs, output_bytes = plan.buffer_bytes(count)
-            launch = self._session.launch(
-                build.xclbin, build.instructions, count, tuple(inputs), output_bytes
-            )
-            part = layout.pick_heads(split, heads_of_run(start, count, len(split.q)))
+        total, start = len(split.q), 0
+        builds = self._builds(Program(plan))
+        for count in cut_heads(total, tuple(builds)):
+            launch = self._session.launch(builds[count], count, plan.buffer_bytes(count))
+            part = layout.pick_heads(split, _heads_of_run(start, count, total))
             layout.pack_queries(part, output_bits, launch.inputs[0])
             layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
             self._run(launch, count)
             output = launch.output.view("<i2").reshape(count, PADDED_TOKENS, c.HEAD_DIM)
-            for i in range(used):
-                parts[divmod(start + i, heads)] = output[i, :rows]
-            start += used
+            for head in range(start, min(start + count, total)):
+                parts[divmod(head, heads)] = output[head - start, :rows]
+            start += count
         return result
 
-    def _single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
-        try:
-            build = store.find(Program(scores))
-        except BuildError as error:
-            raise DeviceError(str(error)) from error
-        launch = self._session.launch(
-            build.xclbin, build.instructions, 1, (SINGLE_TILE_INPUT_BYTES,), SINGLE_TILE_OUTPUT_BYTES
-        )
-        launch.inputs[0].view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)[:] = (q, k, v)
+    def _single(self, scores: c.ScoreType, *matrices: Int8) -> Int8:
+        build = self._builds(Program(scores))[0]
+        launch = self._session.launch(build, 1, (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES))
+        launch.inputs[0].view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)[:] = matrices
         self._run(launch, 1)
         return launch.output.view(np.int8).reshape(SINGLE_TILE, c.HEAD_DIM).copy()
 
     def _run(self, launch: Launch, heads: int) -> None:
         launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads)
 
-    def _built(self, plan: Plan) -> dict[int, store.Build]:
+    def _builds(self, program: Program) -> dict[int, store.Build]:
         """The program's builds by their number of heads, held against the sources at the first use."""
-        if plan not in self._programs:
+        if program not in self._programs:
             try:
-                self._programs[plan] = store.by_heads(Program(plan))
+                self._programs[program] = store.by_heads(program)
             except BuildError as error:
                 raise DeviceError(str(error)) from error
-        return self._programs[plan]
+        return self._programs[program]
 
-    def _check(self, plan: Plan) -> None:
+    def _check(self, program: Program) -> None:
         """Compare a program with the reference before its first use: a row of every core, in every group of rows."""
-        if plan.name in self._checked:
+        if program.name in self._checked:
             return
-        compare(
-            lambda operands: self._stream(plan, operands, 16),
-            random_operands(PADDED_TOKENS, plan.tile_size + 8),
-            [
-                block * ROWS_PER_CORE + block % ROWS_PER_CORE
-                for block in range(PADDED_TOKENS // ROWS_PER_CORE)
-            ],
-            scores=plan.scores,
-            tile_size=plan.tile_size,
-            name=f"NPU's program {plan.name}",
-            remedy=_REMEDY,
-        )
-        self._checked.add(plan.name)
+        plan, scores = program.plan, program.scores
 
-    def _check_single(self, scores: c.ScoreType) -> None:
-        program = f"{scores}_single"
-        if program in self._checked:
-            return
-        q, k, v = np.random.default_rng(0).integers(-64, 64, (3, SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
+        def work(operands: c.Operands) -> npt.NDArray[np.int16]:
+            if plan:
+                return self._stream(plan, operands, 16)
+            return self._single(scores, operands.q[0], operands.k[0], operands.v[0]).astype(np.int16)[None]
+
+        if plan:
+            operands = random_operands(PADDED_TOKENS, plan.tile_size + 8)
+            blocks = range(PADDED_TOKENS // ROWS_PER_CORE)
+            rows = [block * ROWS_PER_CORE + block % ROWS_PER_CORE for block in blocks]
+        else:
+            tile = np.random.default_rng(0).integers(-64, 64, (3, SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
+            operands, rows = layout.tile_operands(scores, *tile), list(range(0, SINGLE_TILE, 7))
         compare(
-            lambda _: self._single(scores, q, k, v).astype(np.int16)[None],
-            layout.tile_operands(scores, q, k, v),
-            range(0, SINGLE_TILE, 7),
+            work,
+            operands,
+            rows,
             scores=scores,
-            tile_size=SINGLE_TILE,
-            output_bits=8,
-            name=f"NPU's program {program}",
-            remedy=_REMEDY,
+            tile_size=plan.tile_size if plan else SINGLE_TILE,
+            output_bits=16 if plan else 8,
+            name=f"NPU's program {program.name}",
+            remedy="build the kernels again, and if that does not help see dmesg",
         )
-        self._checked.add(program)
+        self._checked.add(program.name)
 
 
 def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE) -> NpuDevice:
@@ -291,3 +258,35 @@ def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE
         device.close()
         raise
     return device
+
+
+def cut_heads(heads: int, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """Cut heads into runs of the numbers there are instructions for.
+
+    A head in a run costs more than a dispatch does, so the fewest heads are computed in all (the last run may have some
+    to spare), and among those the fewest runs.
+
+    Args:
+        heads: how many there are.
+        counts: numbers of heads that a run can have, in any order.
+
+    Returns:
+        The runs' numbers of heads, the largest first; their sum is `heads` or more.
+    """
+    return _cut(heads, tuple(sorted(counts, reverse=True)))
+
+
+@lru_cache
+def _cut(heads: int, counts: tuple[int, ...]) -> tuple[int, ...]:
+    best: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
+    for n in range(1, heads + 1):
+        rests = ((count, best[max(0, n - count)]) for count in counts)
+        best.append(min((total + count, runs + 1, (count, *cut)) for count, (total, runs, cut) in rests))
+    return tuple(sorted(best[heads][2], reverse=True))
+
+
+def _heads_of_run(start: int, count: int, total: int) -> slice | npt.NDArray[np.int64]:
+    """`count` heads from `start` on; where there are fewer, the last one fills the rest."""
+    if start + count <= total:
+        return slice(start, start + count)
+    return np.minimum(np.arange(start, start + count), total - 1)

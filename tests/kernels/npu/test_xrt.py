@@ -17,8 +17,7 @@ from kernels import contract as c
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
 from kernels.npu.program.layout import tile_operands
-from kernels.npu.runtime.device import NpuDevice, open_npu
-from kernels.npu.runtime.heads import cut_heads
+from kernels.npu.runtime.device import NpuDevice, cut_heads, open_npu
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from kernels import opening
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
 from kernels.npu.build.manifest import Program
+from kernels.npu.build.store import Build
 from kernels.npu.program.plan import Plan
 from kernels.npu.runtime.device import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevice
-from kernels.npu.runtime.launch import Launch, XrtError
-from kernels.npu.runtime.session import Session
+from kernels.npu.runtime.xrt import Launch, Session, XrtError
 
 PROGRAM = Program(Plan())
 LOST = (
@@ -161,7 +161,7 @@ def launch(machine: Machine, folder: Path) -> tuple[Any, Any, Any, bytes]:
 
 def test_what_the_binding_would_drop_is_refused(machine: Machine, tmp_path: Path) -> None:
     opened, kernel, _, instructions = launch(machine, tmp_path)
-    made = Launch(pyxrt_standin, opened, kernel, instructions, (64, 64), 64)
+    made = Launch(pyxrt_standin, opened, kernel, instructions, (64, 64, 64))
     buffer = made._buffers[0]
     for arguments, said in (
         ((3.0, buffer), "argument 0 of a run has to be a 32-bit integer, not 3.0"),
@@ -184,7 +184,7 @@ def test_a_buffer_of_another_size_is_refused(
     opened, kernel, _, instructions = launch(machine, tmp_path)
     monkeypatch.setattr(pyxrt_standin.bo, "map", lambda self: memoryview(self._host)[:-1])
     with pytest.raises(XrtError, match=r"a buffer of \d+ bytes was asked for, and has \d+"):
-        Launch(pyxrt_standin, opened, kernel, instructions, (64, 64), 64)
+        Launch(pyxrt_standin, opened, kernel, instructions, (64, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_program_that_is_none_is_said(
         words[6].write_bytes(instructions)
     session = Session(pyxrt_standin)
     with pytest.raises(XrtError, match=said):
-        session.launch(path, words[6], 6, (64, 64), 64)
+        session.launch(Build(path, words[6]), 6, (64, 64, 64))
     session.close()
 
 
@@ -212,9 +212,9 @@ def test_files_that_are_missing_or_foreign_are_said(machine: Machine, tmp_path: 
     path, _ = write_program(tmp_path, PROGRAM, (6,))
     session = Session(pyxrt_standin)
     with pytest.raises(XrtError, match=r"no\.insts: No such file or directory"):
-        session.launch(path, tmp_path / "no.insts", 6, (64,), 64)
+        session.launch(Build(path, tmp_path / "no.insts"), 6, (64, 64))
     with pytest.raises(XrtError, match=r"loading .*no\.xclbin: Failed to open file '.*' for reading"):
-        session.launch(tmp_path / "no.xclbin", tmp_path / "no.insts", 6, (64,), 64)
+        session.launch(Build(tmp_path / "no.xclbin", tmp_path / "no.insts"), 6, (64, 64))
     session.close()
 
 

@@ -1,4 +1,5 @@
-"""A run on the NPU through XRT, with its buffers: made once, and started again and again.
+"""One NPU opened through XRT: a context for each program in use, and in it a run, with its buffers, that is made once
+and started again and again.
 
 What the binding does was read in Xilinx/XRT (src/python/pybind11/src/pyxrt.cpp, src/runtime_src/core/common/api/
 xrt_kernel.cpp) and amd/xdna-driver (src/shim, drivers/accel/amdxdna), August 2026. What shapes this file:
@@ -12,19 +13,28 @@ xrt_kernel.cpp) and amd/xdna-driver (src/shim, drivers/accel/amdxdna), August 20
 - A buffer in another memory bank than the argument's is replaced by a copy, with a warning: what the device writes
   is never seen. So each buffer is made in its own argument's group.
 - `bo.map()` gives a view that does not keep the buffer alive. No view leaves this file's objects.
+- Objects are let go of in the order runs, buffers, contexts, device. XRT shares their ownership, so that a run which
+  may still be at work, and is therefore kept, keeps its context and its device as well.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kernels.device import DeviceError
+from kernels.npu.build.store import Build
 from kernels.npu.program.layout import Bytes
+
+KERNEL_NAME = "MLIR_AIE"
+"""What mlir-aie calls the kernel of every xclbin that it packs."""
 
 OPCODE = 3
 """Of a run whose instructions are a transaction; the first argument."""
@@ -58,6 +68,116 @@ def xrt_call(doing: str) -> Iterator[None]:
         raise XrtError(f"{doing}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
+def binding() -> Any:
+    """The module pyxrt; it is compiled for one minor version of Python.
+
+    Raises:
+        DeviceError: it cannot be imported.
+    """
+    try:
+        import pyxrt
+    except ImportError as error:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise DeviceError(
+            f"pyxrt cannot be imported ({' '.join(str(error).split())}): install XRT's Python binding for "
+            f"Python {version}, or put the folder of its pyxrt module on PYTHONPATH"
+        ) from error
+    return pyxrt
+
+
+class Session:
+    """The opened device: one context for each xclbin in use, one `Launch` for each number of heads."""
+
+    def __init__(self, xrt: Any) -> None:
+        """Open the device.
+
+        Args:
+            xrt: the module pyxrt.
+
+        Raises:
+            XrtError: there is no such device, or it cannot be opened.
+        """
+        self._xrt = xrt
+        with xrt_call("opening device 0"):
+            self._device = xrt.device(0)
+        self._contexts: dict[Path, _Context] = {}
+
+    def launch(self, build: Build, heads: int, sizes: Sequence[int]) -> Launch:
+        """The run of a program for a number of heads, made at the first call.
+
+        Args:
+            build: the program, and its instruction stream for this number of heads.
+            heads: how many.
+            sizes: of the input buffers and then of the output buffer, in bytes.
+
+        Raises:
+            XrtError: a file is not what it should be, or XRT refuses it.
+        """
+        context = self._contexts.get(build.xclbin) or self._load(build.xclbin)
+        key = (build.instructions, heads)
+        if key not in context.launches:
+            needed = FIRST_BUFFER + len(sizes)
+            if context.arguments < needed:
+                raise XrtError(
+                    f"{build.xclbin}: its kernel takes {context.arguments} arguments, where a run has {needed}"
+                )
+            words = _words(build.instructions)
+            context.launches[key] = Launch(self._xrt, self._device, context.kernel, words, sizes)
+        return context.launches[key]
+
+    def close(self) -> None:
+        """Let go of runs, buffers, contexts and the device, in this order."""
+        self._close_contexts()
+        self._device = None
+
+    def _load(self, xclbin: Path) -> _Context:
+        context = None
+        if self._contexts:
+            # The driver has few contexts, for all processes together: where there is none left, give back our others.
+            with suppress(XrtError):
+                context = _Context(self._xrt, self._device, xclbin)
+            if context is None:
+                self._close_contexts()
+        self._contexts[xclbin] = context or _Context(self._xrt, self._device, xclbin)
+        return self._contexts[xclbin]
+
+    def _close_contexts(self) -> None:
+        for context in self._contexts.values():
+            context.close()
+        self._contexts.clear()
+
+
+class _Context:
+    """An xclbin on the device."""
+
+    def __init__(self, xrt: Any, device: Any, path: Path) -> None:
+        with xrt_call(f"loading {path}"):
+            xclbin = xrt.xclbin(str(path))
+            kernels = {kernel.get_name(): kernel.get_num_args() for kernel in xclbin.get_kernels()}
+            if KERNEL_NAME not in kernels:
+                raise XrtError(f"loading {path}: it has no kernel {KERNEL_NAME}, but {sorted(kernels)}")
+            self.arguments: int = kernels[KERNEL_NAME]
+            self.context = xrt.hw_context(device, device.register_xclbin(xclbin))
+            self.kernel = xrt.kernel(self.context, KERNEL_NAME)
+        self.launches: dict[tuple[Path, int], Launch] = {}
+
+    def close(self) -> None:
+        for launch in self.launches.values():
+            launch.close()
+        self.launches.clear()
+        self.kernel = self.context = None
+
+
+def _words(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise XrtError(f"{path}: {error.strerror or error}") from error
+    if not data or len(data) % 4:
+        raise XrtError(f"{path}: {len(data)} bytes are no instructions, which are 32-bit words")
+    return data
+
+
 class Launch:
     """A program's run for one number of heads, with its buffers: written, run and read over and over.
 
@@ -66,9 +186,7 @@ class Launch:
         output: uint8, the output buffer in the host's memory: read the result there after `run`.
     """
 
-    def __init__(
-        self, xrt: Any, device: Any, kernel: Any, instructions: bytes, inputs: tuple[int, ...], output: int
-    ) -> None:
+    def __init__(self, xrt: Any, device: Any, kernel: Any, instructions: bytes, sizes: Sequence[int]) -> None:
         """Make the buffers and the run.
 
         Args:
@@ -76,8 +194,7 @@ class Launch:
             device: a `pyxrt.device`.
             kernel: a `pyxrt.kernel`.
             instructions: the instruction stream, 32-bit words.
-            inputs: sizes of the input buffers in bytes, in the order of the arguments.
-            output: size of the output buffer in bytes.
+            sizes: of the input buffers, in the order of the arguments, and then of the output buffer, in bytes.
 
         Raises:
             XrtError: XRT has no room for a buffer, or refuses it as an argument.
@@ -90,12 +207,10 @@ class Launch:
         self._view(self._instructions, len(instructions))[:] = np.frombuffer(instructions, np.uint8)
         self._sync(self._instructions, "TO")
         self._buffers = []
-        for index, size in enumerate((*inputs, output), FIRST_BUFFER):
+        for index, size in enumerate(sizes, FIRST_BUFFER):
             with xrt_call(f"making a buffer of {size} bytes"):
                 self._buffers.append(xrt.bo(device, size, flags.host_only, kernel.group_id(index)))
-        *views, self.output = [
-            self._view(buffer, size) for buffer, size in zip(self._buffers, (*inputs, output), strict=True)
-        ]
+        *views, self.output = map(self._view, self._buffers, sizes)
         self.inputs: tuple[Bytes, ...] = tuple(views)
         with xrt_call("making a run"):
             self._run = xrt.run(kernel)
@@ -142,6 +257,9 @@ class Launch:
         except XrtError:
             self._in_flight = False  # XRT takes a start that failed back
             raise
+        return self._wait(timeout_ms)
+
+    def _wait(self, timeout_ms: int) -> Any:
         with xrt_call("waiting for a run"):
             state = self._run.wait(timeout_ms)
         self._in_flight = not self._is_over()
@@ -149,12 +267,10 @@ class Launch:
 
     def _settle(self, timeout_ms: int) -> None:
         if self._in_flight and not self._is_over():
-            try:
-                with xrt_call("waiting for a run"):
-                    self._run.wait(timeout_ms)
-            except XrtError:
-                return
-        self._in_flight = not self._is_over()
+            with suppress(XrtError):
+                self._wait(timeout_ms)
+        else:
+            self._in_flight = not self._is_over()
 
     def _is_over(self) -> bool:
         # Reads the command's packet in shared memory; `wait` gives TIMEOUT also for a command that goes on.

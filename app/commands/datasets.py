@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+from app.console import Attempts, edge, say
 from app.output.tables import aligned
 
 if TYPE_CHECKING:
@@ -45,23 +45,13 @@ def fetch_datasets(
 ) -> None:
     """Get data sets that are not on this machine yet; a download that broke off goes on."""
     from datasets import storing
-    from datasets.utterance import DatasetError
 
-    failed = False
+    attempts = Attempts()
     for entry in _known(names):
-        try:
-            folder = storing.fetch(entry, data_dir)
-            say(f"{entry.name}: ready in {folder}")
-        except DatasetError as error:
-            say(f"error: {error}")
-            failed = True
-        except KeyboardInterrupt:
-            stop(
-                f"{entry.name}: interrupted: what has arrived is kept, and the same command goes on from there",
-                INTERRUPTED,
-            )
-    if failed:
-        raise typer.Exit(LACKING)
+        goes_on = "what has arrived is kept, and the same command goes on from there"
+        with edge(f"{entry.name}: interrupted: {goes_on}"), attempts.one():
+            say(f"{entry.name}: ready in {storing.fetch(entry, data_dir)}")
+    attempts.end()
 
 
 @datasets_app.command("verify")
@@ -75,60 +65,47 @@ def verify_datasets(
     """Count utterances and speakers, match transcripts with audio, and decode every recording."""
     from datasets import storing
     from datasets.librispeech import CATALOGUE, verify
-    from datasets.utterance import DatasetError
 
-    entries = _known(names or list(CATALOGUE))
     rows: list[Sequence[str]] = [
         ("NAME", "STATE", "UTTERANCES", "SPEAKERS", "HOURS", "NO AUDIO", "NO TEXT", "DAMAGED", "FOLDER")
     ]
-    failed = False
+    attempts = Attempts()
+    present = (entry for entry in CATALOGUE.values() if storing.located(entry, data_dir))
+    entries = _known(names) if names else list(present)
     for entry in entries:
-        folder = storing.located(entry, data_dir)
-        if folder is None and not names:
-            continue
-        try:
+        with edge(), attempts.one():
+            folder = storing.located(entry, data_dir)
             if folder is None:
                 raise storing.absent(entry, data_dir)
             found = verify(entry, folder)
-        except DatasetError as error:
-            say(f"error: {error}")
-            failed = True
-            continue
-        except KeyboardInterrupt:
-            stop("interrupted", INTERRUPTED)
-        contents = found.contents
-        misfits = (contents.without_audio, contents.without_text, found.damaged)
-        rows.append(
-            (
-                entry.name,
-                found.state,
-                f"{len(contents.utterances):,} of {entry.utterances:,}",
-                f"{len(contents.speakers)} of {len(entry.speakers)}",
-                f"{found.seconds / 3600:.2f}",
-                *(f"{len(files):,}" for files in misfits),
-                str(folder),
+            contents = found.contents
+            misfits = (contents.without_audio, contents.without_text, found.damaged)
+            rows.append(
+                (
+                    entry.name,
+                    found.state,
+                    f"{len(contents.utterances):,} of {entry.utterances:,}",
+                    f"{len(contents.speakers)} of {len(entry.speakers)}",
+                    f"{found.seconds / 3600:.2f}",
+                    *(f"{len(files):,}" for files in misfits),
+                    str(folder),
+                )
             )
-        )
-        for problem in found.problems:
-            say(f"error: {entry.name}: {problem}: {_remedy(entry, folder, data_dir)}")
-            failed = True
+            for problem in found.problems:
+                attempts.fail(f"{entry.name}: {problem}: {_remedy(entry, folder, data_dir)}")
     if len(rows) > 1:
         typer.echo("\n".join(aligned(rows, left=len(rows[0]))))
-    elif not failed:
+    elif not entries:
         say("no data set is on this machine yet: `tilescribe datasets fetch librispeech-test-clean` gets one")
-    if failed:
-        raise typer.Exit(LACKING)
+    attempts.end()
 
 
 def _known(names: list[str]) -> list[NamedSet]:
     """Check every name before anything is done with the first."""
     from datasets.librispeech import CATALOGUE, named_set
-    from datasets.utterance import UnknownDatasetError
 
-    try:
+    with edge():
         return [named_set(name, CATALOGUE) for name in names]
-    except UnknownDatasetError as error:
-        stop(str(error), USAGE)
 
 
 def _whereabouts(entry: NamedSet, data_dir: Path | None) -> str:

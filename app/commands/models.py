@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.console import LACKING, USAGE, say
+from app.console import Attempts, edge, say
 from app.output.tables import aligned
 
 models_app = typer.Typer(help="List, fetch and verify Whisper's weights.", no_args_is_help=True)
@@ -17,8 +17,8 @@ def list_models() -> None:
 
     rows = [("NAME", "PARAMETERS", "SOURCE", "ON THIS MACHINE")]
     for name in weights.model_names():
-        path = weights.cached_path(name)
-        rows.append((name, f"{weights.parameters(name)} M", weights.source(name), str(path) if path else "-"))
+        path = weights.cached_path(name) or "-"
+        rows.append((name, f"{weights.parameters(name)} M", weights.source(name), str(path)))
     typer.echo("\n".join(aligned(rows, left=4)))
 
 
@@ -30,16 +30,11 @@ def fetch_models(
     from models.weights import loading as weights
 
     _require_known(names)
-    failed = False
+    attempts = Attempts()
     for name in names:
-        try:
-            path = weights.fetch(name)
-            say(f"{name}: ready in {path}")
-        except weights.WeightsError as error:
-            say(f"error: {error}")
-            failed = True
-    if failed:
-        raise typer.Exit(LACKING)
+        with attempts.one():
+            say(f"{name}: ready in {weights.fetch(name)}")
+    attempts.end()
 
 
 @models_app.command("verify")
@@ -53,33 +48,24 @@ def verify_models(
 
     _require_known(names or [])
     chosen = names or [name for name in weights.model_names() if weights.cached_path(name)]
-    rows, failed = [("NAME", "STATE", "SHA-256", "FILE")], False
+    rows, attempts = [("NAME", "STATE", "SHA-256", "FILE")], Attempts()
     for name in chosen:
-        try:
+        with attempts.one():
             result = weights.verify(name)
-        except weights.WeightsError as error:
-            say(f"error: {error}")
-            failed = True
-            continue
-        rows.append((name, result.state, result.found_sha256 or "-", str(result.path)))
-        if result.problem:
-            say(f"error: {result.problem}")
-            failed = True
+            rows.append((name, result.state, result.found_sha256 or "-", str(result.path)))
+            if result.problem:
+                attempts.fail(result.problem)
     if chosen:
         typer.echo("\n".join(aligned(rows, left=4)))
     else:
         say("no model is on this machine yet: `tilescribe models fetch base` gets the default one")
-    if failed:
-        raise typer.Exit(LACKING)
+    attempts.end()
 
 
 def _require_known(names: list[str]) -> None:
     """Check every name before anything is done with the first."""
     from models.weights import loading as weights
 
-    for name in names:
-        try:
+    with edge():
+        for name in names:
             weights.location(name)
-        except weights.UnknownModelError as error:
-            say(f"error: {error}")
-            raise typer.Exit(USAGE) from None

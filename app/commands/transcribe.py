@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.audio.inputs import InputError, recordings
+from app.audio.error import AudioError
+from app.audio.inputs import STANDARD_INPUT, Recording, recordings
 from app.commands.options import (
     BackendName,
     DeviceOption,
@@ -19,10 +23,10 @@ from app.commands.options import (
     wants_bar,
 )
 from app.configuration import Configuration
-from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
+from app.console import FAILED, INTERRUPTED, LACKING, USAGE, edge, say
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import load_numba
-from app.transcribing import Job
+from kernels.device import DeviceError
 from models.compute import ComputeType
 
 if TYPE_CHECKING:
@@ -131,7 +135,7 @@ def transcribe(
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
     # Options have the names of the fields that they fill.
     given = context.params
-    try:
+    with edge(others={ValueError: USAGE}):
         layout = filled(Layout, given)
         if layout != Layout() and not word_timestamps:
             raise ValueError("--highlight-words and the --max- options need --word-timestamps")
@@ -142,8 +146,6 @@ def transcribe(
 
         first_and_next = temperatures(temperature, temperature_increment_on_fallback)
         options = filled(DecodeOptions, given, temperature=first_and_next)
-    except (ValueError, InputError) as error:
-        stop(str(error), USAGE)
     for problem in problems:
         say(f"error: {problem}")
     if skip_existing:
@@ -153,32 +155,17 @@ def transcribe(
             say(f"{len(there)} already transcribed")
     if not inputs:
         raise typer.Exit(FAILED if problems else 0)
-    transcriber = _load(filled(Configuration, given), options)
+    with edge("interrupted before the model was loaded"):
+        load_numba()
+        from app.api import Transcriber
+
+        transcriber = Transcriber.load(filled(Configuration, given))
+        options.for_model(transcriber.weights.model)
     if not quiet:
         say(_description(transcriber))
-    job = Job(
-        transcriber, options, output, batch_size, allow_truncated, bar=wants_bar(progress, quiet), quiet=quiet
-    )
+    bar = wants_bar(progress, quiet)
+    job = filled(_Job, given, transcriber=transcriber, options=options, output=output, bar=bar)
     raise typer.Exit(job.run(inputs, failed=len(problems)))
-
-
-def _load(configuration: Configuration, options: DecodeOptions) -> Transcriber:
-    load_numba()
-    from app.api import Transcriber
-    from kernels.device import DeviceError
-    from models.decoding.options import OptionsError
-    from models.weights.loading import UnknownModelError, WeightsError
-
-    try:
-        transcriber = Transcriber.load(configuration)
-        options.for_model(transcriber.weights.model)
-    except (UnknownModelError, OptionsError) as error:
-        stop(str(error), USAGE)
-    except (WeightsError, DeviceError) as error:
-        stop(str(error), LACKING)
-    except KeyboardInterrupt:
-        stop("interrupted before the model was loaded", INTERRUPTED)
-    return transcriber
 
 
 def _description(transcriber: Transcriber) -> str:
@@ -188,3 +175,81 @@ def _description(transcriber: Transcriber) -> str:
         return f"{transcriber.weights.name}: cpu attention ({kind})"
     where = "emulator on the CPU" if attention.device == "emulator" else attention.device.upper()
     return f"{transcriber.weights.name}: {attention.name} attention on the {where}: {attention.reason}"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run over its inputs; the fields are the command's options of their names."""
+
+    transcriber: Transcriber
+    options: DecodeOptions
+    output: Output
+    batch_size: int
+    allow_truncated: bool
+    bar: bool
+    quiet: bool
+
+    def run(self, inputs: list[Recording], failed: int) -> int:
+        """Transcribe one after the other: one that fails does not stop the others; returns the exit code."""
+        for done, recording in enumerate(inputs):
+            left = (
+                f"{done} of {len(inputs)} done, {len(inputs) - done} left; --skip-existing goes on from here"
+            )
+            try:
+                self._one(recording)
+            except AudioError as error:
+                say(f"error: {error}")
+                failed += 1
+            except DeviceError as error:
+                # No other device takes its place: what the run says of itself would no longer be true.
+                say(f"error: {recording.name}: {error}")
+                say(f"stopped: {left}")
+                return LACKING
+            except BrokenPipeError:
+                # Whoever read the transcript has seen enough.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return FAILED
+            except OSError as error:
+                place = error.filename or self.output.folder or ""
+                say(f"error: {recording.name}: {error.strerror or error}: {place}")
+                failed += 1
+            except KeyboardInterrupt:
+                say(f"interrupted: {left}")
+                return INTERRUPTED
+        return FAILED if failed else 0
+
+    def _one(self, recording: Recording) -> None:
+        from tqdm import tqdm
+
+        standard_input = recording.name == STANDARD_INPUT
+        with tqdm(
+            desc=os.path.basename(recording.name)[:40],
+            unit="s",
+            disable=not self.bar,
+            leave=False,
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
+        ) as bar:
+
+            def moved(done: float, total: float) -> None:
+                bar.total = round(total)
+                bar.update(round(done) - bar.n)
+
+            stream = self.transcriber.stream(
+                sys.stdin.buffer if standard_input else recording.name,
+                self.options,
+                batch_size=self.batch_size,
+                name=recording.name,
+                allow_truncated=self.allow_truncated,
+                on_progress=moved,
+            )
+            for segment in stream:
+                text = segment.text.strip()
+                if text and not self.output.to_standard_output:
+                    bar.clear()
+                    print(text, flush=True)
+            transcript = stream.transcript()
+        if transcript.language_probability is not None and not self.quiet:
+            say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
+        for path in self.output.write(transcript, recording.stem):
+            if not self.quiet:
+                say(f"wrote {path}")

@@ -1,0 +1,53 @@
+"""Errors at the edge of a command: one line, one exit code; faults are not hidden."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import typer
+
+from app.console import CODES, FAILED, INTERRUPTED, LACKING, USAGE, edge
+from kernels.device import DeviceLost
+from models.decoding.options import OptionsError
+from models.weights.loading import UnknownModelError, WeightsError
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_every_error_that_has_a_code_exists(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    assert issubclass(getattr(import_module(module), kind), Exception)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (WeightsError("no weights"), LACKING, "no weights"),
+        (UnknownModelError("no such model"), USAGE, "no such model"),
+        (DeviceLost("the NPU is gone"), LACKING, "the NPU is gone"),
+        (OptionsError("no such language"), USAGE, "no such language"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.json"),
+            FAILED,
+            "a.json: No such file or directory",
+        ),
+        (OSError(28, "No space left on device"), FAILED, "here: No space left on device"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted: go on"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_an_error_is_a_line_and_a_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, edge("interrupted: go on", {OSError: FAILED}, place="here"):
+        raise error
+    assert ended.value.exit_code == code
+    assert capsys.readouterr() == ("", f"error: {line}\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), OSError(5, "Input/output error"), typer.Exit(3)])
+def test_what_is_not_known_passes(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(type(error)) as passed, edge():
+        raise error
+    assert passed.value is error
+    assert capsys.readouterr() == ("", "")

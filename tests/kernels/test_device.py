@@ -1,27 +1,17 @@
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from standins.machine import build_programs
-from standins.pyxrt import install
+from standins.machine import Machine
 
 from kernels import opening
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
 from kernels.npu.diagnosis import Finding, npu_obstacle
 from kernels.opening import open_device
-
-
-@pytest.fixture
-def npu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A stand-in's NPU that nothing obstructs."""
-    monkeypatch.setattr(opening, "npu_obstacle", lambda: None)
-    machine = install(monkeypatch)
-    build_programs(monkeypatch, tmp_path)
-    return machine
 
 
 def test_without_an_npu_auto_is_the_emulator_and_says_why() -> None:
@@ -51,15 +41,15 @@ def test_npu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("npu", "asked for"), ("auto", "it agrees with the reference")])
-def test_an_npu_that_works_is_taken(npu: Any, name: Any, reason: str) -> None:
+def test_an_npu_that_works_is_taken(machine: Machine, name: Any, reason: str) -> None:
     opened = open_device(name, scores="int8", tile_size=128)
     assert (opened.device.name, opened.reason) == ("npu", reason)
     opened.device.close()  # type: ignore[attr-defined]
 
 
-def test_the_emulator_is_taken_where_it_is_asked_for(npu: Any) -> None:
+def test_the_emulator_is_taken_where_it_is_asked_for(machine: Machine) -> None:
     opened = open_device("emulator")
-    assert (opened.device.name, opened.reason, npu.runs) == ("emulator", "asked for", 0)
+    assert (opened.device.name, opened.reason, machine.runs) == ("emulator", "asked for", 0)
 
 
 @pytest.mark.parametrize(
@@ -72,19 +62,23 @@ def test_the_emulator_is_taken_where_it_is_asked_for(npu: Any) -> None:
         ("corrupt_from", 1, "the NPU's program int32_t64_c4 disagrees with the reference"),
     ],
 )
-def test_an_npu_that_does_not_work_is_not_taken(npu: Any, attribute: str, value: Any, said: str) -> None:
-    setattr(npu, attribute, value)
+def test_an_npu_that_does_not_work_is_not_taken(
+    machine: Machine, attribute: str, value: Any, said: str
+) -> None:
+    setattr(machine, attribute, value)
     with pytest.raises(DeviceError, match=said):
         open_device("npu")
-    npu.runs = 0
+    machine.runs = 0
     opened = open_device("auto")
     assert opened.device.name == "emulator"
     assert "\n" not in opened.reason
-    assert not any(npu.alive.values())
+    assert not any(machine.alive.values())
 
 
-def test_without_the_binding_the_message_names_the_python(monkeypatch: pytest.MonkeyPatch, npu: Any) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyxrt", None)
+def test_without_the_binding_the_message_names_the_python(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyxrt", None)
     with pytest.raises(DeviceError, match=r"pyxrt cannot be imported .* for Python 3\.\d+, .* PYTHONPATH"):
         open_device("npu")
 

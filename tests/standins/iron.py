@@ -1,9 +1,10 @@
 """A strict stand-in of the IRON names that `kernels/npu/program/aie/design.py` uses, for machines without mlir-aie.
 
-Signatures are those of mlir-aie 1.4's `python/iron`, without what later versions have changed; unknown keywords are
-refused. Cores' functions and the run's sequence are executed once. What they take, call and transfer is checked and
-counted as the tool chain's passes would place it: buffers by its objectCountOn, a memory tile's descriptors by
-part and depth. `resolved` holds the last program. It says nothing of what the real tool chain makes of the design.
+Signatures are those of mlir-aie 1.4's `python/iron`, without what the design leaves out or later versions have
+changed; unknown keywords are refused. Cores' functions and the run's sequence are executed once. What they take, call
+and transfer is checked and counted as the tool chain's passes would place it: buffers by its objectCountOn, a memory
+tile's descriptors by part and depth. `resolved` holds the last program. It says nothing of what the real tool chain
+makes of the design.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,34 +33,25 @@ def dtype_of(array_type: Any) -> np.dtype[Any]:
     return np.dtype(array_type.__args__[1].__args__[0])
 
 
-@dataclass(eq=False)
-class Tile:
+class Tile(NamedTuple):
     col: int
     row: int
 
-    @property
-    def where(self) -> tuple[int, int]:
-        return self.col, self.row
 
-
+@dataclass
 class Device:
-    def __init__(self, columns: int) -> None:
-        self.columns = columns
+    columns: int
 
     def check(self, tile: Tile, rows: range) -> None:
         assert 0 <= tile.col < self.columns, f"column {tile.col} of {self.columns}"
         assert tile.row in rows, f"row {tile.row} is not in {rows}"
 
 
-def device_class(columns: int) -> Callable[[], Device]:
-    return lambda: Device(columns)
-
-
+@dataclass(eq=False)
 class Element:
     """An acquired buffer of a fifo, or a buffer of a core: what a kernel is called with."""
 
-    def __init__(self, array_type: Any) -> None:
-        self.array_type = array_type
+    array_type: Any
 
 
 class Buffer(Element):
@@ -71,7 +64,6 @@ class Buffer(Element):
 class Kernel:
     def __init__(self, name: str, object_file_name: str, arg_types: list[Any]) -> None:
         self.name, self.object_file_name, self.arg_types = name, object_file_name, arg_types
-        self.calls = 0
 
     def __call__(self, *arguments: Element) -> None:
         assert len(arguments) == len(self.arg_types), f"{self.name}: {len(arguments)} arguments"
@@ -79,7 +71,6 @@ class Kernel:
             assert isinstance(given, Element), f"{self.name}: {given!r} is no buffer"
             assert nbytes(given.array_type) == nbytes(wanted), f"{self.name}: sizes differ"
             assert dtype_of(given.array_type) == dtype_of(wanted), f"{self.name}: types differ"
-        self.calls += _repeats.get()
 
 
 _repeats: contextvars.ContextVar[int] = contextvars.ContextVar("repeats", default=1)
@@ -121,41 +112,33 @@ class Handle:
         assert num_elem == self.held, f"{self.fifo.name}: releases {num_elem} of {self.held}"
         self.held = 0
 
-    def split(
-        self, offsets: list[int], tile: Tile, depths: Any = None, obj_types: Any = None, names: Any = None
-    ) -> list[ObjectFifo]:
+    def split(self, offsets: list[int], *, tile: Tile, obj_types: Any, names: Any) -> list[ObjectFifo]:
         assert not self.produces
-        parts = self._parts(offsets, depths, obj_types, names)
+        parts = self._parts(offsets, obj_types, names)
         Link(tile, [self], [part.prod() for part in parts], offsets)
         return parts
 
-    def join(
-        self, offsets: list[int], tile: Tile, depths: Any = None, obj_types: Any = None, names: Any = None
-    ) -> list[ObjectFifo]:
+    def join(self, offsets: list[int], *, tile: Tile, obj_types: Any, names: Any) -> list[ObjectFifo]:
         assert self.produces
-        parts = self._parts(offsets, depths, obj_types, names)
+        parts = self._parts(offsets, obj_types, names)
         Link(tile, [part.cons() for part in parts], [self], offsets)
         return parts
 
-    def _parts(self, offsets: list[int], depths: Any, obj_types: Any, names: Any) -> list[ObjectFifo]:
-        assert None not in (obj_types, names)
-        described = zip(offsets, obj_types, names, depths or [self.depth] * len(offsets), strict=True)
-        return [ObjectFifo(kind, depth=depth, name=name) for _, kind, name, depth in described]
+    def _parts(self, offsets: list[int], obj_types: Any, names: Any) -> list[ObjectFifo]:
+        described = zip(offsets, obj_types, names, strict=True)
+        return [ObjectFifo(kind, depth=self.depth, name=name) for _, kind, name in described]
 
-    def forward(
-        self, tile: Tile, obj_type: Any = None, depth: int | None = None, name: str | None = None
-    ) -> ObjectFifo:
-        assert name is not None
-        return self.split([0], tile, [depth or self.depth], [obj_type or self.fifo.obj_type], names=[name])[0]
+    def forward(self, *, tile: Tile, name: str) -> ObjectFifo:
+        return self.split([0], tile=tile, obj_types=[self.fifo.obj_type], names=[name])[0]
 
     def fill(
-        self, source: HostBuffer, tap: TensorAccessPattern, wait: bool = False, group: TaskGroup | None = None
+        self, source: HostBuffer, tap: TensorAccessPattern, *, group: TaskGroup, wait: bool = False
     ) -> None:
         assert self.produces
         _sequence.get().transfer(self, source, tap, wait, group)
 
     def drain(
-        self, dest: HostBuffer, tap: TensorAccessPattern, wait: bool = False, group: TaskGroup | None = None
+        self, dest: HostBuffer, tap: TensorAccessPattern, *, group: TaskGroup, wait: bool = False
     ) -> None:
         assert not self.produces
         _sequence.get().transfer(self, dest, tap, wait, group)
@@ -245,8 +228,7 @@ class TensorAccessPattern:
         assert 0 <= offset <= reach < math.prod(tensor_dims), "outside the tensor"
 
 
-@dataclass(eq=False)
-class HostBuffer:
+class HostBuffer(NamedTuple):
     index: int
     array_type: Any
 
@@ -261,8 +243,7 @@ class TaskGroup:
         _sequence.get().groups.remove(self)
 
 
-@dataclass
-class Moved:
+class Moved(NamedTuple):
     """One shim descriptor: sizes and strides in words."""
 
     fifo: str
@@ -281,19 +262,13 @@ class RunSequence:
         self.groups: list[TaskGroup] = []
 
     def transfer(
-        self,
-        handle: Handle,
-        buffer: HostBuffer,
-        tap: TensorAccessPattern,
-        wait: bool,
-        group: TaskGroup | None,
+        self, handle: Handle, buffer: HostBuffer, tap: TensorAccessPattern, wait: bool, group: TaskGroup
     ) -> None:
         assert isinstance(handle.endpoint, Runtime)
         assert handle.tile is not None
-        assert group is not None, "a transfer outside every group"
         size = dtype_of(buffer.array_type).itemsize
         assert math.prod(tap.tensor_dims) * size == nbytes(buffer.array_type), "a pattern for another buffer"
-        assert tap.strides[3] == 1
+        assert tap.strides[3] == 1, "the innermost words do not lie together"
         assert tap.sizes[3] * size % WORD == 0
         sizes = (*tap.sizes[:3], tap.sizes[3] * size // WORD)
         for figure in (tap.offset, *tap.strides[:3]):
@@ -302,12 +277,13 @@ class RunSequence:
         # mlir-aie: lib/Dialect/AIEX/IR/AIEXDialect.cpp, verifyStridesWraps
         assert max(sizes[2:]) <= 1023, f"sizes {sizes}"
         assert sizes[0] <= 64, f"sizes {sizes}"
+        assert min(sizes) >= 1, f"sizes {sizes}"
         assert max(strides) <= 1 << 20, f"strides {strides}"
         for n, s in zip(sizes[1:], strides[1:], strict=True):
             assert n == 1 or s >= 1, "only the outermost stride may be 0"
         assert math.prod(sizes) * WORD % nbytes(handle.fifo.obj_type) == 0, "not whole elements of the fifo"
         moved = Moved(
-            handle.fifo.name, buffer.index, handle.tile.where, handle.produces,
+            handle.fifo.name, buffer.index, handle.tile, handle.produces,
             tap.offset * size // WORD, sizes, strides, wait,
         )  # fmt: skip
         self.moved.append(moved)
@@ -363,7 +339,7 @@ class Resolved:
     kernels: set[str]
 
     def __str__(self) -> str:
-        tiles = "\n".join(f"    {where}: {self.tiles[where]}" for where in sorted(self.tiles))
+        tiles = "\n".join(f"    {tuple(where)}: {self.tiles[where]}" for where in sorted(self.tiles))
         moved = "\n".join(f"      {m}" for m in self.moved)
         device = f"module {{\n  aie.device(columns = {self.columns}) {{\n{tiles}\n"
         return f"{device}    aie.runtime_sequence({self.buffers}) {{\n{moved}\n    }}\n  }}\n}}"
@@ -378,14 +354,14 @@ class Program:
 
     def resolve_program(self) -> Resolved:
         global resolved
-        assert len({w.tile.where for w in self.workers}) == len(self.workers), "two cores on one tile"
+        assert len({w.tile for w in self.workers}) == len(self.workers), "two cores on one tile"
         tiles: dict[tuple[int, int], Used] = defaultdict(Used)
         links: dict[int, Link] = {}
         kernels = {a.object_file_name for w in self.workers for a in w.fn_args if isinstance(a, Kernel)}
         for worker in self.workers:
             self.device.check(worker.tile, range(2, 6))
             worker.trace()
-            used = tiles[worker.tile.where]
+            used = tiles[worker.tile]
             used.memory["stack"] = worker.stack_size
             for buffer in worker.buffers:
                 used.memory[buffer.name] = nbytes(buffer.array_type)
@@ -399,21 +375,19 @@ class Program:
                         links[id(end.endpoint)] = end.endpoint
         for link in links.values():
             self.device.check(link.tile, range(1, 2))
-            used = tiles[link.tile.where]
+            used = tiles[link.tile]
             depth = link.whole.depth
             used.memory[link.whole.fifo.name] = depth * nbytes(link.whole.fifo.obj_type)
             used.locks += 2 * len(link.parts)
-            for handle in link.sources:
-                used.incoming.append(depth * (len(link.parts) if handle is link.whole else 1))
-            for handle in link.targets:
-                used.outgoing.append(depth * (len(link.parts) if handle is link.whole else 1))
+            for handles, channels in ((link.sources, used.incoming), (link.targets, used.outgoing)):
+                channels += [depth * (len(link.parts) if end is link.whole else 1) for end in handles]
         run = self.runtime.trace()
         for handle in self.runtime.handles:
             assert handle.tile is not None
             self.device.check(handle.tile, range(1))
             count = sum(m.fifo == handle.fifo.name for m in run.moved)
             assert count, f"{handle.fifo.name}: no transfer"
-            used = tiles[handle.tile.where]
+            used = tiles[handle.tile]
             (used.outgoing if handle.produces else used.incoming).append(count)
         sizes = [nbytes(buffer.array_type) for buffer in self.runtime.buffers]
         resolved = Resolved(self.device.columns, dict(tiles), run.moved, sizes, self.workers, kernels)
@@ -429,8 +403,8 @@ def install() -> dict[str, ModuleType]:
         made.__dict__.update(names)
         return made
 
-    devices = {"Tile": Tile, "NPU1": device_class(4), **{f"NPU1Col{n}": device_class(n) for n in (1, 2, 3)}}
-    device = module("aie.iron.device", **devices)
+    narrow = {f"NPU1Col{n}": partial(Device, n) for n in (1, 2, 3)}
+    device = module("aie.iron.device", Tile=Tile, NPU1=partial(Device, 4), **narrow)
     made = (
         module("aie"),
         module("aie.helpers"),

@@ -69,13 +69,6 @@ class ert_cmd_state(enum.Enum):
 class xclBOSyncDirection(enum.Enum):
     XCL_BO_SYNC_BO_TO_DEVICE = 0
     XCL_BO_SYNC_BO_FROM_DEVICE = 1
-    XCL_BO_SYNC_BO_GMIO_TO_AIE = 2
-    XCL_BO_SYNC_BO_AIE_TO_GMIO = 3
-
-
-class xrt_info_device(enum.Enum):
-    bdf = 0
-    name_ = 5
 
 
 def _integer(low: int, high: int) -> Any:
@@ -98,25 +91,18 @@ _uint32 = _integer(0, (1 << 32) - 1)
 _size_t = _integer(0, (1 << 64) - 1)
 
 
-def _resolve(
-    name: str, overloads: list[list[tuple[str, Any]]], arguments: tuple[Any, ...], owner: str
-) -> Any:
+Overloads = list[list[tuple[str, Any]]]
+
+
+def _resolve(name: str, overloads: Overloads, arguments: tuple[Any, ...], owner: str) -> Any:
     """The first overload that takes the arguments, and what they become; else TypeError in pybind11's form."""
     for number, overload in enumerate(overloads):
         if len(overload) != len(arguments):
             continue
-        try:
-            values = []
-            for (_, wanted), value in zip(overload, arguments, strict=True):
-                if not isinstance(wanted, type):
-                    values.append(wanted(value))
-                elif isinstance(value, wanted):
-                    values.append(value)
-                else:
-                    raise TypeError
-            return number, values
-        except TypeError:
-            continue
+        with contextlib.suppress(TypeError):
+            return number, [
+                _cast(wanted, value) for (_, wanted), value in zip(overload, arguments, strict=True)
+            ]
     kind = "constructor" if name == "__init__" else "function"
 
     def shown(wanted: Any) -> str:
@@ -133,6 +119,14 @@ def _resolve(
         + "\n".join(lines)
         + f"\n\nInvoked with: {', '.join(map(repr, arguments))}"
     )
+
+
+def _cast(wanted: Any, value: Any) -> Any:
+    if not isinstance(wanted, type):
+        return wanted(value)
+    if not isinstance(value, wanted):
+        raise TypeError
+    return value
 
 
 def _driver(what: str, number: int, text: str) -> RuntimeError:
@@ -202,7 +196,7 @@ class device:
 
 class hw_context:
     def __init__(self, *arguments: Any) -> None:
-        overloads: list[list[tuple[str, Any]]] = [
+        overloads: Overloads = [
             [("device", device), ("uuid", uuid)],
             [("device", device), ("xclbin", xclbin)],
             [("device", device), ("xclbin_path", str)],
@@ -254,12 +248,9 @@ class bo:
     class flags(enum.Enum):
         normal = 0
         cacheable = 1 << 24
-        device_only = 1 << 28
         host_only = 1 << 29
-        p2p = 1 << 30
-        svm = 1 << 27
 
-    normal, cacheable, device_only, host_only, p2p, svm = flags  # type: ignore[misc]
+    normal, cacheable, host_only = flags  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
         tail: list[tuple[str, Any]] = [("size", _size_t), ("flags", bo.flags), ("group", _uint32)]
@@ -297,10 +288,8 @@ class bo:
             )
         if way is xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE:
             self._memory[offset : offset + size] = self._host[offset : offset + size]
-        elif way is xclBOSyncDirection.XCL_BO_SYNC_BO_FROM_DEVICE:
-            self._host[offset : offset + size] = self._memory[offset : offset + size]
         else:
-            raise AssertionError("not for this device")
+            self._host[offset : offset + size] = self._memory[offset : offset + size]
 
 
 def _free(owner: Machine, host: bytearray) -> None:

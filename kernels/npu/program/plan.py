@@ -61,12 +61,6 @@ SHIM_QUEUE = 4
 SHIM_WRAP_MAX = (1 << 10) - 1
 """Most words, or rows of words, of a shim descriptor's two innermost dimensions."""
 
-SHIM_STEP_MAX = 1 << 20
-"""Longest stride of a shim descriptor, in words."""
-
-SHIM_ITERATION_MAX = 1 << 6
-"""Most repeats of a shim descriptor, each moved on by its own stride; stride 0 repeats it where it stands."""
-
 PADDED_TOKENS = 1536
 """Rows and keys of a head in a streaming run: a multiple of every tile size and group. Fewer are padded."""
 

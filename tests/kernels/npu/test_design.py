@@ -4,7 +4,9 @@ import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from standins import iron as iron_standin
 
@@ -68,11 +70,14 @@ def test_what_the_single_tile_design_allocates_is_what_the_memory_map_counts(des
     assert program.buffers == [12288, 4096]
 
 
-@pytest.mark.parametrize("heads", transfers.HEAD_COUNTS)
+@pytest.mark.parametrize("columns", COLUMN_COUNTS)
+@pytest.mark.parametrize("tile_size", TILE_SIZES)
+@pytest.mark.parametrize("heads", [1, *transfers.HEAD_COUNTS, transfers.MAX_HEADS])
 def test_a_run_moves_what_the_description_says_and_waits_for_its_outputs(
-    design: ModuleType, heads: int
+    design: ModuleType, heads: int, tile_size: int, columns: int
 ) -> None:
-    plan = Plan("int32", 64, 4)
+    """Descriptors that the array's DMA cannot express are refused by the stand-in, as they are by the tool chain."""
+    plan = Plan("int32", tile_size, columns)
     design.streaming(plan, heads)
     program = iron_standin.resolved
     assert program.buffers == list(plan.buffer_bytes(heads))
@@ -83,6 +88,33 @@ def test_a_run_moves_what_the_description_says_and_waits_for_its_outputs(
     assert [(m.tile[0], m.buffer, m.offset, m.sizes, m.strides) for m in program.moved] == expected
     assert [m.wait for m in program.moved] == [m.buffer == 2 for m in program.moved]
     assert [m.outgoing for m in program.moved] == [m.buffer != 2 for m in program.moved]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "strides", "text"),
+    [
+        ((2, 1, 4, 0), (64, 0, 16, 1), "sizes"),
+        ((1, 1, 1, 1024), (0, 0, 0, 1), "sizes"),
+        ((1, 1, 1024, 4), (0, 0, 4, 1), "sizes"),
+        ((65, 1, 4, 16), (64, 0, 16, 1), "sizes"),
+        ((2, 1, 4, 16), (64, 0, 16, 2), "the innermost words do not lie together"),
+        ((2, 3, 4, 16), (64, 0, 16, 1), "only the outermost stride may be 0"),
+        ((2, 1, 4, 16), ((1 << 20) + 1, 0, 16, 1), "strides"),
+        ((2, 1, 4, 16), (1 << 21, 0, 16, 1), "outside the tensor"),
+    ],
+)
+def test_what_a_descriptor_cannot_express_is_refused(
+    sizes: tuple[int, ...], strides: tuple[int, ...], text: str
+) -> None:
+    words = np.ndarray[(1 << 21,), np.dtype[np.int32]]  # type: ignore[misc, valid-type]
+    end = iron_standin.ObjectFifo(words, name="words").prod(tile=iron_standin.Tile(0, 0))
+
+    def run(buffer: Any, end: Any) -> None:
+        pattern = iron_standin.TensorAccessPattern((1, 1 << 21), 0, sizes, strides)
+        end.fill(buffer, tap=pattern, group=iron_standin.TaskGroup())
+
+    with pytest.raises(AssertionError, match=text):
+        iron_standin.Runtime(run, [words, end]).trace()
 
 
 @pytest.mark.parametrize("tile_size", TILE_SIZES)

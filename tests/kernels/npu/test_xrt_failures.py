@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from app import DeviceLost, load_model
 from app.cli import _transcribe as command
 from datasets.utterance import Utterance
-from kernels import opening
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
 from kernels.npu.build.manifest import Program
@@ -31,11 +30,6 @@ PROGRAM = Program(Plan())
 LOST = (
     "; see dmesg, load its driver again (sudo rmmod amdxdna; sudo modprobe amdxdna) and ask tilescribe doctor"
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "npu_obstacle", lambda: None)
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 from standins.machine import Machine, build_programs
 from standins.pyxrt import install
 
+from kernels import opening
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _collections_that_leave_modules_alone() -> Iterator[None]:
@@ -20,7 +22,8 @@ def _collections_that_leave_modules_alone() -> Iterator[None]:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
-    """A machine with an NPU behind the stand-in for pyxrt, and builds of all its programs."""
+    """A machine with an NPU behind the stand-in for pyxrt, that nothing obstructs, and builds of all its programs."""
+    monkeypatch.setattr(opening, "npu_obstacle", lambda: None)
     made = install(monkeypatch)
     build_programs(monkeypatch, tmp_path / "programs")
     yield made

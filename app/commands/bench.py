@@ -164,6 +164,6 @@ def _print(result: BenchResult, json_file: str | None) -> None:
         typer.echo(document, nl=False)
         say(f"bench: {benchmark_text.device_line(result.device, result.device_reason)}")
         return
-    typer.echo(benchmark_text.text(result), nl=False)
+    typer.echo("\n".join(benchmark_text.lines(result)))
     if json_file is not None:
         write_file(json_file, document)

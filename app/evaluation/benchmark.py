@@ -24,7 +24,7 @@ from app.evaluation.benchmark_results import (
     this_machine,
 )
 from kernels.backends import TILE_BACKENDS
-from kernels.contract import HEAD_DIM, Operands, ScoreType
+from kernels.contract import HEAD_DIM, Operands
 from kernels.npu import cost
 from kernels.npu.program.layout import pack_keys_and_values, pack_queries
 from kernels.npu.program.plan import SINGLE_TILE
@@ -41,8 +41,6 @@ IDLE_SECONDS = 2.0
 """For which the meter looks at the machine before anything runs."""
 WARM_UP = 3
 """Calls before the first that counts: caches, threads, compiled code."""
-WARM_UP_WINDOWS = 1
-"""Windows take long, and the layers before them have warmed most."""
 
 
 def run(options: Options, stack: cost.Stack, windows: Windows | None, progress: Progress) -> BenchResult:
@@ -50,8 +48,8 @@ def run(options: Options, stack: cost.Stack, windows: Windows | None, progress: 
 
     Args:
         options: what to measure.
-        stack: the model's encoder (`encoders.of_name`).
-        windows: encoder windows; None where there are no weights.
+        stack: the model's encoder.
+        windows: None where there are no weights.
         progress: called with the settings done, those in all, and what comes next.
 
     Raises:
@@ -93,11 +91,7 @@ def time_phases(
 
 
 class Benchmark:
-    """A run's steps and what they found so far.
-
-    Attributes:
-        result: of the steps that are done.
-    """
+    """A run's steps, and in `result` what they found so far."""
 
     def __init__(self, options: Options, stack: cost.Stack, windows: Windows | None) -> None:
         self.result = BenchResult(options, this_machine(), stack)
@@ -145,16 +139,16 @@ class Benchmark:
         """The CPU's part of a run on the array, which is the same whatever the device: quantise, pack, dequantise."""
         stack, plan, threads = self.result.stack, self.result.plan, self._threads[0]
         queries, stream, _ = (np.empty(size, np.uint8) for size in plan.buffer_bytes(stack.heads))
-        output = np.zeros((stack.heads, stack.tokens, HEAD_DIM), np.int16)
-        layer = _Layer(stack, plan.scores, Workers(threads))
+        setting = Setting(plan.scores, plan.tile_size, threads)
+        layer = _Layer(stack, setting)
 
         def pack() -> None:
             pack_queries(layer.quantised.operands, 16, queries)
             pack_keys_and_values(layer.quantised.operands, plan.tile_size, stream)
 
-        phases = {"quantise": layer.quantise, "pack": pack, "dequantise": lambda: layer.dequantise(output)}
+        phases = {"quantise": layer.quantise, "pack": pack, "dequantise": layer.dequantise}
         taken = time_phases(phases, max(self.result.options.repeat, 3))
-        self._add("host", Setting(plan.scores, plan.tile_size, threads), taken)
+        self._add("host", setting, taken)
         total = taken["total"]
         self.result.host = cost.HostCost(
             best=total.min_ms / 1e3 / stack.heads,
@@ -180,17 +174,12 @@ class Benchmark:
         stack, repeat, size = self.result.stack, self.result.options.repeat, setting.tile_size
         assert size is not None
         device = _Told(self._opened[setting.threads], setting.backend, size)
-        layer = _Layer(stack, scores_of(setting.backend), Workers(setting.threads), setting.batch)
-        outputs: list[np.ndarray] = []
+        layer = _Layer(stack, setting)
 
         def run_heads() -> None:
-            outputs[:] = [device.run(layer.quantised.operands)]
+            layer.output = device.run(layer.quantised.operands)
 
-        phases = {
-            "quantise": layer.quantise,
-            "run": run_heads,
-            "dequantise": lambda: layer.dequantise(outputs[0]),
-        }
+        phases = {"quantise": layer.quantise, "run": run_heads, "dequantise": layer.dequantise}
         taken = time_phases(phases, repeat)
         tiles = -(-stack.tokens // SINGLE_TILE) * -(-stack.tokens // size) * stack.heads * setting.batch
         self._add("layer", setting, taken | device.told(repeat), tiles)
@@ -208,7 +197,8 @@ class Benchmark:
         """A window through the whole encoder, and its energy."""
         repeat, energy, attended = self.result.options.repeat, self.result.energy, list[int]()
         with windows.encoder(setting, self._opened.get(setting.threads)) as encode:
-            phases = time_phases({"window": lambda: attended.append(encode())}, repeat, WARM_UP_WINDOWS)
+            # Windows take long, and the layers before them have warmed most.
+            phases = time_phases({"window": lambda: attended.append(encode())}, repeat, warm_up=1)
             phases["attention"] = Series.of(attended[-repeat:])
             self._add("encoder", setting, phases)
             if energy is None or energy.meter is None or energy.idle_watts is None:
@@ -219,30 +209,34 @@ class Benchmark:
                 energy.meter, energy.reason = None, str(error)
                 return
         encoded, over_idle = repeat * setting.batch, reading.joules - energy.idle_watts * reading.seconds
-        one = WindowEnergy(
-            **asdict(setting),
-            windows=encoded,
-            joules=reading.joules / encoded,
-            joules_over_idle=over_idle / encoded,
+        energy.windows.append(
+            WindowEnergy(
+                **asdict(setting),
+                windows=encoded,
+                joules=reading.joules / encoded,
+                joules_over_idle=over_idle / encoded,
+            )
         )
-        energy.windows.append(one)
 
 
 class _Layer:
     """One layer's heads, random, with what of it runs on the host."""
 
-    def __init__(self, stack: cost.Stack, scores: ScoreType, workers: Workers, batch: int = 1) -> None:
+    def __init__(self, stack: cost.Stack, setting: Setting) -> None:
         self.quantised: Quantised
-        self._heads = _random_heads(batch, stack.tokens, stack.heads)
+        self.output = np.zeros((setting.batch * stack.heads, stack.tokens, HEAD_DIM), np.int16)
+        self._heads = _random_heads(setting.batch, stack.tokens, stack.heads)
         # With the strides that the encoder's states have.
-        states = np.empty((batch, stack.tokens, stack.heads, HEAD_DIM), np.float32)
-        self._into, self._scores, self._workers = states.transpose(0, 2, 1, 3), scores, workers
+        self._into = np.empty((setting.batch, stack.tokens, stack.heads, HEAD_DIM), np.float32).transpose(
+            0, 2, 1, 3
+        )
+        self._scores, self._workers = scores_of(setting.backend), Workers(setting.threads)
 
     def quantise(self) -> None:
         self.quantised = quantise(*self._heads, self._scores, workers=self._workers)
 
-    def dequantise(self, output: np.ndarray) -> None:
-        self.quantised.dequantise(output, self._into, workers=self._workers)
+    def dequantise(self) -> None:
+        self.quantised.dequantise(self.output, self._into, workers=self._workers)
 
 
 class _Told:
@@ -261,9 +255,10 @@ class _Told:
     def told(self, repeat: int) -> dict[str, Series]:
         """Series of what the device told of itself in the last `repeat` runs."""
         counted = self._rounds[-repeat:]
-        names = [name for name in counted[0] if all(name in told for told in counted)]
         return {
-            f"{self.name}: {name}": Series.of([round(told[name] * 1e9) for told in counted]) for name in names
+            f"{self.name}: {name}": Series.of([round(told[name] * 1e9) for told in counted])
+            for name in counted[0]
+            if all(name in told for told in counted)
         }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from app.evaluation import encoders
 from app.evaluation.running import available_threads, processor
 from kernels.backends import DEFAULT, TILE_BACKENDS, find
-from kernels.contract import DEFAULT_TILE_SIZE, ContractError, ScoreType
+from kernels.contract import DEFAULT_TILE_SIZE, ScoreType
 from kernels.device import DeviceName
 from kernels.npu import cost
 from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
@@ -27,13 +27,11 @@ class Options(msgspec.Struct, frozen=True):
     """What to measure.
 
     Attributes:
-        model: a name or path of weights; its heads and layers set the sizes.
+        model: whose heads and layers set the sizes.
         backends: tile kernels, and `cpu` (FP32, encoder windows alone) to compare with.
-        device: where the integer kernels run.
-        tile_sizes: keys per tile.
-        threads: worker threads; None for as many as there are processors.
+        threads: None for as many as there are processors.
         batches: windows at once.
-        tiles: tiles that are timed, one by one.
+        tiles: that are timed, one by one.
         repeat: how often a layer and a window are timed.
         model_only: measure the host's part alone, and print the cost model.
     """
@@ -58,7 +56,6 @@ class Machine(msgspec.Struct, frozen=True):
     """Where it ran.
 
     Attributes:
-        cpu: the model, as the system names it.
         processors: that this process may use.
         processors_in_all: of the machine.
         system: kernel and architecture.
@@ -87,14 +84,7 @@ def this_machine() -> Machine:
 class Series(msgspec.Struct, frozen=True):
     """Durations of the same work, in the order they were measured; none is left out.
 
-    Attributes:
-        count: how many.
-        p50_ms: milliseconds; numpy's linear interpolation between the nearest two.
-        p95_ms: the same.
-        p99_ms: the same.
-        min_ms: of the shortest.
-        max_ms: of the longest.
-        samples_ns: by the monotonic clock.
+    Percentiles are numpy's, interpolated linearly between the nearest two; `samples_ns` are by the monotonic clock.
     """
 
     count: int
@@ -113,14 +103,7 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Setting(msgspec.Struct):
-    """What a piece of work is measured with.
-
-    Attributes:
-        backend: the arithmetic.
-        tile_size: keys per tile; None for `cpu`.
-        threads: worker threads.
-        batch: windows at once.
-    """
+    """What a piece of work is measured with; `tile_size` is None for `cpu`."""
 
     backend: str
     tile_size: int | None
@@ -158,8 +141,8 @@ class WindowEnergy(Setting, kw_only=True):
 
     Attributes:
         windows: that were encoded while it was measured.
-        joules: of one window, all that the meter saw.
-        joules_over_idle: of one window, less the idle power.
+        joules: of one of them, all that the meter saw.
+        joules_over_idle: the same less the idle power.
     """
 
     windows: int
@@ -174,7 +157,6 @@ class Energy(msgspec.Struct):
         meter: what was read; None where there is none.
         reason: why there is none, or why it stopped.
         idle_watts: before anything ran; None without a meter.
-        windows: energy of each setting.
     """
 
     meter: str | None = None
@@ -187,11 +169,7 @@ class BenchResult(msgspec.Struct):
     """Everything that one bench run found; filled in as it goes, so that an interrupted one holds what there is.
 
     Attributes:
-        options: what was asked for.
-        machine: where it ran.
-        stack: the encoder's attention.
-        device: the device's name; None with `model_only`.
-        device_reason: why it is this device.
+        device: None with `model_only`.
         measurements: in the order they were made.
         skipped: what was left out, and why, a line each.
         energy: per encoder window; None before it was looked for.
@@ -247,13 +225,7 @@ class BenchResult(msgspec.Struct):
 
 
 def scores_of(kernel: str) -> ScoreType:
-    """What holds a tile kernel's scores.
-
-    Raises:
-        kernels.backends.UnknownBackendError: there is no such backend.
-        ContractError: it is no tile kernel.
-    """
+    """What holds a tile kernel's scores."""
     scores = find(kernel).scores
-    if scores is None or kernel not in TILE_BACKENDS:
-        raise ContractError(f"{kernel} is no tile kernel: choose from {', '.join(TILE_BACKENDS)}")
+    assert scores is not None, kernel
     return scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from app.evaluation.benchmark_results import BenchResult, Energy, scores_of
+from app.evaluation.benchmark_results import BenchResult, scores_of
 from app.evaluation.report.metrics import COST_TIMES, COST_WORK, ENERGY, LATENCY
 from app.output import tables as t
 from app.output.tables import Metric
@@ -43,12 +43,8 @@ def device_line(device: str | None, reason: str) -> str:
     return f"{where.get(device, f'{device} on the CPU: not an NPU figure')}; {reason}"
 
 
-def text(result: BenchResult) -> str:
+def lines(result: BenchResult) -> Iterable[str]:
     """All of it."""
-    return "\n".join(_lines(result)) + "\n"
-
-
-def _lines(result: BenchResult) -> Iterable[str]:
     machine, stack, document = result.machine, result.stack, result.to_dict()
     yield f"tilescribe bench: {device_line(result.device, result.device_reason)}"
     yield f"CPU: {machine.cpu}, {machine.processors} of {machine.processors_in_all} processors; {machine.system}"
@@ -63,36 +59,27 @@ def _lines(result: BenchResult) -> Iterable[str]:
             yield from t.console(LATENCY, [(m, *phase) for m in found for phase in m["phases"].items()])
     for line in result.skipped:
         yield f"left out: {line}"
-    if result.energy is not None:
+    if energy := result.energy:
+        measured = document["energy"]["windows"]
         yield ""
-        yield from _energy(result.energy, document["energy"]["windows"])
-    windows = document["cost_model"]["windows"]
+        yield f"Energy by {energy.meter}" if energy.meter else f"Energy: not available ({energy.reason})"
+        if energy.idle_watts is not None and (energy.meter or measured):
+            yield f"idle before the run: {energy.idle_watts:.2f} W"
+            yield from t.console(ENERGY, measured)
+    windows, plan = document["cost_model"]["windows"], result.plan
     yield ""
     yield f"Cost model of attention on the NPU's array. {cost.WARNING}"
-    plan = result.plan
     yield (
         f"One 30 s window, {_plan(plan)}, {plan.columns} columns ({plan.cores} cores); "
         "best - worst end of the assumptions below."
     )
-    for lines in (t.console(COST_WORK, windows), t.console(COST_TIMES, windows), wrapped(LEGEND)):
+    for block in (t.console(COST_WORK, windows), t.console(COST_TIMES, windows), _wrapped(LEGEND)):
         yield ""
-        yield from lines
+        yield from block
     yield ""
     yield from _alternatives(result)
     yield ""
     yield from _basis(result)
-
-
-def _energy(energy: Energy, windows: list[dict[str, object]]) -> Iterable[str]:
-    if energy.meter is None:
-        yield f"Energy: not available ({energy.reason})"
-        if not windows:
-            return
-    else:
-        yield f"Energy by {energy.meter}"
-    if energy.idle_watts is not None:
-        yield f"idle before the run: {energy.idle_watts:.2f} W"
-    yield from t.console(ENERGY, windows)
 
 
 PLANS: tuple[Metric[cost.WindowCost], ...] = (
@@ -105,7 +92,7 @@ PLANS: tuple[Metric[cost.WindowCost], ...] = (
     Metric("merge", lambda w: t.count(cost.tile_cycles(w.plan).merge)),
     Metric(
         "cycles a logit",
-        lambda w: t.number(cost.tile_cycles(w.plan).total / (ROWS_PER_CORE * w.plan.tile_size)),
+        lambda w: t.number(cost.tile_cycles(w.plan).total / w.plan.tile_size / ROWS_PER_CORE),
     ),
     Metric("cores ms", lambda w: t.ends(w.best.compute, w.worst.compute)),
     Metric("data ms", lambda w: t.ends(w.best.dma, w.worst.dma)),
@@ -122,7 +109,7 @@ def _alternatives(result: BenchResult) -> Iterable[str]:
     yield from t.console(PLANS, [cost.window(stack, plan, result.host) for plan in plans])
     yield f"(Q K, P V, softmax, merge: instructions of a core for {ROWS_PER_CORE} rows and one tile.)"
     each, whole = cost.per_tile(stack), cost.window(stack, chosen, result.host)
-    yield from wrapped(
+    yield from _wrapped(
         f"One dispatch a tile: {each.tiles:,} tiles of 64 x 64 a window, {each.best:.2f} - {each.worst:.2f} s of "
         f"dispatches alone, {each.at_ten_milliseconds:.0f} s at 10 ms a tile. One a layer: {whole.dispatches}, "
         f"{t.ends(whole.best.dispatch, whole.worst.dispatch, 2)} ms. A tile is the unit of compute, never of dispatch."
@@ -133,22 +120,21 @@ def _basis(result: BenchResult) -> Iterable[str]:
     yield "Assumptions (best, worst):"
     for a in ASSUMPTIONS:
         values = f"{a.best:g}" if a.best == a.worst else f"{a.best:g}, {a.worst:g}"
-        yield from wrapped(f"{a.name}: {values} {a.unit}. {a.source}.", "  ")
+        yield from _wrapped(f"{a.name}: {values} {a.unit}. {a.source}.", "  ")
     host = result.host
-    yield from wrapped(
+    yield from _wrapped(
         f"the host's part of one head of a run (quantise, pack, dequantise): {t.milliseconds(host.best, 2)}, "
         f"{t.milliseconds(host.worst, 2)} ms. {host.source}; a head of the first layer counts as two.",
         "  ",
     )
-    yield from wrapped(ASSUMED, "  ")
+    yield from _wrapped(ASSUMED, "  ")
     yield "Instructions of the kernel (counted by hand in kernels/npu/program/aie/attention.hpp, not in compiled code):"
     for of, counts in VECTOR_COUNTS.items():
         listed = ", ".join(f"{count.step} {count.count:g}" for count in counts)
-        yield from wrapped(f"{of}, {sum(count.count for count in counts):g} in all: {listed}.", "  ")
+        yield from _wrapped(f"{of}, {sum(count.count for count in counts):g} in all: {listed}.", "  ")
 
 
-def wrapped(sentences: str, indent: str = "") -> list[str]:
-    """Lines of at most 110 characters; those after the first are indented further."""
+def _wrapped(sentences: str, indent: str = "") -> list[str]:
     return textwrap.wrap(
         sentences, 110, initial_indent=indent, subsequent_indent=indent + "  " * bool(indent)
     )

@@ -51,18 +51,10 @@ class Windows:
         """Encodes a batch of windows, and returns the nanoseconds of attention in it.
 
         PyTorch has the setting's threads until it is done with.
-
-        Args:
-            setting: backend, keys per tile, threads and batch.
-            opened: where the integer kernels run.
         """
+        tile_size = setting.tile_size or DEFAULT_TILE_SIZE
         attention = TimedAttention(
-            open_attention(
-                setting.backend,
-                threads=setting.threads,
-                tile_size=setting.tile_size or DEFAULT_TILE_SIZE,
-                opened=opened,
-            )
+            open_attention(setting.backend, threads=setting.threads, tile_size=tile_size, opened=opened)
         )
         encode, mel = Encoder(self._model, attention), self._mel.expand(setting.batch, -1, -1)
 

@@ -19,17 +19,20 @@ ENCODERS: dict[str, tuple[int, int, int]] = {
     "turbo": (32, 20, 128),
 }
 """Layers, heads and mel bands (Radford et al. 2022, table 1; openai-whisper). turbo has large-v3's encoder."""
-OTHER_NAMES = {"large-v3": "large", "large-v3-turbo": "turbo"}
-OLD_LARGE = ("large-v1", "large-v2")
-"""Which had 80 mel bands."""
+VERSIONS = {
+    "large-v1": (32, 20, 80),
+    "large-v2": (32, 20, 80),
+    "large-v3": ENCODERS["large"],
+    "large-v3-turbo": ENCODERS["turbo"],
+}
 
 
 def stack(name: str, layers: int, heads: int, mels: int, tokens: int = TOKENS) -> Stack:
-    """An encoder from its dimensions.
+    """An encoder of blocks of self-attention and feed-forward, the latter four times as wide.
 
     Args:
         name: what to call it.
-        layers: blocks of self-attention and feed-forward, the latter four times as wide.
+        layers: how many blocks.
         heads: of a layer, 64 wide.
         mels: bands of the features; two convolutions of width 3 come before the layers.
         tokens: of a window.
@@ -47,10 +50,8 @@ def of_dimensions(name: str, dims: Any) -> Stack:
 
 def of_name(model: str) -> Stack | None:
     """The encoder of a named model (`base`, `small.en`, `large-v3-turbo`, ...); None where the name is no model's."""
-    if model in OLD_LARGE:
-        return stack(model, *ENCODERS["large"][:2], mels=80)
-    size = OTHER_NAMES.get(model, model.removesuffix(".en"))
-    return stack(model, *ENCODERS[size]) if size in ENCODERS else None
+    dimensions = VERSIONS.get(model) or ENCODERS.get(model.removesuffix(".en"))
+    return stack(model, *dimensions) if dimensions else None
 
 
 def every() -> tuple[Stack, ...]:

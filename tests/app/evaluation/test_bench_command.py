@@ -16,7 +16,7 @@ from app.energy import MeterError, Rapl, Reading
 from app.evaluation import benchmark, encoders
 from app.evaluation.benchmark import WARM_UP, time_phases
 from app.evaluation.benchmark_results import BenchResult, Options, Series
-from app.evaluation.benchmark_text import device_line, text
+from app.evaluation.benchmark_text import device_line, lines
 from kernels.emulator import Emulator
 
 NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
@@ -203,7 +203,7 @@ def test_tiles_per_second_count_tiles_of_all_windows() -> None:
 def test_the_interrupted_report_says_so() -> None:
     result = bench_small(backends=("int8",))
     result.interrupted = True
-    assert "INTERRUPTED" in text(result).splitlines()[3]
+    assert "INTERRUPTED" in list(lines(result))[3]
 
 
 def test_what_a_device_tells_of_itself_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,9 +264,10 @@ def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pyte
     assert energy is not None
     assert (energy.meter, energy.idle_watts) == ("a meter", 10.0)
     assert [(w.windows, w.joules, w.joules_over_idle) for w in energy.windows] == [(2, 2.5, 0.0)]
-    assert "idle before the run: 10.00 W" in text(result)
+    first, *others = lines(result)
+    assert first.startswith("tilescribe bench: CPU alone: not an NPU figure")
+    assert "idle before the run: 10.00 W" in others
     assert result.device == "cpu"
-    assert "tilescribe bench: CPU alone: not an NPU figure" in text(result)
 
 
 def test_without_a_meter_there_is_a_reason_and_no_figure(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +279,7 @@ def test_without_a_meter_there_is_a_reason_and_no_figure(tiny: Any, monkeypatch:
     monkeypatch.setattr(benchmark, "find_meter", none)
     options = Options("tiny.en", ("cpu",), threads=(1,), repeat=1)
     result = benchmark.run(options, TINY, Windows(tiny), lambda *_: None)
-    assert "Energy: not available (no counters)" in text(result)
+    assert "Energy: not available (no counters)" in list(lines(result))
     assert result.to_dict()["energy"]["windows"] == []
 
 

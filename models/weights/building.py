@@ -12,6 +12,7 @@ from whisper.model import ModelDimensions, Whisper
 # Remedies that several problems share.
 FRESH_COPY = "get a fresh copy of it"
 READABLE = "give a CTranslate2 folder or an OpenAI checkpoint (.pt)"
+WHISPER = "give a Whisper model"
 
 
 class FormatError(Exception):
@@ -23,26 +24,33 @@ class FormatError(Exception):
         self.remedy = remedy
 
 
-def build_whisper(dims: ModelDimensions, state: Mapping[str, Tensor]) -> Whisper:
-    """A Whisper model that takes over the float32 tensors of `state`, without copying them.
-
-    In evaluation mode, without gradients, with Whisper's default alignment heads.
+def empty_whisper(dims: ModelDimensions) -> Whisper:
+    """A model whose weights are not written yet.
 
     Raises:
-        FormatError: `state` does not fit `dims`.
+        FormatError: there is no Whisper of these dimensions.
     """
-    _check_dimensions(dims, state)
-    try:
-        with _NoInitialisation():
-            model = Whisper(dims)
+    for side, layers, width, heads in _sides(dims):
+        if layers < 1:
+            raise FormatError(f"has no {side} layers")
+        if heads < 1 or width < 4 or width % 2 or width % heads:
+            raise FormatError(f"has {heads} {side} heads for {width} channels, which do not divide")
+    with _fitting(), _NoInitialisation():
+        return Whisper(dims)
+
+
+def fill(model: Whisper, state: Mapping[str, Tensor]) -> Whisper:
+    """The model with the float32 tensors of `state`, not copies of them, to evaluate without gradients.
+
+    Raises:
+        FormatError: they do not fit.
+    """
+    with _fitting():
         model.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())
-        raise FormatError(f"does not fit the dimensions it states: {detail[:300]}") from None
     return model.eval().requires_grad_(False)
 
 
-def _check_dimensions(dims: ModelDimensions, state: Mapping[str, Tensor]) -> None:
+def check_dimensions(dims: ModelDimensions, state: Mapping[str, Tensor]) -> None:
     """Compare dims with the tensors: even an empty model of hostile dimensions takes time and memory."""
     for name, shape in {
         "encoder.conv1.weight": (dims.n_audio_state, dims.n_mels, 3),
@@ -52,15 +60,25 @@ def _check_dimensions(dims: ModelDimensions, state: Mapping[str, Tensor]) -> Non
     }.items():
         if name not in state or state[name].shape != shape:
             raise FormatError(f"has no {name} of shape {shape}, which its dimensions need")
-    for side, layers, width, heads in (
-        ("encoder", dims.n_audio_layer, dims.n_audio_state, dims.n_audio_head),
-        ("decoder", dims.n_text_layer, dims.n_text_state, dims.n_text_head),
-    ):
+    for side, layers, _, _ in _sides(dims):
         found = len({name.split(".")[2] for name in state if name.startswith(f"{side}.blocks.")})
-        if layers != found or not found:
+        if layers != found:
             raise FormatError(f"has {found} {side} layers, where its dimensions say {layers}")
-        if heads < 1 or width < 4 or width % 2 or width % heads:
-            raise FormatError(f"has {heads} {side} heads for {width} channels, which do not divide")
+
+
+def _sides(dims: ModelDimensions) -> Iterator[tuple[str, int, int, int]]:
+    """Layers, channels and heads of encoder and decoder."""
+    yield "encoder", dims.n_audio_layer, dims.n_audio_state, dims.n_audio_head
+    yield "decoder", dims.n_text_layer, dims.n_text_state, dims.n_text_head
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise FormatError(f"does not fit the dimensions it states: {detail[:300]}") from None
 
 
 class _NoInitialisation(TorchFunctionMode):
@@ -96,11 +114,3 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def set_alignment_heads(model: Whisper, heads: list[tuple[int, int]]) -> None:
-    """Set the (layer, head) pairs of cross-attention that follow the audio, for word timestamps."""
-    mask = torch.zeros(model.dims.n_text_layer, model.dims.n_text_head, dtype=torch.bool)
-    for layer, head in heads:
-        mask[layer, head] = True
-    model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)

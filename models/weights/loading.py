@@ -1,9 +1,8 @@
 """Whisper's weights: their names, where they come from, and how they get onto this machine and into memory.
 
-tiny.en and base come as wheels through pip. Every other OpenAI model comes through openai-whisper's download,
-into openai-whisper's cache. A path is read where it is. A named model is checked against its SHA-256 whenever
-it is loaded, while another thread reads it: 0.1 s for base, where importing torch and whisper takes over a
-second.
+tiny.en and base come as wheels through pip. Every other OpenAI model comes through openai-whisper's download, into
+openai-whisper's cache. A path is read where it is. A named model is checked against its SHA-256 whenever it is loaded,
+while another thread reads it: 0.1 s for base, where importing torch and whisper takes over a second.
 """
 
 import difflib
@@ -17,11 +16,16 @@ from typing import Literal
 import whisper
 from whisper.model import Whisper
 
-from models.weights.building import FormatError, set_alignment_heads
-from models.weights.checkpoint import load_checkpoint
-from models.weights.ctranslate2_format import load_whisper
+from models.weights.building import FormatError
+from models.weights.ctranslate2 import load_whisper
 from models.weights.fetching import Checkpoint, NotFetchedError, Wheels, note, sole_fetch
-from models.weights.model_files import check_runnable, configured_heads, is_checkpoint, model_file
+from models.weights.reading import (
+    check_runnable,
+    is_checkpoint,
+    load_checkpoint,
+    model_file,
+    set_configured_heads,
+)
 
 
 class WeightsError(Exception):
@@ -37,13 +41,9 @@ class UnknownModelError(WeightsError):
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model in memory, and the file that it was read from.
+    """A model in memory, float32, in evaluation mode and without gradients, and the file that it was read from.
 
-    Attributes:
-        model: float32, in evaluation mode, without gradients.
-        name: of the model, or the path that was given.
-        path: of the file.
-        sha256: of the file.
+    `name` is the model's, or the path that was given.
     """
 
     model: Whisper
@@ -54,14 +54,7 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What is in the cache under a model's name.
-
-    Attributes:
-        name: of the model.
-        path: where its file lies once it is fetched.
-        expected_sha256: of the model.
-        found_sha256: of the file; None where there is none.
-    """
+    """What is in the cache under a model's name: a file with `found_sha256`, or none where that is None."""
 
     name: str
     path: Path
@@ -148,21 +141,22 @@ def verify(name: str) -> VerifyResult:
         UnknownModelError: there is no such model.
         WeightsError: the file can't be read.
     """
-    origin, path = _origin(name), location(name)
+    path, found = location(name), None
     try:
         with path.open("rb") as file:
-            return VerifyResult(name, path, origin.sha256, hashlib.file_digest(file, "sha256").hexdigest())
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError):
-        return VerifyResult(name, path, origin.sha256, None)
+        pass
     except OSError as error:
         raise _unreadable(path, error) from None
+    return VerifyResult(name, path, _origin(name).sha256, found)
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
     """Put a named model's weights into the cache, unless they are there, and return their path.
 
-    A damaged file is replaced. The file appears whole and verified or not at all, also where several
-    processes fetch it at once or one is interrupted. Notes go to standard error.
+    A damaged file is replaced. The file appears whole and verified or not at all, also where several processes fetch it
+    at once or one is interrupted. Notes go to standard error.
 
     Raises:
         WeightsError: they can't be fetched or written.
@@ -197,8 +191,8 @@ def load(
 
     Args:
         name_or_path: its name, or the path of an OpenAI checkpoint (.pt), a CTranslate2 folder or its model.bin. A
-            string that is a known name means that model, even where a file has the same name; "./base" or a
-            PathLike means the path.
+            string that is a known name means that model, even where a file has the same name; "./base" or a PathLike
+            means the path.
         download: fetch a named model that is missing. One that is damaged is refused; no other model is ever put in
             its place.
         progress: tell on standard error how the fetch goes.
@@ -258,12 +252,10 @@ def _read(path: Path, name: str | None) -> tuple[Whisper, str]:
         finally:
             sha256 = checked()  # a file of other bytes is called damaged, whatever they led to
     check_runnable(model.dims)
-    heads = None if checkpoint else configured_heads(path.with_name("config.json"), model.dims)
-    known = name or next((known for known in model_names() if _origin(known).sha256 == sha256), None)
-    if heads:
-        set_alignment_heads(model, heads)
-    elif known:
-        model.set_alignment_heads(whisper._ALIGNMENT_HEADS[known])
+    if checkpoint or not set_configured_heads(model, path.with_name("config.json")):
+        known = name or next((known for known in model_names() if _origin(known).sha256 == sha256), None)
+        if known:
+            model.set_alignment_heads(whisper._ALIGNMENT_HEADS[known])
     return model, sha256
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
-DIMS = ModelDimensions(80, 12, 8, 2, 2, 11, 6, 8, 4, 3)
+DIMS = ModelDimensions(80, 12, 8, 2, 1, 11, 6, 8, 4, 2)
 DTYPE_IDS = {
     torch.float32: 0,
     torch.int8: 1,

@@ -19,8 +19,7 @@ from torch import Tensor
 from whisper.model import Whisper
 
 from models.weights.building import FormatError
-from models.weights.ctranslate2_format import load_whisper
-from models.weights.ctranslate2_index import read_index
+from models.weights.ctranslate2 import load_whisper, read_index
 
 
 def load(data: bytes) -> Whisper:
@@ -122,7 +121,7 @@ def put_nan(arrays: Arrays) -> None:
     ("change", "problem"),
     [
         (put("decoder/layer_0/layer_scalar", torch.ones(8)), "unexpected array decoder/layer_0/layer_scalar"),
-        (put("decoder/layer_9/ffn/linear_0/weight", torch.ones(32, 8)), "lacks array decoder/layer_3"),
+        (put("decoder/layer_9/ffn/linear_0/weight", torch.ones(32, 8)), "lacks array decoder/layer_2"),
         (put("decoder/rotary_dim", torch.tensor(8, dtype=torch.int32)), "unexpected setting decoder/rotary"),
         (put("decoder/activation", torch.tensor(0, dtype=torch.int8)), "activation 0, where Whisper has 3"),
         (put("decoder/num_heads", torch.tensor(3, dtype=torch.int16)), "3 decoder heads for 8 channels"),

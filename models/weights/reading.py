@@ -1,0 +1,120 @@
+"""What lies at a path that a user gives: which file to read, of what kind, and whether Whisper can run it.
+
+Each function raises FormatError for what it refuses.
+"""
+
+import json
+import pickle
+from io import BufferedIOBase
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from whisper.model import ModelDimensions, Whisper
+
+from models.weights import building
+from models.weights.building import READABLE, WHISPER, FormatError
+
+
+def model_file(path: Path) -> Path:
+    """The file to read for a path: itself, or the model.bin of a folder."""
+    if path.is_dir():
+        if (path / "model.bin").is_file():
+            return path / "model.bin"
+        if any(path.glob("*.safetensors")) or (path / "pytorch_model.bin").exists():
+            raise FormatError(
+                "is a Hugging Face folder, which is not read",
+                "convert it: ct2-transformers-converter --model OLD --output_dir NEW --quantization float16",
+            )
+        raise FormatError("is a folder without model.bin", READABLE)
+    if path.exists() and not path.is_file():
+        raise FormatError("is not a regular file", READABLE)
+    return path
+
+
+def is_checkpoint(path: Path, start: bytes) -> bool:
+    """Tell an OpenAI checkpoint from a model.bin by its first bytes, and name what is neither."""
+    if not start:
+        raise FormatError("is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise FormatError("is a Git LFS pointer, not the weights", "get the weights with `git lfs pull`")
+    for at, mark, kind in (
+        (0, b"GGUF", "GGUF"),
+        (0, b"lmgg", "whisper.cpp (ggml)"),
+        (8, b'{"', "safetensors"),
+    ):
+        if start[at:].startswith(mark):
+            raise FormatError(f"is a {kind} file, which is not read", READABLE)
+    return start.startswith((b"PK\x03\x04", b"\x80")) or path.suffix in (".pt", ".pth")
+
+
+def load_checkpoint(file: BufferedIOBase) -> Whisper:
+    """The model of an OpenAI checkpoint, a dictionary of "dims" and "model_state_dict", as `building.fill` gives it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    wrong = FormatError("is not an OpenAI Whisper checkpoint (dims and model_state_dict)", READABLE)
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+    except pickle.UnpicklingError:
+        raise FormatError(
+            "holds more than tensors, or is damaged", "give openai-whisper's own file"
+        ) from None
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no pickle make torch.load raise whatever they lead it to
+        detail = " ".join(str(error).split())[:80]
+        raise FormatError(f"is cut off or damaged ({detail})") from None
+    if not isinstance(checkpoint, dict):
+        raise wrong
+    sizes, half = checkpoint.get("dims"), checkpoint.get("model_state_dict")
+    if not isinstance(sizes, dict) or not isinstance(half, dict):
+        raise wrong
+    fields = ModelDimensions.__dataclass_fields__.keys()
+    if sizes.keys() != fields or not all(type(size) is int and size > 0 for size in sizes.values()):
+        raise wrong
+    state: dict[str, Tensor] = {}
+    with building.single_thread():
+        for name in list(half):
+            tensor = half.pop(name)  # popped, so that its half-precision copy goes as its float32 one comes
+            if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                raise wrong
+            state[name] = building.to_float32(tensor, name)
+    dims = ModelDimensions(**sizes)
+    building.check_dimensions(dims, state)
+    return building.fill(building.empty_whisper(dims), state)
+
+
+def check_runnable(dims: ModelDimensions) -> None:
+    """Refuse shapes that Whisper's features and tokenizers lack: they fail later, or give wrong tokens."""
+    for what, found, allowed in (
+        ("mel bands", dims.n_mels, (80, 128)),
+        ("audio positions", dims.n_audio_ctx, (1500,)),
+        ("tokens", dims.n_vocab, (51864, 51865, 51866)),
+    ):
+        if found not in allowed:
+            needed = " or ".join(map(str, allowed))
+            raise FormatError(f"has {found} {what}, where Whisper has {needed}", WHISPER)
+
+
+def set_configured_heads(model: Whisper, config: Path) -> bool:
+    """Set the alignment heads that a CTranslate2 folder's config.json names; False where it names none.
+
+    They are the (layer, head) pairs of cross-attention that follow the audio, for word timestamps.
+    """
+    if not config.is_file():
+        return False
+    layers, heads = model.dims.n_text_layer, model.dims.n_text_head
+    mask = torch.zeros(layers, heads, dtype=torch.bool)
+    try:
+        pairs = json.loads(config.read_text(encoding="utf-8")).get("alignment_heads") or ()
+        for layer, head in pairs:
+            if not (type(layer) is type(head) is int and layer in range(layers) and head in range(heads)):
+                raise ValueError
+            mask[layer, head] = True
+    except (ValueError, TypeError, AttributeError):
+        raise FormatError("has a config.json whose alignment_heads are not (layer, head) pairs") from None
+    if pairs:
+        model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
+    return bool(pairs)

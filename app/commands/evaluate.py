@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,18 +12,14 @@ from app.commands.options import (
     ProgressOption,
     ThreadsOption,
     TileSizeOption,
+    filled,
     temperatures,
     wants_bar,
 )
 from app.configuration import Configuration
-from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+from app.console import LACKING, USAGE, edge, say
 from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL
 from models.compute import ComputeType
-
-if TYPE_CHECKING:
-    from app.evaluation.evaluation import Evaluation
-    from app.evaluation.job import EvaluationJob
-
 
 # What judging takes, whether the records are new or old.
 Limits = Annotated[Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)]
@@ -39,6 +35,7 @@ Gate = Annotated[bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 f
 
 
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Option(
@@ -107,10 +104,10 @@ def evaluate(
     from app.evaluation.reporting import Judging, candidate_of
     from app.evaluation.worker import Setup
     from datasets.dataset import open_dataset
-    from datasets.utterance import DatasetError, UnknownDatasetError
     from models.decoding.options import DecodeOptions
 
-    try:
+    given = context.params
+    with edge("interrupted before anything was transcribed", {ValueError: USAGE}):
         chosen = jobs.backend_names(backends)
         judged = candidate_of(candidate, chosen)
         options = DecodeOptions(
@@ -119,35 +116,22 @@ def evaluate(
             beam_size=beam_size,
             without_timestamps=without_timestamps,
         )
-        configuration = Configuration(
-            model=model,
-            device=device,
-            tile_size=tile_size,
-            compute_type=compute_type,
-            threads=threads,
-        )
-        job = jobs.EvaluationJob(
-            setup=Setup(configuration, chosen, options),
+        job = filled(
+            jobs.EvaluationJob,
+            given,
+            setup=Setup(filled(Configuration, given), chosen, options),
             dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
             folder=output_dir or jobs.default_folder(dataset, model),
             judging=Judging(read_limits(limits, margin=margin), replications, seed),
-            limit=limit,
-            shard=shard,
-            batch_size=batch_size,
-            workers=workers,
-            resume=resume,
-            bench=bench,
             progress=wants_bar(progress),
         )
-    except UnknownDatasetError as error:
-        stop(str(error), USAGE)
-    except DatasetError as error:
-        stop(str(error), LACKING)
-    except ValueError as error:
-        stop(str(error), USAGE)
-    except KeyboardInterrupt:
-        stop("interrupted before anything was transcribed", INTERRUPTED)
-    evaluation = _run(job)
+    with edge(
+        f"interrupted; --resume goes on from what is in {job.folder}",
+        {ValueError: USAGE, OSError: LACKING},
+        place=job.folder,
+    ):
+        say(job.dataset.description)
+        evaluation = job.run()
     if gate and judged:
         raise typer.Exit(evaluation.verdict(judged).exit_code)
 
@@ -171,7 +155,7 @@ def report(
     from app.evaluation.report.text import print_summary
     from app.evaluation.stored import EvidenceError
 
-    try:
+    with edge(others={OSError: LACKING}):
         if bench is not None:
             reporting.keep_bench(bench, folders[0])
         judging = reporting.Judging(read_limits(limits, margin=margin), replications, seed)
@@ -182,25 +166,3 @@ def report(
             if name is None:
                 raise EvidenceError("there is no candidate among these records")
             raise typer.Exit(evaluation.verdict(name).exit_code)
-    except EvidenceError as error:
-        stop(str(error), USAGE)
-    except OSError as error:
-        stop(f"{error.filename}: {error.strerror}", LACKING)
-
-
-def _run(job: EvaluationJob) -> Evaluation:
-    from app.evaluation.running import WorkerLostError
-    from kernels.device import DeviceError
-    from models.weights.loading import UnknownModelError, WeightsError
-
-    try:
-        say(job.dataset.description)
-        return job.run()
-    except (UnknownModelError, ValueError) as error:
-        stop(str(error), USAGE)
-    except (WeightsError, DeviceError, WorkerLostError) as error:
-        stop(str(error), LACKING)
-    except OSError as error:
-        stop(f"{error.filename or job.folder}: {error.strerror or error}", LACKING)
-    except KeyboardInterrupt:
-        stop(f"interrupted; --resume goes on from what is in {job.folder}", INTERRUPTED)

@@ -18,8 +18,8 @@ from app.commands.options import (
     write_file,
 )
 from app.configuration import Configuration
-from app.console import FAILED, INTERRUPTED, LACKING, USAGE, say, stop
-from kernels.contract import TILE_SIZES
+from app.console import FAILED, LACKING, USAGE, edge, exit_code, say, stop
+from kernels.contract import TILE_SIZES, ContractError
 
 if TYPE_CHECKING:
     from app.evaluation.validating import ValidationRun
@@ -59,50 +59,29 @@ def validate(
     check_folders({"--json": json_file, "--picture": picture})
     sizes = tuple(dict.fromkeys(int(size) for size in tile_size or TILE_SIZES))
     configuration = Configuration(model, device=device, tile_size=sizes[0], threads=threads)
-    try:
-        found = _run(configuration, tiles, sizes, seed, capture, audio, wants_bar(progress))
+    with edge("interrupted: nothing was written"):
+        from app.evaluation.validating import run
+        from models.weights.loading import WeightsError
+
+        try:
+            found = run(
+                configuration,
+                tiles=tiles,
+                tile_sizes=sizes,
+                seed=seed,
+                capture=capture,
+                audio=audio,
+                progress=wants_bar(progress),
+            )
+        except WeightsError as error:
+            if exit_code(error) == USAGE:
+                raise
+            stop(f"{error}; --no-capture does without", LACKING)
+        except ContractError as error:
+            stop(f"{audio or model}: {error}", FAILED)
         _write(found, json_file, picture)
-    except KeyboardInterrupt:
-        stop("interrupted: nothing was written", INTERRUPTED)
     if not found.passed:
         raise typer.Exit(FAILED)
-
-
-def _run(
-    configuration: Configuration,
-    tiles: int,
-    sizes: tuple[int, ...],
-    seed: int,
-    capture: bool,
-    audio: str | None,
-    progress: bool,
-) -> ValidationRun:
-    from app.audio.error import AudioError
-    from app.evaluation.validating import run
-    from kernels.contract import ContractError
-    from kernels.device import DeviceError
-    from models.weights.loading import UnknownModelError, WeightsError
-
-    try:
-        return run(
-            configuration,
-            tiles=tiles,
-            tile_sizes=sizes,
-            seed=seed,
-            capture=capture,
-            audio=audio,
-            progress=progress,
-        )
-    except DeviceError as error:
-        stop(str(error), LACKING)
-    except UnknownModelError as error:
-        stop(str(error), USAGE)
-    except WeightsError as error:
-        stop(f"{error}; --no-capture does without", LACKING)
-    except AudioError as error:
-        stop(str(error), FAILED)
-    except ContractError as error:
-        stop(f"{audio or configuration.model}: {error}", FAILED)
 
 
 def _write(found: ValidationRun, json_file: str | None, picture: str | None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from app.commands.options import DeviceOption, JsonFileOption, check_folders, write_file
 from app.configuration import Configuration
-from app.console import INTERRUPTED, LACKING, USAGE, say, stop
+from app.console import INTERRUPTED, USAGE, edge, say, stop
 from kernels.backends import REFERENCE, TILE_BACKENDS
 from kernels.contract import TILE_SIZES
 
@@ -91,10 +91,8 @@ def bench(
         repeat=repeat,
         model_only=model_only,
     )
-    try:
+    with edge("interrupted before anything was measured"):
         result = _run(options, *_model(options))
-    except KeyboardInterrupt:
-        stop("interrupted before anything was measured", INTERRUPTED)
     _print(result, json_file)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -122,11 +120,9 @@ def _model(options: Options) -> tuple[Stack, Windows | None, str]:
         return stack, None, f"encoder windows: the weights of {options.model} are not here; {remedy}"
     try:
         loaded = weights.load(options.model)
-    except weights.UnknownModelError as error:
-        stop(str(error), USAGE)
     except weights.WeightsError as error:
         if stack is None:
-            stop(str(error), LACKING)
+            raise
         return stack, None, f"encoder windows: {error}"
     stack = encoders.of_dimensions(options.model if named else loaded.name, loaded.model.dims)
     if options.model_only:
@@ -140,7 +136,6 @@ def _run(options: Options, stack: Stack, windows: Windows | None, skipped: str) 
     from tqdm import tqdm
 
     from app.evaluation.benchmark import run
-    from kernels.device import DeviceError
 
     with tqdm(unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
 
@@ -148,10 +143,7 @@ def _run(options: Options, stack: Stack, windows: Windows | None, skipped: str) 
             bar.total, bar.n = total, done
             bar.set_description(text)
 
-        try:
-            result = run(options, stack, windows, progress)
-        except DeviceError as error:
-            stop(str(error), LACKING)
+        result = run(options, stack, windows, progress)
     result.skipped += [skipped] if skipped else []
     return result
 

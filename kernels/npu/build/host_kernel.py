@@ -97,13 +97,8 @@ class HostKernel:
     ) -> None:
         """A streaming run on the device's own buffers.
 
-        Args:
-            plan: the program.
-            heads: in the run.
-            queries: uint8, as `layout.pack_queries` writes it; all are as long as `plan.buffer_bytes` says.
-            stream: uint8, as `layout.pack_keys_and_values` writes it.
-            output: uint8, written.
-            rows: compute only the blocks with these leading rows of each head (the device computes all).
+        Queries and stream are as `layout` packs them, all three as long as `plan.buffer_bytes` says. Only the blocks
+        with these leading rows of each head are computed (the device computes all).
 
         Raises:
             DeviceError: a buffer has another size, or the source did what the device does not do.
@@ -130,10 +125,7 @@ class HostKernel:
     def run_single(self, scores: c.ScoreType, data: Bytes, output: Bytes) -> None:
         """A single-tile run on the device's own buffers.
 
-        Args:
-            scores: of the program.
-            data: uint8, 12,288 long: Q, K and V, row-major INT8, 64 x 64 each.
-            output: uint8, 4,096 long: INT8, row-major: written.
+        The data are Q, K and V, row-major INT8, 64 x 64 each; the output is like one of them.
 
         Raises:
             DeviceError: the source did what the device does not do.

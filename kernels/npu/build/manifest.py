@@ -152,15 +152,7 @@ def write(
     tools: dict[str, str],
     measured: dict[str, int] | None = None,
 ) -> None:
-    """Write the manifest of a build's folder, which holds the xclbin, the instruction files, and nothing else.
-
-    Args:
-        folder: of the build.
-        program: that it is of.
-        heads: numbers of heads that there are instructions for.
-        tools: versions of what built it.
-        measured: sizes of the largest core, where they are known.
-    """
+    """Write the manifest of a build's folder: the xclbin and instructions for these heads, and nothing else."""
     manifest = Manifest(
         program=program.name,
         parameters=program.parameters,

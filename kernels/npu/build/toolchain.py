@@ -7,6 +7,7 @@ its project. Compiler flags follow mlir-aie's `python/utils/compile/utils.py`, a
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -53,15 +54,9 @@ class ToolLackingError(BuildError):
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Where the tools are.
+    """Where the tools are: mlir-aie's compiler driver and its headers with aie_api, Peano's folder, XRT's packager.
 
-    Attributes:
-        aiecc: mlir-aie's compiler driver.
-        headers: mlir-aie's in C++, with aie_api.
-        bindings: folder of the Python package `aie`, where it is not importable as it stands.
-        peano: its install folder.
-        xclbinutil: XRT's packager.
-        versions: what each of them says it is.
+    `bindings` is the folder of the Python package `aie`, where it is not importable as it stands.
     """
 
     aiecc: Path
@@ -134,8 +129,8 @@ def find() -> Toolchain:
     if xclbinutil is None:
         raise ToolLackingError(f"xclbinutil is not installed: {XCLBINUTIL_REMEDY}")
     versions = {
-        "mlir_aie": _distribution("mlir_aie") or _says(aiecc),
-        "peano": _distribution("llvm-aie") or _says(peano / "bin" / "clang++"),
+        "mlir_aie": _version("mlir_aie", aiecc),
+        "peano": _version("llvm-aie", peano / "bin" / "clang++"),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
     bindings = root / "python" if importlib.util.find_spec("aie") is None else None
@@ -179,19 +174,14 @@ def _first(*paths: str | Path | None) -> Path | None:
     return next((Path(path) for path in paths if path and Path(path).is_file()), None)
 
 
-def _distribution(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _says(tool: Path) -> str:
-    """The first line of a tool's `--version`.
+def _version(distribution: str, tool: Path) -> str:
+    """Of a tool's wheel; where it has none, the first line of its `--version`.
 
     Raises:
         ToolLackingError: it cannot be run.
     """
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(distribution)
     try:
         done = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:

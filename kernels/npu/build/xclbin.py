@@ -42,17 +42,10 @@ def commands(program: Program, heads: Sequence[int], tools: Toolchain) -> list[s
 
 
 def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, say: Say) -> Path:
-    """Build a program, unless it is there already.
-
-    Args:
-        program: what to build.
-        heads: numbers of heads to make instructions for; (0,) for the single-tile program.
-        tools: with what.
-        into: the folder of builds.
-        say: takes lines of progress.
+    """Build a program, unless it is there already, with instructions for these heads, (0,) for the single tile.
 
     Returns:
-        The build's folder.
+        The build's folder, in the folder of builds `into`.
 
     Raises:
         BuildError: the program does not fit the array, a tool fails, or what it makes is not what it should be.

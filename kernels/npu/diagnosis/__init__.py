@@ -42,11 +42,7 @@ def diagnose(
     """Check everything that the NPU needs, in the order in which it is needed, then what building a kernel needs.
 
     Where there is no NPU that the kernel runs on, what is missing for one is reported as a note, without a
-    remedy: there is nothing to remedy.
-
-    Args:
-        host: where to look; this machine by default.
-        kernel_check: finds the built kernel (xclbin) and compares it with the source.
+    remedy: there is nothing to remedy. The host is this machine by default.
     """
     host = host or Host.here()
     around, needed, tools = (

@@ -66,12 +66,9 @@ def pick_heads(operands: c.Operands, chosen: slice | npt.NDArray[np.int64]) -> c
 
 
 def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
-    """Write the query buffer of a run.
+    """Write the query buffer of a run, the first of `Plan.buffer_bytes`.
 
-    Args:
-        operands: heads of at most 1,536 rows; rows that are lacking become zero with multiplier 1.
-        output_bits: 16 or 8.
-        into: uint8, the first of `Plan.buffer_bytes`.
+    Heads have at most 1,536 rows; rows that are lacking become zero with multiplier 1.
     """
     heads, rows, _ = operands.q.shape
     blocks = into.reshape(heads, GROUPS_PER_HEAD * CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
@@ -89,12 +86,9 @@ def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
 
 
 def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> None:
-    """Write the key and value buffer of a run.
+    """Write the key and value buffer of a run, the second of `Plan.buffer_bytes`.
 
-    Args:
-        operands: heads of at most 1,536 keys and 64 value columns; keys that are lacking become padding.
-        tile_size: keys per tile.
-        into: uint8, the second of `Plan.buffer_bytes`.
+    Heads have at most 1,536 keys and 64 value columns; keys that are lacking become padding.
     """
     heads = len(operands.k)
     tiles = into.reshape(heads, PADDED_TOKENS // tile_size, -1)

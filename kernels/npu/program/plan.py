@@ -29,14 +29,7 @@ WORD_BYTES = 4
 
 
 class TileLimits(NamedTuple):
-    """Resources of one kind of tile.
-
-    Attributes:
-        memory_bytes: data memory; 0 for a shim tile, whose memory is the host's.
-        channels: DMA channels in each direction.
-        descriptors: DMA buffer descriptors.
-        locks: semaphores.
-    """
+    """Resources of one kind of tile: memory, DMA channels in each direction, DMA buffer descriptors, semaphores."""
 
     kind: str
     memory_bytes: int
@@ -48,6 +41,7 @@ class TileLimits(NamedTuple):
 CORE = TileLimits("core", memory_bytes=64 * 1024, channels=2, descriptors=16, locks=16)
 MEMORY = TileLimits("memory tile", memory_bytes=512 * 1024, channels=6, descriptors=48, locks=64)
 SHIM = TileLimits("shim tile", memory_bytes=0, channels=2, descriptors=16, locks=16)
+"""Its memory is the host's."""
 
 MEMORY_DESCRIPTORS_PER_PARITY = 24
 """A memory tile's even channels reach descriptors 0 to 23 only, its odd ones 24 to 47 (isBdChannelAccessible)."""
@@ -118,13 +112,7 @@ SINGLE_TILE_WORK = work_on(SINGLE_TILE, SINGLE_TILE)
 
 @dataclass(frozen=True)
 class Plan:
-    """A streaming program.
-
-    Attributes:
-        scores: what holds them.
-        tile_size: keys per tile.
-        columns: of the array, each with four cores.
-    """
+    """A streaming program: what holds the scores, the keys per tile, and the array's columns that it uses."""
 
     scores: ScoreType = "int32"
     tile_size: int = 64

@@ -260,24 +260,13 @@ def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE
     return device
 
 
+@lru_cache
 def cut_heads(heads: int, counts: tuple[int, ...]) -> tuple[int, ...]:
     """Cut heads into runs of the numbers there are instructions for.
 
     A head in a run costs more than a dispatch does, so the fewest heads are computed in all (the last run may have some
-    to spare), and among those the fewest runs.
-
-    Args:
-        heads: how many there are.
-        counts: numbers of heads that a run can have, in any order.
-
-    Returns:
-        The runs' numbers of heads, the largest first; their sum is `heads` or more.
+    to spare), and among those the fewest runs; the largest come first.
     """
-    return _cut(heads, tuple(sorted(counts, reverse=True)))
-
-
-@lru_cache
-def _cut(heads: int, counts: tuple[int, ...]) -> tuple[int, ...]:
     best: list[tuple[int, int, tuple[int, ...]]] = [(0, 0, ())]
     for n in range(1, heads + 1):
         rests = ((count, best[max(0, n - count)]) for count in counts)

@@ -89,10 +89,7 @@ class Session:
     """The opened device: one context for each xclbin in use, one `Launch` for each number of heads."""
 
     def __init__(self, xrt: Any) -> None:
-        """Open the device.
-
-        Args:
-            xrt: the module pyxrt.
+        """Open the device, with the module pyxrt.
 
         Raises:
             XrtError: there is no such device, or it cannot be opened.
@@ -103,12 +100,7 @@ class Session:
         self._contexts: dict[Path, _Context] = {}
 
     def launch(self, build: Build, heads: int, sizes: Sequence[int]) -> Launch:
-        """The run of a program for a number of heads, made at the first call.
-
-        Args:
-            build: the program, and its instruction stream for this number of heads.
-            heads: how many.
-            sizes: of the input buffers and then of the output buffer, in bytes.
+        """The run of a program for a number of heads, made at the first call; see `Launch` for the sizes.
 
         Raises:
             XrtError: a file is not what it should be, or XRT refuses it.
@@ -193,7 +185,7 @@ class Launch:
             xrt: the module pyxrt.
             device: a `pyxrt.device`.
             kernel: a `pyxrt.kernel`.
-            instructions: the instruction stream, 32-bit words.
+            instructions: 32-bit words.
             sizes: of the input buffers, in the order of the arguments, and then of the output buffer, in bytes.
 
         Raises:

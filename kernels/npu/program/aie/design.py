@@ -114,19 +114,11 @@ def streaming(plan: Plan, heads: int) -> str:
         )
         for i in cores:
             buffers = [Buffer(kind, name=f"{name}{column}_{i}") for name, kind in work.items()]
-            fifos = [
-                query_blocks[i].cons(depth=plan.input_depth),
-                tiles.cons(depth=plan.input_depth),
-                output_blocks[i].prod(depth=plan.output_depth),
-            ]
-            workers.append(
-                Worker(
-                    core,
-                    [*fifos, *buffers, start, tile, finish],
-                    tile=devices.Tile(column, FIRST_CORE_ROW + i),
-                    stack_size=STACK_BYTES,
-                )
-            )
+            inputs = [end.cons(depth=plan.input_depth) for end in (query_blocks[i], tiles)]
+            outputs = output_blocks[i].prod(depth=plan.output_depth)
+            arguments = [*inputs, outputs, *buffers, start, tile, finish]
+            where = devices.Tile(column, FIRST_CORE_ROW + i)
+            workers.append(Worker(core, arguments, tile=where, stack_size=STACK_BYTES))
         query_ends.append(query_groups.prod(tile=shim))
         key_value_ends.append(stream.prod(tile=shim))
         output_ends.append(output_groups.cons(tile=shim))
@@ -144,15 +136,12 @@ def streaming(plan: Plan, heads: int) -> str:
         group = TaskGroup()
         for transfer in transfers.streaming(plan, heads):
             buffer, ends, nbytes, dtype = parts[transfer.stream]
-            _move(transfer, ends[transfer.column], buffer, _pattern(transfer, nbytes, dtype), group)
+            _move(transfer, ends[transfer.column], buffer, nbytes, dtype, group)
         group.finish()
 
-    buffers = [
-        _array(np.int8, query_bytes),
-        _array(np.int8, stream_bytes),
-        _array(np.int16, output_bytes // 2),
-    ]
-    runtime = Runtime(run, [*buffers, query_ends, key_value_ends, output_ends])
+    inward = [_array(np.int8, query_bytes), _array(np.int8, stream_bytes)]
+    outward = _array(np.int16, output_bytes // 2)
+    runtime = Runtime(run, [*inward, outward, query_ends, key_value_ends, output_ends])
     return str(Program(_device(plan.columns), runtime, workers=workers).resolve_program())
 
 
@@ -173,12 +162,8 @@ def single_tile() -> str:
     inputs = ObjectFifo(matrix, depth=memory_map.SINGLE_TILE_INPUT_DEPTH, name="input")
     outputs = ObjectFifo(matrix, depth=1, name="output")
     buffers = [Buffer(kind, name=name) for name, kind in work.items()]
-    worker = Worker(
-        core,
-        [inputs.cons(), outputs.prod(), *buffers, attention],
-        tile=devices.Tile(0, FIRST_CORE_ROW),
-        stack_size=STACK_BYTES,
-    )
+    arguments = [inputs.cons(), outputs.prod(), *buffers, attention]
+    worker = Worker(core, arguments, tile=devices.Tile(0, FIRST_CORE_ROW), stack_size=STACK_BYTES)
 
     def run(qkv, output, inward, outward):  # type: ignore[no-untyped-def]
         group = TaskGroup()
@@ -188,18 +173,11 @@ def single_tile() -> str:
         }
         for transfer in transfers.single_tile():
             buffer, end, nbytes = parts[transfer.stream]
-            _move(transfer, end, buffer, _pattern(transfer, nbytes, np.int8), group)
+            _move(transfer, end, buffer, nbytes, np.int8, group)
         group.finish()
 
-    runtime = Runtime(
-        run,
-        [
-            _array(np.int8, SINGLE_TILE_INPUT_BYTES),
-            _array(np.int8, SINGLE_TILE_OUTPUT_BYTES),
-            inputs.prod(tile=shim),
-            outputs.cons(tile=shim),
-        ],
-    )
+    sizes = [_array(np.int8, SINGLE_TILE_INPUT_BYTES), _array(np.int8, SINGLE_TILE_OUTPUT_BYTES)]
+    runtime = Runtime(run, [*sizes, inputs.prod(tile=shim), outputs.cons(tile=shim)])
     return str(Program(_device(1), runtime, workers=[worker]).resolve_program())
 
 
@@ -220,25 +198,22 @@ def _device(columns: int) -> Any:
     return getattr(devices, "NPU1" if columns == max(COLUMN_COUNTS) else f"NPU1Col{columns}")()
 
 
-def _move(transfer: transfers.Transfer, end: Any, buffer: Any, pattern: Any, group: Any) -> None:
-    """Put a transfer into the run's sequence; outputs are waited for."""
+def _move(
+    transfer: transfers.Transfer, end: Any, buffer: Any, nbytes: int, dtype: type[Any], group: Any
+) -> None:
+    """Put a transfer, its words as elements of the buffer's type, into the run's sequence; outputs are waited for."""
+    size = np.dtype(dtype).itemsize
+    elements = WORD_BYTES // size
+    pattern = TensorAccessPattern(
+        (1, nbytes // size),
+        offset=transfer.offset * elements,
+        sizes=[*transfer.sizes[:3], transfer.sizes[3] * elements],
+        strides=[*(stride * elements for stride in transfer.strides[:3]), 1],
+    )
     if transfer.stream == "output":
         end.drain(buffer, tap=pattern, wait=True, group=group)
     else:
         end.fill(buffer, tap=pattern, group=group)
-
-
-def _pattern(transfer: transfers.Transfer, nbytes: int, dtype: type[Any]) -> Any:
-    """A transfer's words as elements of the buffer's type."""
-    size = np.dtype(dtype).itemsize
-    elements = WORD_BYTES // size
-    *outer, _ = transfer.strides
-    return TensorAccessPattern(
-        (1, nbytes // size),
-        offset=transfer.offset * elements,
-        sizes=[*transfer.sizes[:3], transfer.sizes[3] * elements],
-        strides=[*(stride * elements for stride in outer), 1],
-    )
 
 
 def main() -> int:
@@ -252,10 +227,8 @@ def main() -> int:
     options = parser.parse_args()
     if not 1 <= options.heads <= transfers.MAX_HEADS:
         parser.error(f"--heads has to be 1 to {transfers.MAX_HEADS}")
-    if options.single_tile:
-        print(single_tile())
-    else:
-        print(streaming(Plan(options.scores, options.tile_size, options.columns), options.heads))
+    plan = Plan(options.scores, options.tile_size, options.columns)
+    print(single_tile() if options.single_tile else streaming(plan, options.heads))
     return 0
 
 

@@ -80,7 +80,7 @@ def validate(
         except ContractError as error:
             stop(f"{audio or model}: {error}", FAILED)
         _write(found, json_file, picture)
-    if not found.passed:
+    if not found.validation.passed:
         raise typer.Exit(FAILED)
 
 

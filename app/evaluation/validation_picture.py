@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from app.evaluation.validating import ran_on
 from app.output import tables as t
-from app.output.svg import Anchor, Chart
+from app.output.svg import Chart
 from kernels.backends import find
 from kernels.validation import TileResult, Validation
 
@@ -40,7 +40,6 @@ ENLARGED = 4
 """Pixels of a cell's side, so that a viewer which smooths pictures leaves the cells their edges."""
 
 Array = npt.NDArray[np.float64]
-Ticks = Sequence[tuple[float, str]]
 
 
 def render(validation: Validation) -> str:
@@ -76,7 +75,7 @@ def _error_maps(chart: Chart, tiles: Sequence[TileResult]) -> None:
     """Rows of Q downwards, channels of V to the right, the signed error as colour on one scale for all."""
     errors = [tile.output - tile.reference for tile in tiles]
     limit = max(10, 10 * math.ceil(max(float(np.abs(e).max()) for e in errors) / 10))
-    ticks = [(0, "0"), (0.5, "32"), (1, "64")]
+    ticks = ("0", "32", "64")
     for i, (tile, error) in enumerate(zip(tiles, errors, strict=True)):
         x = _left(i)
         chart.text(x, TOP - 26, tile.label, "kernel")
@@ -87,8 +86,8 @@ def _error_maps(chart: Chart, tiles: Sequence[TileResult]) -> None:
     x = _left(len(tiles)) - GAP + 14
     _image(chart, x, TOP, _colours(np.linspace(1, 0, SIDE // 4)[:, None], DIVERGING), width=12)
     chart.bar(x, x + 12, TOP, SIDE, "frame")
-    for part, label in ((0.0, f"+{limit}"), (0.5, "0"), (1.0, f"-{limit}")):
-        chart.text(x + 17, TOP + 5 + part * SIDE, label, "tick")
+    for place, label in enumerate((f"+{limit}", "0", f"-{limit}")):
+        chart.text(x + 17, TOP + 5 + place * SIDE / 2, label, "tick")
     _upright(chart, x + 34, TOP + SIDE / 4, "error")
 
 
@@ -97,8 +96,7 @@ def _scatters(chart: Chart, tiles: Sequence[TileResult]) -> None:
     top = TOP + ROW
     limit = max(8, 8 * math.ceil(max(float(np.abs([x.output, x.reference]).max()) for x in tiles) / 8))
     edges = np.linspace(-limit - 0.5, limit + 0.5, 65)
-    across = [(0.0, f"-{limit}"), (0.5, "0"), (1.0, f"{limit}")]
-    down = [(1 - part, label) for part, label in across]
+    ticks = (f"-{limit}", "0", f"{limit}")
     for i, tile in enumerate(tiles):
         x = _left(i)
         counts, _, _ = np.histogram2d(tile.output.ravel(), tile.reference.ravel(), bins=[edges, edges])
@@ -106,7 +104,7 @@ def _scatters(chart: Chart, tiles: Sequence[TileResult]) -> None:
         # The least count has to be seen beside none.
         _image(chart, x, top, _colours(np.where(counts[::-1] > 0, 0.25 + 0.75 * shade, 0), SEQUENTIAL))
         chart.line(x, top + SIDE, x + SIDE, top, "equal")
-        _frame(chart, x, top, SIDE, across, down, "FP32 output")
+        _frame(chart, x, top, SIDE, ticks, ticks[::-1], "FP32 output")
     _upright(chart, LEFT - 46, top + SIDE / 2, "kernel's output, INT8")
     for line, word in enumerate(("dashed:", "equal")):
         chart.text(_left(len(tiles)) - GAP + 10, top + 14 + 17 * line, word, "tick faint")
@@ -121,22 +119,23 @@ def _histograms(chart: Chart, tiles: Sequence[TileResult]) -> None:
     edges = np.linspace(-limit, limit, BINS + 1)
     everything = [np.histogram(tile.natural_scores, edges)[0] for tile in tiles]
     highest = max(int(counts.max()) for counts in everything)
-    across = [(0.0, f"-{limit}"), (0.5, "0"), (1.0, f"{limit}")]
     for i, (tile, counts) in enumerate(zip(tiles, everything, strict=True)):
-        x, held = _left(i), tile.scores.held
-        kept = counts if held is None else np.histogram(_within(tile.natural_scores, held), edges)[0]
+        x, held, scores = _left(i), tile.scores.held, tile.natural_scores
+        kept = counts
+        if held is not None:
+            half_step = (held[1] - held[0]) / 510
+            within = (scores > held[0] - half_step) & (scores < held[1] + half_step)
+            kept = np.histogram(scores[within], edges)[0]
         for bars, classes in ((counts, "clipped"), (kept, "kept")):
             for j in np.flatnonzero(bars):
                 start, height = x + j * SIDE / BINS, HISTOGRAM * bars[j] / highest
                 chart.bar(start, start + SIDE / BINS - 0.4, top + HISTOGRAM - height, height, classes)
-        down = [(0.0, str(highest)), (1.0, "0")] if i == 0 else []
+        across, down = (f"-{limit}", "0", f"{limit}"), (str(highest), "0") if i == 0 else ()
         _frame(chart, x, top, HISTOGRAM, across, down, "score, in units of QKᵀ / 8")
-        scores = (find(tile.kernel).scores or "").upper()
-        if held is None:
-            chart.text(x, top - 10, f"{scores} holds every score", "kept")
-        else:
-            words = f"{scores} holds {held[0]:.0f}..{held[1]:.0f}, clips {t.share(tile.scores.clipped)}"
-            chart.text(x, top - 10, words, "clips")
+        words, classes = "holds every score", "kept"
+        if held is not None:
+            words, classes = f"holds {t.span(*held)}, clips {t.share(tile.scores.clipped)}", "clips"
+        chart.text(x, top - 10, f"{(find(tile.kernel).scores or '').upper()} {words}", classes)
     _upright(chart, LEFT - 46, top + HISTOGRAM / 2, "scores")
     y = top + HISTOGRAM + 66
     for at, classes, label in ((0, "kept", "held as it is"), (150, "clipped", "clipped by INT8")):
@@ -144,20 +143,16 @@ def _histograms(chart: Chart, tiles: Sequence[TileResult]) -> None:
         chart.text(LEFT + at + 19, y + 11, label)
 
 
-def _within(scores: Array, held: tuple[float, float]) -> Array:
-    step = (held[1] - held[0]) / 255
-    return scores[(scores > held[0] - step / 2) & (scores < held[1] + step / 2)]
-
-
-def _frame(chart: Chart, x: float, y: float, height: float, across: Ticks, down: Ticks, below: str) -> None:
-    """A panel's edge, with tick labels at shares of its width and height."""
-    middle: Anchor = "middle"
+def _frame(
+    chart: Chart, x: float, y: float, height: float, across: Sequence[str], down: Sequence[str], below: str
+) -> None:
+    """A panel's edge, with tick labels at even distances."""
     chart.bar(x, x + SIDE, y, height, "frame")
-    for part, label in across:
-        chart.text(x + part * SIDE, y + height + 18, label, "tick", middle)
-    for part, label in down:
+    for label, part in zip(across, np.linspace(0, 1, len(across)), strict=True):
+        chart.text(x + part * SIDE, y + height + 18, label, "tick", "middle")
+    for label, part in zip(down, np.linspace(0, 1, len(down)), strict=True):
         chart.text(x - 6, y + part * height + 4, label, "tick", "end")
-    chart.text(x + SIDE / 2, y + height + 38, below, "", middle)
+    chart.text(x + SIDE / 2, y + height + 38, below, "", "middle")
 
 
 def _upright(chart: Chart, x: float, y: float, text: str) -> None:

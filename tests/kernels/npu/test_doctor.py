@@ -23,6 +23,7 @@ from kernels.npu.diagnosis import STATES, Answer, Finding, Host, diagnose, npu_o
 ADDRESS = "0000:c4:00.1"
 NPU = f"sys/bus/pci/devices/{ADDRESS}"
 XRT = "opt/xilinx/xrt"
+PYXRT = f"{XRT}/python/pyxrt.py"
 NOBODY = 65534
 RENDER = 992
 TAG = f"cpython-{sys.version_info[0]}{sys.version_info[1]}-x86_64-linux-gnu"
@@ -44,10 +45,6 @@ class Tree:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text)
 
-    def link(self, path: str, target: str) -> None:
-        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / path).symlink_to(target)
-
     def remove(self, path: str) -> None:
         where = self.root / path
         shutil.rmtree(where) if where.is_dir() and not where.is_symlink() else where.unlink()
@@ -57,9 +54,13 @@ class Tree:
         for change in changes:
             if change.startswith("-"):
                 self.remove(change[1:])
+                continue
+            path, sign, rest = re.split(r"(->|=)", change, maxsplit=1)
+            if sign == "=":
+                self.write(path, rest)
             else:
-                path, sign, rest = re.split(r"(->|=)", change, maxsplit=1)
-                (self.link if sign == "->" else self.write)(path, rest)
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.root / path).symlink_to(rest)
 
     def host(self) -> Host:
         python = self.root / XRT / "python"
@@ -91,34 +92,36 @@ def empty() -> Iterator[Tree]:
 @pytest.fixture
 def phoenix(empty: Tree) -> Tree:
     """A machine with an NPU and all that it needs."""
-    tree = empty
-    tree.write("etc/os-release", 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 25.04"\n')
-    tree.write(
-        "etc/passwd", f"root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nno:x:{NOBODY}:1::/:\n"
+    empty.change(
+        'etc/os-release=NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 25.04"\n',
+        f"etc/passwd=root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nno:x:{NOBODY}:1::/:\n",
+        f"etc/group=root:x:0:\nrender:x:{RENDER}:\n",
+        "proc/sys/kernel/osrelease=6.14.0-36-generic\n",
+        f"proc/cpuinfo={CPUINFO}",
+        "proc/cmdline=quiet splash\n",
+        "proc/self/status=Name:\tpython\nCapEff:\t0000000000000000\n",
+        "sys/bus/pci/devices/0000:00:00.0/vendor=0x1022\n",
+        "sys/bus/pci/devices/0000:00:00.0/device=0x14e8\n",
+        f"{NPU}/vendor=0x1022\n",
+        f"{NPU}/device=0x1502\n",
+        f"{NPU}/revision=0x00\n",
+        f"{NPU}/fw_version=1.5.5.391\n",
+        f"{NPU}/vbnv=RyzenAI-npu1\n",
+        f"{NPU}/accel/accel0/dev=261:0\n",
+        f"{NPU}/driver->../../../../bus/pci/drivers/amdxdna",
+        f"{NPU}/iommu_group->../../../../kernel/iommu_groups/21",
+        "sys/kernel/iommu_groups/21/type=DMA-FQ\n",
+        "sys/module/amdxdna/version=0.1\n",
+        "dev/accel/accel0=",
+        "lib/firmware/amdnpu/1502_00/npu.sbin.zst=",
+        f'{XRT}/version.json={{"BUILD_VERSION": "2.21.0"}}',
+        *(
+            f"{XRT}/lib/libxrt_{name}="
+            for name in ("coreutil.so.2", "coreutil.so.2.21.0", "driver_xdna.so.2.21.0")
+        ),
+        f"{PYXRT}={REAL_PYXRT}",
     )
-    tree.write("etc/group", f"root:x:0:\nrender:x:{RENDER}:\n")
-    tree.write("proc/sys/kernel/osrelease", "6.14.0-36-generic\n")
-    tree.write("proc/cpuinfo", CPUINFO)
-    tree.write("proc/cmdline", "quiet splash\n")
-    tree.write("proc/self/status", "Name:\tpython\nCapEff:\t0000000000000000\n")
-    tree.write("sys/bus/pci/devices/0000:00:00.0/vendor", "0x1022\n")
-    tree.write("sys/bus/pci/devices/0000:00:00.0/device", "0x14e8\n")
-    for name, text in (("vendor", "0x1022"), ("device", "0x1502"), ("revision", "0x00")):
-        tree.write(f"{NPU}/{name}", f"{text}\n")
-    tree.write(f"{NPU}/fw_version", "1.5.5.391\n")
-    tree.write(f"{NPU}/vbnv", "RyzenAI-npu1\n")
-    tree.write(f"{NPU}/accel/accel0/dev", "261:0\n")
-    tree.link(f"{NPU}/driver", "../../../../bus/pci/drivers/amdxdna")
-    tree.link(f"{NPU}/iommu_group", "../../../../kernel/iommu_groups/21")
-    tree.write("sys/kernel/iommu_groups/21/type", "DMA-FQ\n")
-    tree.write("sys/module/amdxdna/version", "0.1\n")
-    tree.write("dev/accel/accel0")
-    tree.write("lib/firmware/amdnpu/1502_00/npu.sbin.zst")
-    tree.write(f"{XRT}/version.json", '{"BUILD_VERSION": "2.21.0"}')
-    for library in ("libxrt_coreutil.so.2", "libxrt_coreutil.so.2.21.0", "libxrt_driver_xdna.so.2.21.0"):
-        tree.write(f"{XRT}/lib/{library}")
-    tree.write(f"{XRT}/python/pyxrt.py", REAL_PYXRT)
-    return tree
+    return empty
 
 
 def check(host: Host, name: str) -> Finding:
@@ -166,54 +169,49 @@ def test_a_complete_machine_has_nothing_in_the_way(phoenix: Tree) -> None:
     found = {f.name: f.found for f in findings}
     tools = dict.fromkeys(("host compiler", "mlir-aie", "Peano"), "note")
     assert {f.name: f.state for f in findings if f.state != "ok"} == tools
-    assert found["system"] == "Ubuntu 25.04, kernel 6.14.0-36-generic"
-    assert found["processor"] == "AMD Ryzen 7 7840U (Phoenix or Hawk Point)"
-    assert found["NPU"] == f"Phoenix or Hawk Point (XDNA1), 1022:1502 revision 00 at {ADDRESS}"
-    assert found["IOMMU"] == "group 21 (DMA-FQ)"
-    assert found["firmware"] == "version 1.5.5.391"
-    assert found["driver"] == "amdxdna 0.1 (RyzenAI-npu1)"
-    assert found["device node"].startswith("/dev/accel/accel0 (")
-    assert found["locked memory"] == "no limit"
-    assert found["XRT"] == "version 2.21.0 in /opt/xilinx/xrt"
-    assert found["XRT plugin"] == "version 2.21.0"
-    assert found["pyxrt"] == "/opt/xilinx/xrt/python/pyxrt.py; XRT finds 1 device"
+    assert found.pop("device node").startswith("/dev/accel/accel0 (")
+    assert (
+        found.items()
+        >= {
+            "system": "Ubuntu 25.04, kernel 6.14.0-36-generic",
+            "processor": "AMD Ryzen 7 7840U (Phoenix or Hawk Point)",
+            "NPU": f"Phoenix or Hawk Point (XDNA1), 1022:1502 revision 00 at {ADDRESS}",
+            "IOMMU": "group 21 (DMA-FQ)",
+            "firmware": "version 1.5.5.391",
+            "driver": "amdxdna 0.1 (RyzenAI-npu1)",
+            "locked memory": "no limit",
+            "XRT": "version 2.21.0 in /opt/xilinx/xrt",
+            "XRT plugin": "version 2.21.0",
+            "pyxrt": "/opt/xilinx/xrt/python/pyxrt.py; XRT finds 1 device",
+        }.items()
+    )
 
 
 UNBOUND = (f"-{NPU}/driver", f"-{NPU}/fw_version", f"-{NPU}/accel")
 UNLOADED = (*UNBOUND, "-sys/module/amdxdna")
-PYXRT = f"{XRT}/python/pyxrt.py"
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 # Changes to a complete machine (`Tree.change`), and what is then found (`assert_found`).
+# fmt: off
 FAULTS = [
-    (
-        (*UNLOADED, "proc/sys/kernel/osrelease=6.8.0-40-generic"),
-        "wrong  system  6.8.0-40-generic, which is too old -> Linux 6.14",
-    ),
-    (
-        (*UNLOADED, "proc/sys/kernel/osrelease=6.11.0"),
-        "warning  system  no amdxdna driver of its own -> amd/xdna-driver",
-    ),
-    (
-        (*UNLOADED, "proc/sys/kernel/osrelease=6.11.0"),
-        "missing  driver  not installed for this kernel -> DRM_ACCEL_AMDXDNA",
-    ),
+    ((*UNLOADED, "proc/sys/kernel/osrelease=6.8.0-40-generic"),
+     "wrong  system  6.8.0-40-generic, which is too old -> Linux 6.14"),
+    ((*UNLOADED, "proc/sys/kernel/osrelease=6.11.0"),
+     "warning  system  no amdxdna driver of its own -> amd/xdna-driver"),
+    ((*UNLOADED, "proc/sys/kernel/osrelease=6.11.0"),
+     "missing  driver  not installed for this kernel -> DRM_ACCEL_AMDXDNA"),
     (UNLOADED, "missing  driver  not installed for this kernel -> DRM_ACCEL_AMDXDNA"),
-    (
-        (*UNLOADED, "lib/modules/6.14.0-36-generic/kernel/drivers/accel/amdxdna/amdxdna.ko.zst="),
-        "missing  driver  not loaded -> sudo modprobe amdxdna",
-    ),
+    ((*UNLOADED, "lib/modules/6.14.0-36-generic/kernel/drivers/accel/amdxdna/amdxdna.ko.zst="),
+     "missing  driver  not loaded -> sudo modprobe amdxdna"),
     (UNBOUND, "wrong  driver  loaded, but has not taken the NPU -> dmesg"),
-    (
-        (f"-{NPU}/driver", f"{NPU}/driver->../../bus/pci/drivers/vfio-pci"),
-        "wrong  driver  belongs to the driver vfio-pci -> release it",
-    ),
+    (UNBOUND, "ok  firmware  ^/lib/firmware/amdnpu/1502_00: npu.sbin.zst; not loaded$"),
+    ((f"-{NPU}/driver", f"{NPU}/driver->../../bus/pci/drivers/vfio-pci"),
+     "wrong  driver  belongs to the driver vfio-pci -> release it"),
     ((*UNBOUND, "-lib/firmware/amdnpu"), "missing  firmware  amdnpu/1502_00/npu.sbin -> linux-firmware"),
     (("-dev/accel",), "missing  device node  /dev/accel/accel0 is absent -> it appears once"),
-    (
-        (f"-{NPU}/iommu_group", "proc/cmdline=quiet amd_iommu=off"),
-        "wrong  IOMMU  amd_iommu=off -> take amd_iommu=off off",
-    ),
+    (("-dev/accel", ".dockerenv="), "missing  device node  accel0 is absent -> --device /dev/accel/accel0"),
+    ((f"-{NPU}/iommu_group", "proc/cmdline=quiet amd_iommu=off"),
+     "wrong  IOMMU  amd_iommu=off -> take amd_iommu=off off"),
     ((f"-{NPU}/iommu_group", "proc/cmdline=quiet"), "missing  IOMMU  the IOMMU is off -> BIOS"),
     (("sys/kernel/iommu_groups/21/type=identity",), "warning  IOMMU  identity -> passthrough=0"),
     ((f"{NPU}/revision=0x07",), "warning  NPU  revision 07.*does not know -> dmesg"),
@@ -221,30 +219,21 @@ FAULTS = [
     ((f"-{XRT}/lib/libxrt_driver_xdna.so.2.21.0",), "missing  XRT plugin  no amdxdna -> libxrt-npu2"),
     ((f'{XRT}/version.json={{"BUILD_VERSION": "2.18.0"}}',), "warning  XRT plugin  2.18 -> one"),
     ((f"-{XRT}/python",), "missing  pyxrt  not installed -> come with XRT"),
-    (
-        (f"-{XRT}/python", "usr/lib/python3/dist-packages/xrt/backends/raycing/__init__.py="),
-        "missing  pyxrt  dist-packages/xrt is an X-ray tracer -> Debian up to 13",
-    ),
-    (
-        (f"-{PYXRT}", f"{XRT}/python/pyxrt.cpython-310-x86_64-linux-gnu.so="),
-        "wrong  pyxrt  for Python 3.10 -> build XRT",
-    ),
-    (
-        (f"-{PYXRT}", f"{XRT}/python/pyxrt.cpython-399-x86_64-linux-gnu.so="),
-        f"wrong  pyxrt  for Python 3.99, and this is {RUNNING} -> environment with Python 3.99",
-    ),
-    (
-        (f"-{PYXRT}", f"{XRT}/python/pyxrt.{TAG}.so="),
-        "wrong  pyxrt  cannot be imported .*ImportError -> one source",
-    ),
+    ((f"-{XRT}/python", "usr/lib/python3/dist-packages/xrt/backends/raycing/__init__.py="),
+     "missing  pyxrt  dist-packages/xrt is an X-ray tracer -> Debian up to 13"),
+    ((f"-{PYXRT}", f"{XRT}/python/pyxrt.cpython-310-x86_64-linux-gnu.so="),
+     "wrong  pyxrt  for Python 3.10 -> build XRT"),
+    ((f"-{PYXRT}", f"{XRT}/python/pyxrt.cpython-399-x86_64-linux-gnu.so="),
+     f"wrong  pyxrt  for Python 3.99, and this is {RUNNING} -> environment with Python 3.99"),
+    ((f"-{PYXRT}", f"{XRT}/python/pyxrt.{TAG}.so="),
+     "wrong  pyxrt  cannot be imported .*ImportError -> one source"),
     ((f"{PYXRT}=device = 1",), "wrong  pyxrt  no xclbin, hw_context, kernel, bo, run, ert -> PYTHONPATH"),
     ((f"{PYXRT}={REAL_PYXRT.replace('return 1', 'return 0')}",), "wrong  pyxrt  no device -> xrt-smi"),
     ((f"{PYXRT}=import os; print('XRT'); os._exit(134)",), "wrong  pyxrt  exit status 134 -> version"),
-    (
-        (f"{PYXRT}=raise ImportError('libxrt_coreutil.so.2: cannot open shared object file: No such file')",),
-        "wrong  pyxrt  libxrt_coreutil.so.2: cannot open -> source /opt/xilinx/xrt/setup.sh",
-    ),
+    ((f"{PYXRT}=raise ImportError('libxrt_coreutil.so.2: cannot open shared object file: No such file')",),
+     "wrong  pyxrt  libxrt_coreutil.so.2: cannot open -> source /opt/xilinx/xrt/setup.sh"),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("changes", "expected"), FAULTS, ids=[expected for _, expected in FAULTS])
@@ -278,39 +267,29 @@ def test_later_npus_are_recognised_and_refused(phoenix: Tree, device: str, revis
     assert [f.name for f in findings if f.obstructs] == ["NPU"]
 
 
+LIMITED = "^limit 8192 KiB of locked memory, where the NPU needs 65536"
+CAPABLE = "proc/self/status=CapInh:\t000001ffffffffff\nCapEff:\t"
+
+
 @pytest.mark.parametrize(
-    ("soft", "hard", "expected"),
+    ("soft", "hard", "changes", "expected"),
     [
-        (
-            8,
-            8,
-            "wrong  locked memory  ^limit 8192 KiB of locked memory, where the NPU needs 65536 -> ^write `[*] - mem",
-        ),
-        (8, None, "wrong  locked memory  ^limit 8192 KiB -> run `ulimit -l unlimited` in this shell"),
-        (8, 1024, "wrong  locked memory  ^limit 8192 KiB -> run `ulimit -l 1048576` in this shell"),
-        (
-            64,
-            64,
-            "warning  locked memory  ^limit 65536 KiB, hardly more -> /etc/security/limits.d/99-amdxdna.conf",
-        ),
-        (256, None, "ok  locked memory  ^limit 262144 KiB"),
+        (8, 8, (), f"wrong  locked memory  {LIMITED} -> ^write `[*] - mem"),
+        (8, None, (), f"wrong  locked memory  {LIMITED} -> run `ulimit -l unlimited` in this shell"),
+        (8, 1024, (), f"wrong  locked memory  {LIMITED} -> run `ulimit -l 1048576` in this shell"),
+        (64, 64, (), "warning  locked memory  ^limit 65536 KiB, hardly more -> limits.d/99-amdxdna.conf"),
+        (256, None, (), "ok  locked memory  ^limit 262144 KiB"),
+        (8, 8, (".dockerenv=",), "wrong  locked memory  8192 KiB -> --ulimit memlock=-1"),
+        (8, 8, (f"{CAPABLE}0000000000004000\n",), "ok  locked memory  exempt"),
+        (8, 8, (f"{CAPABLE}000001ffffffbfff\n",), f"wrong  locked memory  {LIMITED} -> write"),
     ],
 )
 def test_locked_memory_has_to_hold_the_heap_of_the_device(
-    phoenix: Tree, soft: int, hard: int | None, expected: str
+    phoenix: Tree, soft: int, hard: int | None, changes: tuple[str, ...], expected: str
 ) -> None:
+    phoenix.change(*changes)
     host = replace(phoenix.host(), memlock=(soft << 20, hard and hard << 20))
     assert_found(diagnose(host, built), expected)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "state"), [("0000000000004000", "ok"), ("000001ffffffbfff", "wrong")]
-)
-def test_who_may_lock_any_memory_needs_no_limit(phoenix: Tree, capabilities: str, state: str) -> None:
-    phoenix.write("proc/self/status", f"CapInh:\t000001ffffffffff\nCapEff:\t{capabilities}\n")
-    finding = check(replace(phoenix.host(), memlock=(8 << 20, 8 << 20)), "locked memory")
-    assert finding.state == state
-    assert ("exempt" in finding.found) == (state == "ok")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +300,7 @@ def test_who_may_lock_any_memory_needs_no_limit(phoenix: Tree, capabilities: str
         (
             0o000,
             "",
-            'write `KERNEL=="accel*", DRIVERS=="amdxdna", GROUP="render", MODE="0660"` into /etc/udev/rules.d/',
+            'write `KERNEL=="accel*", DRIVERS=="amdxdna", GROUP="render", MODE="0660"` into /etc/udev/',
         ),
     ],
 )
@@ -337,11 +316,9 @@ def test_a_node_that_this_user_may_not_open(phoenix: Tree, mode: int, member: st
     with ordinary_user():
         finding = check(host, "device node")
     assert finding.state == "wrong"
-    assert re.fullmatch(
-        rf"this user may not open /dev/accel/accel0 \(.*:render, mode {mode:04o}\)", finding.found
-    )
-    assert finding.remedy is not None
-    assert finding.remedy.startswith(remedy)
+    shown = rf"this user may not open /dev/accel/accel0 \(.*:render, mode {mode:04o}\)"
+    assert re.fullmatch(shown, finding.found)
+    assert (finding.remedy or "").startswith(remedy)
 
 
 def test_nothing_that_cannot_be_read_ends_the_report(phoenix: Tree) -> None:
@@ -389,29 +366,20 @@ def test_bindings_of_the_system_are_out_of_an_environments_sight(phoenix: Tree) 
 
 
 def test_bindings_in_xrts_own_prefix_need_its_setup(phoenix: Tree) -> None:
-    finding = check(replace(phoenix.host(), import_path=()), "pyxrt")
-    assert (finding.state, finding.found) == (
-        "missing",
-        "pyxrt is in /opt/xilinx/xrt/python/pyxrt.py, which Python does not search",
+    assert str(check(replace(phoenix.host(), import_path=()), "pyxrt")) == (
+        "pyxrt is in /opt/xilinx/xrt/python/pyxrt.py, which Python does not search: "
+        "run `source /opt/xilinx/xrt/setup.sh` in this shell"
     )
-    assert finding.remedy == "run `source /opt/xilinx/xrt/setup.sh` in this shell"
 
 
 def test_xrt_of_the_distribution_and_of_the_environment(phoenix: Tree) -> None:
-    phoenix.remove(f"{XRT}/lib")
-    phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2")
-    phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2.21.75")
-    phoenix.write("usr/lib/x86_64-linux-gnu/libxrt_driver_xdna.so.2")
+    libraries = ("coreutil.so.2", "coreutil.so.2.21.75", "driver_xdna.so.2")
+    phoenix.change(f"-{XRT}/lib", *(f"usr/lib/x86_64-linux-gnu/libxrt_{name}=" for name in libraries))
     assert check(phoenix.host(), "XRT").found == "version 2.21.75 in /usr/lib/x86_64-linux-gnu"
     assert check(phoenix.host(), "XRT plugin").state == "ok"
     phoenix.write("home/ann/xrt/lib/libxrt_coreutil.so.2.25.0")
     chosen = replace(phoenix.host(), environment={"XILINX_XRT": str(phoenix.root / "home/ann/xrt")})
     assert check(chosen, "XRT").found == "version 2.25.0 in /home/ann/xrt"
-
-
-def test_an_installed_firmware_that_is_not_loaded_is_named(phoenix: Tree) -> None:
-    phoenix.change(*UNBOUND)
-    assert check(phoenix.host(), "firmware").found == "/lib/firmware/amdnpu/1502_00: npu.sbin.zst; not loaded"
 
 
 @pytest.mark.parametrize(
@@ -438,37 +406,31 @@ def test_a_kernel_that_is_not_built_is_what_is_lacking_and_how_to_build_it_is_sa
     )
 
 
+VIRTUAL = ("proc/cpuinfo=flags\t: fpu hypervisor\n", "sys/class/dmi/id/product_name=KVM")
+
+
 @pytest.mark.parametrize(
     ("files", "found", "remedy"),
     [
-        ({".dockerenv": ""}, "a container", "most Ryzen 7040"),
-        ({"proc/1/cgroup": "0::/kubepods/x"}, "a container", "most Ryzen 7040"),
+        ((".dockerenv=",), "a container", "most Ryzen 7040"),
+        (("proc/1/cgroup=0::/kubepods/x",), "a container", "most Ryzen 7040"),
         (
-            {"proc/sys/kernel/osrelease": "6.6.87.2-microsoft-standard-WSL2"},
+            ("proc/sys/kernel/osrelease=6.6.87.2-microsoft-standard-WSL2",),
             "a virtual machine (WSL)",
-            "on the host",
+            "the host",
         ),
+        (VIRTUAL, "a virtual machine (KVM)", "on the host"),
         (
-            {"proc/cpuinfo": "flags\t: fpu hypervisor\n", "sys/class/dmi/id/product_name": "KVM"},
-            "a virtual machine (KVM)",
-            "on the host",
+            (f"proc/cpuinfo={CPUINFO}",),
+            "no sign of a virtual machine or container",
+            r"firmware set-up \(BIOS\)",
         ),
-        ({"proc/cpuinfo": CPUINFO}, "no sign of a virtual machine or container", r"firmware set-up \(BIOS\)"),
     ],
 )
-def test_why_there_may_be_no_npu(empty: Tree, files: dict[str, str], found: str, remedy: str) -> None:
-    for path, text in files.items():
-        empty.write(path, text)
+def test_why_there_may_be_no_npu(empty: Tree, files: tuple[str, ...], found: str, remedy: str) -> None:
+    empty.change(*files)
     assert check(empty.host(), "host").found == found
     assert re.search(remedy, check(empty.host(), "NPU").remedy or "")
-
-
-def test_in_a_container_the_node_has_to_be_passed_on(phoenix: Tree) -> None:
-    phoenix.write(".dockerenv")
-    phoenix.remove("dev/accel")
-    assert "--device /dev/accel/accel0" in (check(phoenix.host(), "device node").remedy or "")
-    limited = replace(phoenix.host(), memlock=(1, 1))
-    assert "--ulimit memlock=-1" in (check(limited, "locked memory").remedy or "")
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
@@ -481,10 +443,8 @@ def test_other_systems_are_told_about_linux(empty: Tree, platform: str) -> None:
 
 def test_what_builds_a_kernel(phoenix: Tree) -> None:
     packages = phoenix.root / "packages"
-    phoenix.write("packages/aie/dialects/aie.py")
-    phoenix.write("packages/aie/__init__.py")
-    phoenix.write("packages/llvm-aie/bin/clang++")
-    phoenix.write("bin/clang++")
+    modules = ("packages/aie/dialects/aie.py=", "packages/aie/__init__.py=")
+    phoenix.change(*modules, "packages/llvm-aie/bin/clang++=", "bin/clang++=")
     (phoenix.root / "bin/clang++").chmod(0o755)
     host = replace(
         phoenix.host(), import_path=(str(packages),), environment={"PATH": str(phoenix.root / "bin")}

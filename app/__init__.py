@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.api import Run, SegmentStream, Transcriber, Transcript, load_model
-    from app.audio.error import AudioError
+    from app.audio.containers import AudioError
     from kernels.device import DeviceError, DeviceLost
     from models.decoding.options import DecodeOptions, OptionsError
     from models.decoding.results import Segment, Word

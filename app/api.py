@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from app.audio.error import AudioError as AudioError  # this and what follows like it is part of the API
+from app.audio.containers import AudioError as AudioError  # this and what follows like it is part of the API
 from app.audio.reading import AudioSource, array_blocks, open_audio
 from app.configuration import Configuration
 from kernels.device import DeviceError as DeviceError
@@ -43,15 +43,11 @@ class Run:
     """What made a transcript: recorded with each one.
 
     Attributes:
-        model: the model's name, or the path that it was loaded from.
+        model: its name, or the path that it was loaded from.
         model_sha256: of the weights' file.
-        backend: `cpu`, `int32`, `int8`, `legacy-int32` or `legacy-int8`.
         device: what computed the encoder's attention: `cpu`, `emulator` or `npu`.
-        device_reason: why it was that device.
         tile_size: keys per tile; None for `cpu` and the legacy kernels.
-        compute_type: of what is not integer attention: `float32`, `bfloat16` or `int8`.
-        compute_reason: why it is that one.
-        options: the decoding options.
+        compute_type: of what is not integer attention.
         batch_size: windows decoded at once.
         version: of Tilescribe.
     """
@@ -75,11 +71,9 @@ class Transcript:
 
     Attributes:
         text: all segments' text, joined.
-        segments: in the order of the recording.
         language: its code.
         language_probability: where it was detected, else None.
         duration: seconds of audio.
-        run: what made it.
     """
 
     text: str
@@ -164,8 +158,7 @@ class Transcriber:
         attention: the backend of the encoder's self-attention.
         compute_type: of encoder and decoder, attention in integers apart; what `auto` or a type that this processor
             has no instructions for came to.
-        compute_reason: why it is that one.
-        encoder: the model's encoder with that attention.
+        encoder: the model's, with that attention.
         recogniser: that encoder with the model's decoder.
     """
 
@@ -182,7 +175,7 @@ class Transcriber:
             weights: of `configuration.model`.
             configuration: what to compute with.
             attention: the configured one, where it is open already.
-            decoder: the weights' decoder in the configured compute type, where there is one already.
+            decoder: the weights', in the configured compute type, where there is one already.
 
         Raises:
             kernels.device.DeviceError: the NPU was asked for and cannot be used.
@@ -281,20 +274,11 @@ def load_model(
 ) -> Transcriber:
     """Load a Whisper model with a backend for its encoder's attention.
 
-    Args:
-        model: a name (`tilescribe models list`), or a path to a `.pt` file or a CTranslate2 folder.
-        backend: `cpu` (FP32), `int32`, `int8`, `legacy-int32` or `legacy-int8`.
-        device: where the integer kernels run: `auto` takes the NPU where it works, else the emulator.
-        threads: as many as there are processors unless given; sets PyTorch's number of threads as well.
-        tile_size: keys per tile of the integer kernels: 64, 128 or 256.
-        compute_type: of all other matrix products: `float32`, `bfloat16`, `int8`, or `auto`, the fastest that leaves
-            the word error rate as it is. A processor without the instructions computes in float32.
-        download: fetch the weights where they are missing.
+    The arguments are the fields of `app.configuration.Configuration`, and those of `Transcriber.load`, whose errors it
+    raises as well.
 
     Raises:
         ValueError: there is no such backend or compute type.
-
-    For the rest see `Transcriber.load`.
     """
     configuration = Configuration(model, backend, device, tile_size, compute_type, threads)
     return Transcriber.load(configuration, download=download)

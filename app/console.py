@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
 CODES = {
-    "app.audio.error.AudioError": FAILED,
+    "app.audio.containers.AudioError": FAILED,
     "app.audio.inputs.InputError": USAGE,
     "app.evaluation.running.WorkerLostError": LACKING,
     "app.evaluation.stored.EvidenceError": USAGE,

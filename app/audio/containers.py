@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from app.audio.error import AudioError, not_numbers
-
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
@@ -23,6 +21,25 @@ _NOT_MEDIA = re.compile(
     "video4linux2,v4l2|webm_dash_manifest|x11grab|.*_pipe"
 )
 _NOT_AUDIO = "not audio that FFmpeg's libraries can read"
+
+
+class AudioError(Exception):
+    """Input that can't be transcribed. `str()` is one line, `name: reason`; `name` is its user's own."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        # A file's name may hold line breaks, or bytes that are not text.
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.name)
+        return f"{shown}: {self.reason}"
+
+
+def not_numbers(name: str, seconds: float) -> AudioError:
+    """The error for NaN or infinity, `seconds` into the audio."""
+    return AudioError(name, f"samples that are not numbers (NaN or infinity) at {seconds:.2f} s")
 
 
 class Progress:
@@ -120,15 +137,11 @@ def _check_finite(frame: AudioFrame, name: str, seconds: float) -> None:
         raise not_numbers(name, seconds + int(finite.all(axis=1).argmin()) / frame.sample_rate)
 
 
-def track_seconds(track: AudioStream) -> float | None:
-    """The length that FFmpeg gives for a track, if any."""
-    return float(track.duration * track.time_base) if track.duration and track.time_base else None
-
-
 def declared_seconds(container: InputContainer, track: AudioStream, stream: BinaryIO) -> float | None:
     """The length that the file itself declares; FFmpeg's figure may be a guess from the file's size."""
     form = container.format.name
-    own, whole = track_seconds(track), container.duration / 1e6 if container.duration else None
+    own = float(track.duration * track.time_base) if track.duration and track.time_base else None
+    whole = container.duration / 1e6 if container.duration else None
     if form == "wav":
         return _cut_wave_seconds(stream)
     if form in ("flac", "aiff", "au") or (form == "mp3" and _counts_frames(stream)):

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, runtime_checkable
 
 from app.audio.containers import (
+    AudioError,
     Progress,
     audio_track,
     declared_seconds,
     decoded_frames,
+    not_numbers,
     open_container,
-    track_seconds,
 )
-from app.audio.error import AudioError, not_numbers
 from app.audio.resampling import SAMPLE_RATE, block_size, joined, regrouped, resampled
 
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
@@ -46,10 +46,6 @@ class AudioSource(Protocol):
 
     name: str
     """What its user called it."""
-    duration: float | None
-    """Seconds: as declared by the file, or else FFmpeg's estimate from its size, or None."""
-    truncated: bool
-    """Whether the last complete reading found less than was declared (only with `allow_truncated`)."""
 
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
         """Yield the audio from its start: float32 (n,) in [-1, 1], 16 kHz mono.
@@ -91,7 +87,7 @@ def open_audio(
     Args:
         source: the path or the stream.
         name: what to call it in messages; its path or own name unless given.
-        allow_truncated: set the source's `truncated` where the end is missing, and raise nothing.
+        allow_truncated: take what there is where the end is missing.
 
     Raises:
         AudioError: it is missing, unreadable, empty, not audio or without an audio track.
@@ -134,7 +130,6 @@ class _FileSource(AudioSource):
     def __init__(
         self, source: str | os.PathLike[str] | BinaryIO, name: str | None, allow_truncated: bool
     ) -> None:
-        self.truncated = False
         self._allow_truncated = allow_truncated
         self._owned = isinstance(source, (str, os.PathLike))
         if isinstance(source, (str, os.PathLike)):
@@ -151,9 +146,6 @@ class _FileSource(AudioSource):
             with open_container(self._stream, self.name) as container:
                 track = audio_track(container, self.name)
                 self._declared = declared_seconds(container, track, self._stream)
-                self.duration = (
-                    self._declared or track_seconds(track) or (container.duration or 0) / 1e6 or None
-                )
         except OSError as error:
             self.close()
             raise self._unreadable(error) from error
@@ -214,8 +206,9 @@ class _FileSource(AudioSource):
             found = progress.packets or self._declared
             lost = "nothing in it could be decoded: damaged, or not audio"
             raise AudioError(self.name, lost if found else "no samples")
-        self.truncated = self._declared is not None and progress.reached < self._declared - SHORT_SECONDS
-        if self.truncated and not self._allow_truncated:
+        if self._allow_truncated or self._declared is None:
+            return
+        if progress.reached < self._declared - SHORT_SECONDS:
             raise AudioError(
                 self.name,
                 f"ends early: {progress.decoded:.1f} s of {self._declared:.1f} s could be decoded "
@@ -243,7 +236,6 @@ class _ArraySource(AudioSource):
         import numpy as np
 
         self.name = name
-        self.truncated = False
         if samples.dtype not in (np.float32, np.float64, np.int16, np.int32):
             raise AudioError(name, f"samples of type {samples.dtype}, not float32, float64, int16 or int32")
         if samples.ndim not in (1, 2):
@@ -260,7 +252,6 @@ class _ArraySource(AudioSource):
             samples = samples.T
         self._samples = samples  # (n, channels)
         self._rate = sample_rate
-        self.duration = len(samples) / sample_rate
         for second, piece in enumerate(self._pieces()):
             finite = np.isfinite(piece).all(axis=1)
             if not finite.all():

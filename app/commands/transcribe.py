@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.audio.error import AudioError
+from app.audio.containers import AudioError
 from app.audio.inputs import STANDARD_INPUT, Recording, recordings
 from app.commands.options import (
     BackendName,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from app.audio.error import AudioError
+from app.audio.containers import AudioError
 from app.console import progress_bar
 from datasets.utterance import Utterance
 

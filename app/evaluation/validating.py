@@ -113,7 +113,7 @@ def run(
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
         kernels.contract.ContractError: the encoder's numbers are not finite.
         models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
-        app.audio.error.AudioError: the audio cannot be read.
+        app.audio.containers.AudioError: the audio cannot be read.
     """
     workers = Workers(configuration.threads)
     opened = open_device(configuration.device, workers, tile_size=configuration.tile_size)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from app.audio.error import AudioError
+from app.audio.containers import AudioError
 from app.audio.reading import open_audio
 from app.configuration import Configuration
 from app.evaluation.batches import Batch

@@ -63,7 +63,6 @@ def test_every_format_gives_the_sound_that_went_in(
         assert np.linalg.norm(heard) / np.linalg.norm(AS_IT_WAS) == pytest.approx(1, abs=0.1)
     with open_audio(path) as audio:
         assert audio.name == str(path)
-        assert audio.duration == pytest.approx(3.0, abs=0.25)
 
 
 @pytest.mark.parametrize("name", ["s16.wav", "s24.wav", "f32.wav", "a.flac", "a.aiff", "alac.m4a"])

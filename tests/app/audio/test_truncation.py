@@ -44,21 +44,16 @@ def test_a_missing_end_is_told_after_what_is_there(tmp_path: Path, name: str) ->
     path = write(tmp_path / name, sweep(48000, 6.0), 48000, codec, **options)
     whole = load_audio(path)  # and it is no false alarm
     halve(path)
-    there = []
-    with open_audio(path, name=name) as audio, pytest.raises(AudioError) as caught:  # noqa: PT012
-        assert audio.duration == pytest.approx(6.0, abs=0.1)
-        for block in audio.blocks(0.5):
-            there.append(block)
+    there: list[Any] = []
+    with open_audio(path, name=name) as audio, pytest.raises(AudioError) as caught:
+        there.extend(audio.blocks(0.5))
     seconds = sum(map(len, there)) / SAMPLE_RATE
     assert 1.5 < seconds < 4.5
     assert str(caught.value) == (
         f"{name}: ends early: {seconds:.1f} s of 6.0 s could be decoded "
         "(--allow-truncated transcribes what is there)"
     )
-    with open_audio(path, allow_truncated=True) as audio:
-        assert not audio.truncated
-        heard = np.concatenate(list(audio.blocks()))
-        assert audio.truncated
+    heard = load_audio(path, allow_truncated=True)
     np.testing.assert_array_equal(heard, np.concatenate(there))
     same = len(heard) - 2000  # the resampler's and the codec's last window lack what followed
     np.testing.assert_allclose(heard[:same], whole[:same], atol=1e-4)

@@ -31,9 +31,11 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "kernels"
 
 
-def script(*options: str) -> subprocess.CompletedProcess[str]:
+def script(*options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "build_xclbin"), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
 
 
 def leftovers(kept: Path) -> list[str]:
@@ -45,7 +47,6 @@ ONE = ("--scores", "int8", "--tile-size", "128", "--columns", "2")
 
 def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
     done = script(*ONE, "--heads", "6,8")
-    assert done.returncode == 0, done.stderr
     found = {heads: store.find(STREAMING, heads) for heads in (6, 8)}
     assert done.stdout.splitlines() == [str(found[6].xclbin.parent)]
     assert found[6].xclbin.read_text().startswith("-DSCORES_INT8=1 -DTILE_SIZE=128")
@@ -57,17 +58,15 @@ def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
     assert "[1/1] int8_t128_c2" in done.stderr
 
     again = script(*ONE, "--heads", "8")
-    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert again.stdout == done.stdout
     assert "is there already" in again.stderr
 
-    more = script(*ONE, "--heads", "12")  # keeps those that were there
-    assert more.returncode == 0, more.stderr
+    script(*ONE, "--heads", "12")  # keeps those that were there
     assert set(store.by_heads(STREAMING)) == {6, 8, 12}
 
 
 def test_the_single_tile_programs_are_built(kept: Path) -> None:
-    done = script("--single-tile")
-    assert done.returncode == 0, done.stderr
+    script("--single-tile")
     for scores, text in (("int32", "-DSCORES_INT8=0"), ("int8", "-DSCORES_INT8=1")):
         found = store.find(Program(scores))  # type: ignore[arg-type]
         assert found.xclbin.read_text().startswith(f"{text} -DSINGLE_TILE")
@@ -92,29 +91,21 @@ def test_a_damaged_build_is_built_again(kept: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fails", "text"),
+    ("fails", "code", "text"),
     [
-        ("clang++", "kernel.cc:1:1: error: made to fail"),
-        ("aiecc", "error: made to fail"),
-        ("empty", "aiecc ended well but made no instructions_6.bin"),
+        ("clang++", 1, "kernel.cc:1:1: error: made to fail"),
+        ("aiecc", 1, "error: made to fail"),
+        ("empty", 1, "aiecc ended well but made no instructions_6.bin"),
+        ("interrupt", 130, "interrupted; the builds that are done are kept"),
     ],
 )
-def test_a_tool_that_fails_is_quoted_and_leaves_nothing(
-    kept: Path, fails: str, text: str, monkeypatch: pytest.MonkeyPatch
+def test_a_build_that_fails_is_explained_and_leaves_nothing(
+    kept: Path, fails: str, code: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STANDIN_FAIL", fails)
-    done = script(*ONE, "--heads", "6")
-    assert done.returncode == 1
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(kept.iterdir()) == []
-
-
-def test_an_interrupted_build_leaves_nothing(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STANDIN_FAIL", "interrupt")
-    done = script(*ONE, "--heads", "6")
-    assert done.returncode == 130
-    assert "interrupted; the builds that are done are kept" in done.stderr
+    said = script(*ONE, "--heads", "6", code=code).stderr
+    assert text in said
+    assert "Traceback" not in said
     assert list(kept.iterdir()) == []
 
 
@@ -137,10 +128,7 @@ def test_a_core_that_outgrows_its_memory_is_refused(
 @pytest.mark.parametrize(
     ("lacking", "text"),
     [
-        (
-            "mlir_aie/python",
-            "which has no python/aie: python -m pip install mlir_aie==1.4.2 -f https://github",
-        ),
+        ("mlir_aie/python", "which has no python/aie: python -m pip install mlir_aie==1.4.2 -f https://git"),
         ("mlir_aie/bin/aiecc", "aiecc is not in"),
         ("mlir_aie/include", "aie_api's headers are not in"),
         ("llvm-aie/bin", "which has no bin/clang++: python -m pip install llvm-aie -f https://github"),
@@ -151,10 +139,9 @@ def test_a_lacking_tool_is_one_line_with_how_to_get_it(
     kept: Path, tmp_path: Path, lacking: str, text: str
 ) -> None:
     (tmp_path / "tools" / lacking).rename(tmp_path / "elsewhere")
-    done = script(*ONE)
-    assert done.returncode == 5
-    assert text in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    said = script(*ONE, code=5).stderr
+    assert text in said
+    assert len(said.splitlines()) == 1
     assert not kept.exists()
 
 
@@ -168,9 +155,7 @@ def test_without_any_tool_the_first_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_dry_run_prints_commands_and_runs_none(kept: Path) -> None:
-    done = script(*ONE, "--heads", "6,8", "--dry-run")
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
+    lines = script(*ONE, "--heads", "6,8", "--dry-run").stdout.splitlines()
     assert lines[0] == "# int8_t128_c2"
     assert [line.split()[0].rsplit("/", 1)[-1] for line in lines[1:]][::2] == ["clang++", "aiecc", "aiecc"]
     assert [("--get-xclbin" in line) for line in lines[1:]] == [False, False, True, False, False]
@@ -189,28 +174,19 @@ def test_as_a_command_it_finds_the_projects_environment(tmp_path: Path, prepared
         tool_standins.executable(
             python, f"import os, sys; os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])"
         )
-    done = subprocess.run(
-        [sys.executable, "-S", str(command), "--dry-run"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
+    bare = [sys.executable, "-S", str(command), "--dry-run"]
+    done = subprocess.run(bare, capture_output=True, text=True, check=False, cwd="/")
     if prepared:
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("# int32_t64_c4\n")
     else:
-        assert (done.returncode, done.stdout) == (5, "")
-        assert (
-            done.stderr
-            == f"error: {sys.executable} has no numpy; `make demo` makes an environment that has\n"
-        )
+        said = f"error: {sys.executable} has no numpy; `make demo` makes an environment that has\n"
+        assert (done.returncode, done.stdout, done.stderr) == (5, "", said)
 
 
 def test_the_list_says_what_is_there(kept: Path) -> None:
-    assert script(*ONE, "--heads", "6").returncode == 0
-    done = script(*ONE, "--heads", "6,8", "--list")
-    six, eight = done.stdout.splitlines()
+    script(*ONE, "--heads", "6")
+    six, eight = script(*ONE, "--heads", "6,8", "--list").stdout.splitlines()
     assert six == f"int8_t128_c2 for 6 heads: {store.find(STREAMING, 6).xclbin.parent}"
     assert "not for 8: scripts/build_xclbin" in eight
 
@@ -224,18 +200,13 @@ def test_the_list_says_what_is_there(kept: Path) -> None:
     ],
 )
 def test_wrong_usage(options: list[str], text: str) -> None:
-    done = script(*options)
-    assert done.returncode == 2
-    assert text in done.stderr
+    assert text in script(*options, code=2).stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(kept: Path) -> None:
     kept.write_text("a file")
-    done = script(*ONE, "--heads", "6")
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (
-        1,
-        f"error: {kept} cannot be written: File exists",
-    )
+    said = script(*ONE, "--heads", "6", code=1).stderr
+    assert said.splitlines()[-1] == f"error: {kept} cannot be written: File exists"
 
 
 def test_designs_that_differ_beyond_the_run_are_not_one_program(
@@ -259,7 +230,7 @@ def test_the_runs_part_of_a_design_is_left_out(text: str, rest: str) -> None:
 
 def archive(tmp_path: Path, kept: Path) -> Path:
     """What a release carries: the folder of builds."""
-    assert script("--single-tile").returncode == 0
+    script("--single-tile")
     packed = tmp_path / "kernels.tar.gz"
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(kept, arcname=".")
@@ -269,10 +240,9 @@ def archive(tmp_path: Path, kept: Path) -> Path:
 def test_a_releases_archive_is_installed(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = archive(tmp_path, kept)
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(tmp_path / "other"))
-    done = script("--install", str(packed))
-    assert done.returncode == 0, done.stderr
+    script("--install", str(packed))
     assert store.find(Program("int32")).xclbin.is_relative_to(tmp_path / "other")
-    assert script("--install", str(packed)).returncode == 0  # over itself
+    script("--install", str(packed))  # over itself
     assert leftovers(tmp_path / "other") == []
 
 
@@ -315,7 +285,6 @@ def test_an_archive_of_anything_else_is_refused(tmp_path: Path, name: str | None
 
 def test_what_is_no_archive_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("no archive")
-    done = script("--install", str(tmp_path / "a.tar"))
-    assert done.returncode == 1
-    assert "a.tar cannot be unpacked" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    said = script("--install", str(tmp_path / "a.tar"), code=1).stderr
+    assert "a.tar cannot be unpacked" in said
+    assert len(said.splitlines()) == 1

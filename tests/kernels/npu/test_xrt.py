@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,22 @@ def operands(heads: int, rows: int, keys: int, valid: int, columns: int = 64, se
         ("int8", 64, 16, (8, 129, 200, 130, 64)),
         ("int8", 128, 8, (7, 40, 128, 128, 64)),
         ("int8", 256, 16, (3, 1500, 1536, 1500, 128)),
+        # numbers of heads that there are no instructions for
+        ("int32", 64, 16, (1, 20, 64, 60)),
+        ("int32", 64, 16, (7, 20, 64, 60)),
+        ("int32", 64, 16, (13, 20, 64, 60)),
+        ("int32", 64, 16, (30, 20, 64, 60)),
+        ("int32", 64, 16, (0, 10, 64, 64)),
     ],
 )
 def test_the_bits_are_the_emulators(
-    machine: Machine,
-    emulator: Emulator,
-    scores: c.ScoreType,
-    tile_size: int,
-    bits: int,
-    shape: tuple[int, ...],
+    machine: Machine, emulator: Emulator, scores: Any, tile_size: int, bits: int, shape: tuple[int, ...]
 ) -> None:
     chosen = operands(*shape)
     how: Any = {"scores": scores, "tile_size": tile_size, "output_bits": bits}
     with NpuDevice() as npu:
         found = npu.run(chosen, **how)
-    assert found.dtype == np.int16
+    assert (found.dtype, found.shape) == (np.int16, chosen.q.shape[:2] + chosen.v.shape[2:])
     assert np.array_equal(found, emulator.run(chosen, **how))
 
 
@@ -87,11 +88,6 @@ def test_a_run_leaves_nothing_of_the_one_before(machine: Machine, emulator: Emul
             assert np.array_equal(npu.run(chosen), emulator.run(chosen))
 
 
-def test_no_heads_are_no_run(machine: Machine) -> None:
-    with NpuDevice() as npu:
-        assert npu.run(operands(0, 10, 64, 64)).shape == (0, 10, 64)
-
-
 @pytest.mark.parametrize(
     ("heads", "counts", "runs"),
     [
@@ -112,13 +108,6 @@ def test_heads_are_cut_into_the_runs_that_there_are(
     heads: int, counts: tuple[int, ...], runs: tuple[int, ...]
 ) -> None:
     assert cut_heads(heads, counts) == cut_heads(heads, counts[::-1]) == runs
-
-
-@pytest.mark.parametrize("heads", [1, 7, 13, 30])
-def test_any_number_of_heads_runs(machine: Machine, emulator: Emulator, heads: int) -> None:
-    chosen = operands(heads, 20, 64, 60)
-    with NpuDevice() as npu:
-        assert np.array_equal(npu.run(chosen), emulator.run(chosen))
 
 
 def test_a_thousand_runs_make_nothing_new(machine: Machine, few_heads: None) -> None:
@@ -170,18 +159,9 @@ def test_contexts_that_are_not_in_use_give_way(machine: Machine, emulator: Emula
 
 def test_threads_take_turns(machine: Machine, emulator: Emulator) -> None:
     jobs = [operands(6, 20, 64, 64, seed=i) for i in range(6)]
-    found: dict[int, Any] = {}
-    with NpuDevice() as npu:
-
-        def work(i: int) -> None:
-            found[i] = npu.run(jobs[i])
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(jobs))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert all(np.array_equal(found[i], emulator.run(job)) for i, job in enumerate(jobs))
+    with NpuDevice() as npu, ThreadPoolExecutor(len(jobs)) as threads:
+        found = list(threads.map(npu.run, jobs))
+    assert all(np.array_equal(one, emulator.run(job)) for one, job in zip(found, jobs, strict=True))
 
 
 def test_the_single_tile_is_the_contracts(machine: Machine, emulator: Emulator) -> None:
@@ -207,16 +187,18 @@ def test_what_does_not_fit_is_refused_before_the_device_sees_it(machine: Machine
             with pytest.raises(c.ContractError, match=said):
                 npu.run(bad)
         tile: Any = np.zeros((64, 64), np.int8)
-        for arguments, said in (
+        for scores, q, v, said in (
             (
-                ("int32", tile, tile, tile[:63]),
+                "int32",
+                tile,
+                tile[:63],
                 r"v of a single tile has to be int8, \(64, 64\), not int8, \(63, 64\)",
             ),
-            (("int32", tile.astype(np.float32), tile, tile), "q of a single tile has to be int8"),
-            (("fp16", tile, tile, tile), "scores 'fp16'"),
+            ("int32", tile.astype(np.float32), tile, "q of a single tile has to be int8"),
+            ("fp16", tile, tile, "scores 'fp16'"),
         ):
             with pytest.raises(c.ContractError, match=said):
-                npu.run_single(*arguments)
+                npu.run_single(scores, q, tile, v)  # type: ignore[arg-type]
     assert machine.runs == 0
 
 
@@ -226,18 +208,6 @@ def test_a_closed_device_runs_no_more(machine: Machine) -> None:
     npu.close()
     with pytest.raises(DeviceError, match="the NPU was closed; open it again"):
         npu.run(operands(6, 8, 64, 64))
-
-
-def test_a_device_with_other_bits_is_not_opened(machine: Machine) -> None:
-    machine.corrupt_from = 1
-    with pytest.raises(
-        DeviceError,
-        match=r"NPU's program int32_t64_c4 disagrees with the reference in 1 of 3072 values \(row 0, column 0: "
-        r"-?\d+ instead of -?\d+\); build the kernels again",
-    ):
-        open_npu()
-    gc.collect()
-    assert not any(machine.alive.values())
 
 
 def test_a_single_tile_with_other_bits_is_refused(machine: Machine) -> None:

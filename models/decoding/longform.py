@@ -17,13 +17,12 @@ from torch import Tensor
 from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
 
 from models.decoding.fallback import decode_with_fallback, detect_languages
-from models.decoding.hallucination import drop_hallucinations
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.results import Segment
 from models.decoding.search import Hypothesis
 from models.decoding.windows import Window, is_silent, split
-from models.decoding.words import last_word_end, with_words
+from models.decoding.words import drop_hallucinations, last_word_end, with_words
 from models.features import LogMelFeatures, quiet_pieces
 
 __all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
@@ -46,9 +45,10 @@ def transcribe_windows(
 ) -> Iterator[Segment]:
     """Transcribe a recording in order, each window prompted with the text before it.
 
+    Each window is encoded once, and one more where the language is detected on a window that is not decoded.
+
     Args:
-        recogniser: encodes each window once, and one more to detect the language where that takes a window that
-            is not decoded.
+        recogniser: of the model.
         features: of the recording.
         options: how to decode.
         on_progress: called after each window with the seconds that are done, and the seconds in all.
@@ -151,15 +151,7 @@ def transcribe_group(
 
 @dataclass
 class _Piece:
-    """A part of a recording that is read window by window.
-
-    Attributes:
-        features: of the recording.
-        seek: the frame that the next window starts at.
-        end: the frame after the last.
-        spoken_until: when the last word before `seek` ended, in seconds.
-        segments: what has been read, where it is kept.
-    """
+    """A part of a recording, read from frame `seek` to before `end`; the last word ended at `spoken_until` seconds."""
 
     features: LogMelFeatures
     seek: int
@@ -236,22 +228,19 @@ class _Reader:
                 segments, window, states, self.recogniser, self.tokenizer, options, piece.spoken_until
             )
             last_end = last_word_end(segments)
+            silence = options.hallucination_silence_threshold
             if not closed and last_end is not None and last_end > window.offset:
-                seek = round(last_end * FRAMES_PER_SECOND)
-            if options.hallucination_silence_threshold is not None:
-                trusted = drop_hallucinations(
-                    segments,
-                    window,
-                    piece.features,
-                    threshold=options.hallucination_silence_threshold,
-                    spoken_until=piece.spoken_until,
-                    closed=closed,
+                quiet = silence is None or window.full_end - last_end > silence
+                seek = round(last_end * FRAMES_PER_SECOND) if quiet else window.seek + window.size
+            if silence is not None:
+                kept, skip_to = drop_hallucinations(
+                    segments, window, piece.features, silence, piece.spoken_until
                 )
-                seek = trusted.seek if trusted.seek is not None else seek
-                if trusted.segments is None:
-                    piece.seek = max(seek, window.seek + 1)
+                seek = seek if skip_to is None else skip_to
+                if kept is None:
+                    piece.seek = seek
                     return None
-                segments = trusted.segments
+                segments = kept
             last_end = last_word_end(segments)
             if last_end is not None:
                 piece.spoken_until = last_end

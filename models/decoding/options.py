@@ -56,28 +56,25 @@ class DecodeOptions:
     seed: int | None = 0
 
     def __post_init__(self) -> None:
-        temperatures, clips = self.temperatures, self.clips
-        contradictions = {
-            f"task must be transcribe or translate, not {self.task!r}": self.task
-            not in ("transcribe", "translate"),
-            "temperature must be one or more numbers of 0 or more": not temperatures
-            or not all(0 <= t < float("inf") for t in temperatures),
-            "best_of must be 1 or more": self.best_of is not None and self.best_of < 1,
-            "beam_size must be 1 or more": self.beam_size is not None and self.beam_size < 1,
-            "beam_size needs a temperature of 0": self.beam_size is not None and 0 not in temperatures,
-            "patience requires beam_size to be given": self.patience is not None and self.beam_size is None,
-            "patience times beam_size must round to 1 or more": (self.patience or 1) * (self.beam_size or 1)
-            <= 0.5,
-            "length_penalty (alpha) must be between 0 and 1": self.length_penalty is not None
-            and not 0 <= self.length_penalty <= 1,
-            "hallucination_silence_threshold requires word_timestamps": not self.word_timestamps
-            and self.hallucination_silence_threshold is not None,
-            "clip_timestamps must be seconds in ascending order": any(t < 0 or t != t for t in clips)
-            or any(b < a for a, b in pairwise(clips)),
-        }
-        for message, holds in contradictions.items():
-            if holds:
-                raise OptionsError(message)
+        temperatures, clips, beams = self.temperatures, self.clips, self.beam_size
+        tasks = ("transcribe", "translate")
+        tried = bool(temperatures) and all(0 <= t < float("inf") for t in temperatures)
+        ascending = all(t >= 0 for t in clips) and all(a <= b for a, b in pairwise(clips))
+        timed = self.word_timestamps or self.hallucination_silence_threshold is None
+        for holds, rule in (
+            (self.task in tasks, f"task must be transcribe or translate, not {self.task!r}"),
+            (tried, "temperature must be one or more numbers of 0 or more"),
+            (self.best_of is None or self.best_of >= 1, "best_of must be 1 or more"),
+            (beams is None or beams >= 1, "beam_size must be 1 or more"),
+            (beams is None or 0 in temperatures, "beam_size needs a temperature of 0"),
+            (beams is not None or self.patience is None, "patience requires beam_size to be given"),
+            ((self.patience or 1) * (beams or 1) > 0.5, "patience times beam_size must round to 1 or more"),
+            (0 <= (self.length_penalty or 0) <= 1, "length_penalty (alpha) must be between 0 and 1"),
+            (timed, "hallucination_silence_threshold requires word_timestamps"),
+            (ascending, "clip_timestamps must be seconds in ascending order"),
+        ):
+            if not holds:
+                raise OptionsError(rule)
         _ = self.suppressed
 
     @property
@@ -129,10 +126,7 @@ def _numbers(
 
 
 def language_code(language: str) -> str:
-    """Whisper's code of a language.
-
-    Args:
-        language: its code or English name.
+    """Whisper's code of a language, given that or the English name.
 
     Raises:
         OptionsError: there is no such language; with a suggestion.

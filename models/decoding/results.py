@@ -22,18 +22,10 @@ class Word:
 class Segment:
     """A stretch of speech that the model closed with a timestamp; its fields are those of openai-whisper's JSON.
 
-    Attributes:
-        id: its number in the recording.
-        seek: first 10 ms frame of the window that it was decoded from.
-        start: in seconds of the recording.
-        end: in seconds of the recording.
-        text: with its leading space.
-        tokens: of text and timestamps; empty, like `text`, where the segment has no text or no length.
-        temperature: that the whole window was decoded at.
-        avg_logprob: of the whole window.
-        compression_ratio: of the whole window.
-        no_speech_prob: of the whole window.
-        words: None unless word timestamps were asked for.
+    `seek` is the first 10 ms frame of the window that it was decoded from; `start` and `end` are seconds of the
+    recording; `tokens` are of text and timestamps, and empty, like `text`, where the segment has no text or no length.
+    Temperature, probabilities and compression ratio are those of the whole window. `words` is None unless word
+    timestamps were asked for.
     """
 
     id: int

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import librispeech, manifest
@@ -22,47 +21,16 @@ class Dataset:
     Attributes:
         name: of the named set, or the manifest's file name.
         utterances: in the order of their ids.
-        expected: how many the whole has; None for a manifest, which is taken as it is given.
-        expected_speakers: how many the whole has; None for a manifest.
-        without_audio: transcript lines that were passed over, as their audio is missing.
-        without_text: recordings that were passed over, as no transcript speaks of them.
+        description: the name and how much of it there is. A part is never called by the whole's name alone.
+        expected: how many utterances the whole has; None for a manifest, which is taken as it is given.
+        complete: whether the utterances are the whole of what `name` says; None for a manifest.
     """
 
     name: str
     utterances: tuple[Utterance, ...]
+    description: str
     expected: int | None = None
-    expected_speakers: int | None = None
-    without_audio: int = 0
-    without_text: int = 0
-
-    @property
-    def speakers(self) -> int:
-        """How many speakers the utterances have, so far as they name them."""
-        return len({u.speaker for u in self.utterances if u.speaker is not None})
-
-    @property
-    def complete(self) -> bool | None:
-        """Whether the utterances are the whole of what `name` says; None where nothing says what the whole is."""
-        if self.expected is None:
-            return None
-        enough = self.expected_speakers in (None, self.speakers)
-        return len(self.utterances) == self.expected and enough and not self.without_audio
-
-    @property
-    def description(self) -> str:
-        """The name and how much of it there is, in one line. A part is never called by the whole's name alone."""
-        count, whole = f"{len(self.utterances):,}", self.name.removeprefix("librispeech-")
-        left_out = ((self.without_audio, "audio"), (self.without_text, "text"))
-        passed = [f"{files:,} without {what}" for files, what in left_out if files]
-        if self.expected is None:
-            extent = f"{count} utterances, as given"
-        elif self.complete:
-            extent = f"all {count} utterances"
-        elif len(self.utterances) < self.expected:
-            extent = f"{count} of {self.expected:,} utterances: a part, not {whole}"
-        else:
-            extent = f"{count} utterances, not the {self.expected:,} of {whole}: not {whole}"
-        return f"{self.name}: {extent}" + (f" ({', '.join(passed)} left out)" if passed else "")
+    complete: bool | None = None
 
     @property
     def content_sha256(self) -> str:
@@ -75,14 +43,6 @@ class Dataset:
             digest.update((json.dumps([u.id, u.text], ensure_ascii=False) + "\n").encode())
         return digest.hexdigest()
 
-    def only(self, utterances: tuple[Utterance, ...]) -> Dataset:
-        """This data set with some of its utterances alone: a part, unless it is all of them."""
-        chosen = tuple(sorted(utterances, key=lambda utterance: utterance.id))
-        expected = self.expected
-        if expected is None and chosen != self.utterances:
-            expected = len(self.utterances)
-        return replace(self, utterances=chosen, expected=expected)
-
 
 def open_dataset(
     name_or_manifest: str | os.PathLike[str],
@@ -90,7 +50,6 @@ def open_dataset(
     *,
     download: bool = False,
     allow_missing: bool = False,
-    catalogue: Mapping[str, NamedSet] = CATALOGUE,
 ) -> Dataset:
     """Open a named set or a manifest. Opens no recording.
 
@@ -101,21 +60,24 @@ def open_dataset(
             cache unless given. For a manifest: what its paths are relative to, instead of its own folder.
         download: fetch a named set of which the user's cache has nothing. What is there, even a part, is taken as it
             is, and nothing is ever fetched into `data_dir`, which may be a slip of the pen.
-        allow_missing: pass over transcript lines without audio and recordings without text, and count them.
-        catalogue: the named sets.
+        allow_missing: pass over transcript lines without audio and recordings without text.
 
     Raises:
         UnknownDatasetError: nothing has that name.
         DatasetError: it is not on this machine; or its files don't fit together, or are another set's.
     """
-    if not isinstance(name_or_manifest, str) or name_or_manifest not in catalogue:
-        return _open_manifest(name_or_manifest, data_dir, allow_missing, catalogue)
-    entry = catalogue[name_or_manifest]
+    if not isinstance(name_or_manifest, str) or name_or_manifest not in CATALOGUE:
+        return _open_manifest(name_or_manifest, data_dir, allow_missing)
+    entry = CATALOGUE[name_or_manifest]
     folder = located(entry, data_dir)
     if folder is None and download and data_dir is None:
         folder = fetch(entry)
     if folder is None:
         raise absent(entry, data_dir)
+    return _open_set(entry, folder, allow_missing)
+
+
+def _open_set(entry: NamedSet, folder: Path, allow_missing: bool) -> Dataset:
     contents = librispeech.read(folder)
     if stranger := entry.stranger(contents):
         raise DatasetError(
@@ -123,39 +85,42 @@ def open_dataset(
         )
     if contents.problem and not allow_missing:
         raise DatasetError(contents.problem)
-    if not contents.utterances:
+    count, lacking = len(contents.utterances), len(contents.without_audio)
+    if not count:
         raise DatasetError(f"{folder}: no utterance has both audio and text: copy the set again")
-    return Dataset(
-        name=entry.name,
-        utterances=contents.utterances,
-        expected=entry.utterances,
-        expected_speakers=len(entry.speakers),
-        without_audio=len(contents.without_audio),
-        without_text=len(contents.without_text),
-    )
+    complete = (count, contents.speakers, lacking) == (entry.utterances, entry.speakers, 0)
+    if complete:
+        extent = f"all {count:,} utterances"
+    elif count < entry.utterances:
+        extent = f"{count:,} of {entry.utterances:,} utterances: a part, not {entry.folder}"
+    else:
+        extent = f"{count:,} utterances, not the {entry.utterances:,} of {entry.folder}: not {entry.folder}"
+    description = _described(entry.name, extent, audio=lacking, text=len(contents.without_text))
+    return Dataset(entry.name, contents.utterances, description, entry.utterances, complete)
 
 
-def _open_manifest(
-    given: str | os.PathLike[str],
-    data_dir: Path | None,
-    allow_missing: bool,
-    catalogue: Mapping[str, NamedSet],
-) -> Dataset:
-    path = Path(given).expanduser()
+def _open_manifest(given: str | os.PathLike[str], data_dir: Path | None, allow_missing: bool) -> Dataset:
+    path, sets = Path(given).expanduser(), ", ".join(CATALOGUE)
     if path.is_dir():
         raise DatasetError(
             f"{path}: is a folder: give a manifest ({', '.join(manifest.SUFFIXES)}), or a set's name "
-            f"({', '.join(catalogue)}) with --data-dir {path}"
+            f"({sets}) with --data-dir {path}"
         )
     if not path.exists():
         if path.suffix.lower() not in manifest.SUFFIXES and len(path.parts) < 2:
-            named_set(str(given), catalogue)
-        raise DatasetError(f"{path}: no such file: check the path, or name a set: {', '.join(catalogue)}")
-    base = None if data_dir is None else data_folder(data_dir)
+            named_set(str(given))
+        raise DatasetError(f"{path}: no such file: check the path, or name a set: {sets}")
+    base = path.parent if data_dir is None else data_folder(data_dir)
     utterances, missing = manifest.read(path, base)
+    count = len(utterances)
     if missing and not (allow_missing and utterances):
-        total = len(utterances) + len(missing)
         raise DatasetError(
-            f"{missing[0]}; {len(missing):,} of {total:,} recordings are: paths are relative to {base or path.parent}"
+            f"{missing[0]}; {len(missing):,} of {count + len(missing):,} recordings are: paths are relative to {base}"
         )
-    return Dataset(path.name, utterances, without_audio=len(missing))
+    extent = f"{count:,} utterances, as given"
+    return Dataset(path.name, utterances, _described(path.name, extent, audio=len(missing)))
+
+
+def _described(name: str, extent: str, **without: int) -> str:
+    left_out = ", ".join(f"{files:,} without {what}" for what, files in without.items() if files)
+    return f"{name}: {extent}" + (f" ({left_out} left out)" if left_out else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,18 +137,18 @@ CATALOGUE = {
 """LibriSpeech's two test sets and two development sets, by their names."""
 
 
-def named_set(name: str, catalogue: Mapping[str, NamedSet] = CATALOGUE) -> NamedSet:
+def named_set(name: str) -> NamedSet:
     """The set of that name.
 
     Raises:
         UnknownDatasetError: there is none.
     """
-    if name in catalogue:
-        return catalogue[name]
-    near = difflib.get_close_matches(name.lower(), catalogue, n=1)
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    near = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
     hint = f" did you mean {near[0]}?" if near else ""
     raise UnknownDatasetError(
-        f"unknown data set {name!r}:{hint} Known: {', '.join(catalogue)}; or a manifest (.jsonl, .csv, .tsv)"
+        f"unknown data set {name!r}:{hint} Known: {', '.join(CATALOGUE)}; or a manifest (.jsonl, .csv, .tsv)"
     )
 
 

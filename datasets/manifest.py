@@ -27,14 +27,14 @@ class _LineError(Exception):
     """What is wrong with a line, after its number."""
 
 
-def read(manifest: Path, base: Path | None = None) -> tuple[tuple[Utterance, ...], tuple[str, ...]]:
+def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, ...]]:
     """Read a manifest: its utterances in the order of their ids, and a line about each recording that is not there.
 
     An utterance without an id gets its path as the manifest has it (relative to `base`, if it lies there).
 
     Args:
         manifest: its suffix says its format.
-        base: what paths are relative to; the manifest's folder unless given.
+        base: what paths are relative to.
 
     Raises:
         DatasetError: the manifest can't be read or has no rows; a row has no audio or no text, a field of the wrong
@@ -47,7 +47,6 @@ def read(manifest: Path, base: Path | None = None) -> tuple[tuple[Utterance, ...
         text = manifest.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(manifest, error) from None
-    base = manifest.parent if base is None else base
     found: dict[str, Utterance] = {}
     lines: dict[str, int] = {}
     missing: list[str] = []
@@ -101,23 +100,19 @@ def _table_rows(text: str, suffix: str) -> Iterator[Row]:
             continue
         if not columns:
             columns = [cell.strip() for cell in cells]
-            _check_columns(number, columns)
+            for needed in ("audio", "text"):
+                if columns.count(needed) != 1:
+                    problem = "more than one column" if needed in columns else "no column"
+                    raise _LineError(
+                        number,
+                        f"{problem} {needed!r}: the first line has to name the columns audio and text "
+                        f"(it names {', '.join(map(repr, columns))})",
+                    )
         elif len(cells) != len(columns):
             wrong = f"has {len(cells)} cells, where the first line names {len(columns)} columns"
             raise _LineError(number, wrong)
         else:
             yield number, dict(zip(columns, cells, strict=True))
-
-
-def _check_columns(number: int, columns: list[str]) -> None:
-    for needed in ("audio", "text"):
-        if columns.count(needed) != 1:
-            problem = "more than one column" if needed in columns else "no column"
-            raise _LineError(
-                number,
-                f"{problem} {needed!r}: the first line has to name the columns audio and text "
-                f"(it names {', '.join(map(repr, columns))})",
-            )
 
 
 def _utterance(number: int, row: dict[str, Any], base: Path) -> Utterance:

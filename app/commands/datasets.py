@@ -102,10 +102,10 @@ def verify_datasets(
 
 def _known(names: list[str]) -> list[NamedSet]:
     """Check every name before anything is done with the first."""
-    from datasets.librispeech import CATALOGUE, named_set
+    from datasets.librispeech import named_set
 
     with edge():
-        return [named_set(name, CATALOGUE) for name in names]
+        return [named_set(name) for name in names]
 
 
 def _whereabouts(entry: NamedSet, data_dir: Path | None) -> str:

@@ -7,10 +7,16 @@ import pytest
 from material.small_librispeech import TEXTS, Mirror, make_set, small_set
 
 from datasets.dataset import Dataset, open_dataset
+from datasets.librispeech import CATALOGUE
 from datasets.utterance import DatasetError, UnknownDatasetError
 
 NAME = "librispeech-test-small"
-CATALOGUE = {NAME: small_set(b"archive", "http://127.0.0.1:9/12")}
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small set is in the catalogue."""
+    monkeypatch.setitem(CATALOGUE, NAME, small_set(b"archive", "http://127.0.0.1:9/12"))
 
 
 @pytest.fixture
@@ -19,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(data_dir: Path | None, *, allow_missing: bool = False) -> Dataset:
-    return open_dataset(NAME, data_dir, allow_missing=allow_missing, catalogue=CATALOGUE)
+    return open_dataset(NAME, data_dir, allow_missing=allow_missing)
 
 
 @pytest.mark.parametrize("given", ["", "LibriSpeech", "LibriSpeech/test-small"])
@@ -31,7 +37,7 @@ def test_a_copy_at_hand_is_found_from_any_of_its_folders(folder: Path, tmp_path:
     ]
     assert found.complete is True
     assert found.description == "librispeech-test-small: all 4 utterances"
-    assert (found.expected, found.speakers) == (4, 2)
+    assert found.expected == 4
 
 
 def test_a_sets_own_folder_may_have_another_name(folder: Path, tmp_path: Path) -> None:
@@ -70,7 +76,7 @@ def test_a_chapter_of_test_clean_is_a_part_of_it(tmp_path: Path) -> None:
     (chapter / "61-70968.trans.txt").write_text("61-70968-0000 HE BEGAN\n")
     part = open_dataset("librispeech-test-clean", tmp_path)
     assert part.description == "librispeech-test-clean: 1 of 2,620 utterances: a part, not test-clean"
-    assert (part.complete, part.speakers) == (False, 1)
+    assert part.complete is False
     with pytest.raises(
         DatasetError, match=r"librispeech-test-other is not in .*: give the folder test-other"
     ):
@@ -97,7 +103,7 @@ def test_a_transcript_line_without_audio_is_one_error(folder: Path) -> None:
         "copy the set again, with every file of its chapters"
     )
     allowed = opened(folder, allow_missing=True)
-    assert (len(allowed.utterances), allowed.without_audio, allowed.complete) == (2, 2, False)
+    assert (len(allowed.utterances), allowed.complete) == (2, False)
     assert allowed.description == (
         "librispeech-test-small: 2 of 4 utterances: a part, not test-small (2 without audio left out)"
     )
@@ -113,7 +119,7 @@ def test_audio_without_text_is_one_error(folder: Path, whole_chapter: bool) -> N
     with pytest.raises(DatasetError, match=r"19-198-0000\.flac: has no line in 19-198\.trans\.txt; \d of 4"):
         opened(folder)
     allowed = opened(folder, allow_missing=True)
-    assert (allowed.without_text, allowed.complete) == (1 + whole_chapter, False)
+    assert allowed.complete is False
     assert f"({1 + whole_chapter} without text left out)" in allowed.description
 
 
@@ -156,10 +162,12 @@ def test_a_set_that_is_not_here_says_how_to_get_it(tmp_path: Path, cache: Path) 
         opened(tmp_path)
 
 
-def test_a_set_that_is_not_here_is_fetched_on_demand(mirror: Mirror, cache: Path) -> None:
-    catalogue = {NAME: small_set(mirror.data, mirror.url)}
+def test_a_set_that_is_not_here_is_fetched_on_demand(
+    mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOGUE, NAME, small_set(mirror.data, mirror.url))
     for _ in range(2):
-        found = open_dataset(NAME, download=True, catalogue=catalogue)
+        found = open_dataset(NAME, download=True)
         assert found.complete
         assert found.utterances[0].audio.is_relative_to(cache / "LibriSpeech" / "test-small")
     assert mirror.asked == [None]
@@ -170,13 +178,13 @@ def test_nothing_is_fetched_into_a_folder_for_copies_at_hand(tmp_path: Path) -> 
     with pytest.raises(
         DatasetError, match=f"which does not exist.*`tilescribe .* --data-dir {nowhere}` gets it"
     ):
-        open_dataset(NAME, nowhere, download=True, catalogue=CATALOGUE)
+        open_dataset(NAME, nowhere, download=True)
     assert not nowhere.exists()
 
 
 def test_a_part_that_is_here_is_taken_rather_than_fetched(cache: Path) -> None:
     make_set(cache / "LibriSpeech" / "test-small", "19-198-0000")
-    assert open_dataset(NAME, download=True, catalogue=CATALOGUE).complete is False
+    assert open_dataset(NAME, download=True).complete is False
 
 
 @pytest.mark.parametrize("name", ["librispeech-test-smal", "LIBRISPEECH-TEST-SMALL"])
@@ -184,7 +192,7 @@ def test_an_unknown_name_is_wrong_usage(name: str) -> None:
     with pytest.raises(
         UnknownDatasetError, match=f"unknown data set '{name}': did you mean {NAME}\\? Known: "
     ):
-        open_dataset(name, catalogue=CATALOGUE)
+        open_dataset(name)
 
 
 def manifest(folder: Path, text: str) -> Path:
@@ -198,17 +206,8 @@ def manifest(folder: Path, text: str) -> Path:
 def test_a_manifest_is_taken_as_it_is_given(tmp_path: Path) -> None:
     found = open_dataset(manifest(tmp_path, "audio,text,speaker\nb.wav,two,x\na.wav,one,x\n"))
     assert [(u.id, u.text) for u in found.utterances] == [("a.wav", "one"), ("b.wav", "two")]
-    assert (found.name, found.expected, found.complete, found.speakers) == ("calls.csv", None, None, 1)
+    assert (found.name, found.expected, found.complete) == ("calls.csv", None, None)
     assert found.description == "calls.csv: 2 utterances, as given"
-
-
-def test_some_utterances_of_a_data_set_are_a_part(tmp_path: Path, folder: Path) -> None:
-    whole = open_dataset(manifest(tmp_path, "audio,text\nb.wav,two\na.wav,one\n"))
-    part = whole.only(whole.utterances[:1])
-    assert part.description == "calls.csv: 1 of 2 utterances: a part, not calls.csv"
-    assert (part.complete, whole.only(whole.utterances[::-1])) == (False, whole)
-    named = opened(folder)
-    assert named.only(named.utterances[1:]).description.endswith("3 of 4 utterances: a part, not test-small")
 
 
 def test_missing_recordings_of_a_manifest_are_one_error(tmp_path: Path) -> None:
@@ -228,9 +227,9 @@ def test_what_is_neither_a_set_nor_a_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"none\.csv: no such file: check the path, or name a set: librisp"
     ):
-        open_dataset("none.csv", catalogue=CATALOGUE)
+        open_dataset("none.csv")
     with pytest.raises(DatasetError, match="none/here: no such file"):
-        open_dataset("none/here", catalogue=CATALOGUE)
+        open_dataset("none/here")
     with pytest.raises(DatasetError, match=r"is a folder: give a manifest .* with --data-dir "):
         open_dataset(tmp_path)
 
@@ -241,7 +240,6 @@ def test_the_hash_says_which_data(folder: Path, tmp_path: Path) -> None:
     assert whole.content_sha256 == hashlib.sha256(lines.encode()).hexdigest()
     moved = folder.rename(tmp_path / "test-small")
     assert opened(moved).content_sha256 == whole.content_sha256
-    assert whole.only(whole.utterances[1:]).content_sha256 != whole.content_sha256
     transcript = moved / "26" / "495" / "26-495.trans.txt"
     transcript.write_text("26-495-0000 SEVENTY\n")
     assert opened(moved).content_sha256 != whole.content_sha256

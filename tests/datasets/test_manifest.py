@@ -24,7 +24,7 @@ def put(place: Path, name: str, text: str | bytes) -> Path:
 
 
 def rows(manifest: Path) -> list[tuple[str, str, str, str | None, float | None]]:
-    utterances, missing = read(manifest)
+    utterances, missing = read(manifest, manifest.parent)
     assert missing == ()
     return [(u.id, u.audio.name, u.text, u.speaker, u.seconds) for u in utterances]
 
@@ -63,7 +63,7 @@ def test_quotation_marks_in_a_tsv_stand_for_themselves(place: Path) -> None:
 def test_a_quoted_csv_text_may_have_several_lines(place: Path) -> None:
     table = 'audio,text\nclips/a.wav,"one\ntwo, ""three"""\nclips/b.flac,\n'
     with pytest.raises(DatasetError, match=r"m\.csv, line 4: 'text' is empty"):
-        read(put(place, "m.csv", table))
+        read(put(place, "m.csv", table), place)
 
 
 def test_paths_are_relative_to_the_manifest_or_absolute(
@@ -73,14 +73,16 @@ def test_paths_are_relative_to_the_manifest_or_absolute(
     elsewhere.touch()
     inside = place / "clips" / "a.wav"
     text = "".join(json.dumps({"audio": str(path), "text": "x"}) + "\n" for path in (elsewhere, inside))
-    found, _ = read(put(place, "m.jsonl", text))
+    found, _ = read(put(place, "m.jsonl", text), place)
     assert {(u.id, u.audio) for u in found} == {(str(elsewhere), elsewhere), ("clips/a.wav", inside)}
     text = json.dumps({"audio": "a.wav", "text": "x"})
     assert read(put(place, "m.jsonl", text), place / "clips")[0][0].audio == inside
 
 
 def test_recordings_that_are_not_there_are_told_apart(place: Path) -> None:
-    found, missing = read(put(place, "m.csv", "audio,text\nclips/a.wav,one\nclips,two\nnone.wav,three\n"))
+    found, missing = read(
+        put(place, "m.csv", "audio,text\nclips/a.wav,one\nclips,two\nnone.wav,three\n"), place
+    )
     assert [u.id for u in found] == ["clips/a.wav"]
     assert missing == (
         f"{place}/m.csv, line 3: {place}/clips is missing",
@@ -125,11 +127,11 @@ def test_what_is_wrong_is_named_with_its_line(
 ) -> None:
     manifest = put(place, name, text)
     with pytest.raises(DatasetError, match=message) as raised:
-        read(manifest)
+        read(manifest, manifest.parent)
     assert str(raised.value).startswith(str(manifest))
     assert "\n" not in str(raised.value)
 
 
 def test_a_manifest_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.csv can't be read: No such file or directory"):
-        read(tmp_path / "none.csv")
+        read(tmp_path / "none.csv", tmp_path)

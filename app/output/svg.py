@@ -45,14 +45,7 @@ def _mark_class(style: int, hollow: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From numbers to places along x.
-
-    Attributes:
-        low: the number at `left`.
-        high: the number at `right`.
-        left: percent of the width.
-        right: percent of the width.
-    """
+    """From numbers, `low` to `high`, to places along x, `left` to `right` in percent of the width."""
 
     low: float
     high: float
@@ -83,8 +76,7 @@ class Chart:
 
     Attributes:
         name: of its ids; unique on the page.
-        title: what it shows.
-        said: what it shows, in words.
+        said: its figures in words.
         width: pixels, of a picture that stands alone.
         css: of that picture.
     """
@@ -139,7 +131,7 @@ class Chart:
             scale: of the numbers.
             bands: top and bottom of each; lines stop between them, where there is text.
             foot: where the labels begin.
-            labels: those of `scale.ticks(most)`.
+            labels: of `scale.ticks(most)`.
             most: how many lines.
         """
         for value, label in zip(scale.ticks(most), labels, strict=True):

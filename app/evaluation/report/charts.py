@@ -6,15 +6,13 @@ nearer ones; what lies beyond is an arrow at the edge with its figure in words, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
 from app.evaluation.comparing import Comparison
 from app.evaluation.evaluation import BackendSummary, Evaluation
-from app.evaluation.statistics.bootstrap import Interval
 from app.output import tables as t
 from app.output.svg import MARKS, Band, Chart, Scale
 from kernels.backends import REFERENCE, find
@@ -25,6 +23,8 @@ BAR_ROW = 42
 """Pixels of a row with a line of text above a bar."""
 SHOWN_GROUPS = 40
 """Rows of a chart by speaker; the table has all."""
+DEVICES = {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}
+"""What the times are of: an emulator's are never an NPU's."""
 KINDS = (("substitutions", "Substituted"), ("deletions", "Deleted"), ("insertions", "Inserted"))
 
 
@@ -33,25 +33,16 @@ def style(name: str) -> int:
     return find(name).position % len(MARKS)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A backend's figure with its intervals."""
+class _Row(NamedTuple):
+    """A backend's figure, and in words with its interval."""
 
-    backend: str
+    of: BackendSummary | Comparison
     value: float
-    by_utterance: Interval | None
-    by_speaker: Interval | None
-    write: Callable[[float], str]
-    write_interval: Callable[[Interval], str]
-
-    @property
-    def text(self) -> str:
-        interval = f"  {self.write_interval(self.by_utterance)}" if self.by_utterance else ""
-        return self.write(self.value) + interval
+    text: str
 
     @property
     def ends(self) -> list[float]:
-        intervals = [i for i in (self.by_utterance, self.by_speaker) if i]
+        intervals = [i for i in (self.of.utterance_interval, self.of.speaker_interval) if i]
         return [self.value, *(end for i in intervals for end in (i.low, i.high))]
 
 
@@ -73,7 +64,7 @@ def draw(evaluation: Evaluation) -> dict[str, Markup | GroupChart | None]:
 def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
     """A mark for each backend's WER, a thick line for the interval by utterance, a thin one by speaker."""
     rows = [
-        _Row(b.backend, b.rates.wer, b.utterance_interval, b.speaker_interval, t.percent, t.percent_interval)
+        _Row(b, b.rates.wer, _with_interval(t.percent(b.rates.wer), t.percent_interval(b.utterance_interval)))
         for b in backends
         if b.rates.wer is not None
     ]
@@ -89,14 +80,9 @@ def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
 
 
 def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | None:
-    """WER(backend) - WER(cpu) in points, with 0 and the margin.
-
-    Args:
-        comparisons: with the cpu.
-        margin: in points.
-    """
+    """WER(backend) - WER(cpu) with 0 and the margin, all in points."""
     rows = [
-        _Row(c.backend, c.difference, c.utterance_interval, c.speaker_interval, t.points, t.points_interval)
+        _Row(c, c.difference, _with_interval(t.points(c.difference), t.points_interval(c.utterance_interval)))
         for c in comparisons
         if c.difference is not None
     ]
@@ -153,8 +139,7 @@ def kinds_of_error(backends: Sequence[BackendSummary]) -> Markup | None:
     return chart.render(26 + 38 * len(rows))
 
 
-@dataclass(frozen=True)
-class GroupChart:
+class GroupChart(NamedTuple):
     """A chart by groups, what it leaves out in words, and the backends that are on it."""
 
     chart: Markup
@@ -166,47 +151,43 @@ def by_group(
     backends: Sequence[BackendSummary], key: Literal["by_speaker", "by_length"]
 ) -> GroupChart | None:
     """A row for each speaker, worst first, or length class, with a mark for each backend."""
-    found: dict[str, dict[str, float]] = {}
-    for b in backends:
-        rates = {group: r.wer for group, r in getattr(b, key).items() if r.wer is not None}
-        if rates:
-            found[b.backend] = rates
-    groups = list(next(iter(found.values()), ()))
-    if not groups:
+    known = {b.backend: {g: r.wer for g, r in getattr(b, key).items() if r.wer is not None} for b in backends}
+    found = {name: rates for name, rates in known.items() if rates}
+    if not found:
         return None
-    first = next(iter(found))
+    first = next(iter(found.values()))
+    groups = list(first)
     if key == "by_speaker":
-        groups.sort(key=lambda g: (-found[first][g], g))
+        groups.sort(key=lambda g: (-first[g], g))
     middles = {name: sorted(rates.values())[len(rates) // 2] for name, rates in found.items()}
     limit = _limit(list(middles.values()), least=0.05, times=4)
-    drawn = {name: found[name] for name in found if middles[name] <= limit}
+    drawn = [name for name in found if middles[name] <= limit]
     notes = []
-    if len(drawn) < len(found):
-        notes.append(f"{', '.join(b for b in found if b not in drawn)}: beyond this scale")
+    if far := [name for name in found if name not in drawn]:
+        notes.append(f"{', '.join(far)}: beyond this scale")
     if len(groups) > SHOWN_GROUPS:
         notes.append(f"the {SHOWN_GROUPS} with the highest rate of {len(groups):,}")
         groups = groups[:SHOWN_GROUPS]
-    by_name = {g: {b: rates[g] for b, rates in drawn.items() if g in rates} for g in groups}
+    by_name = {g: {b: found[b][g] for b in drawn if g in found[b]} for g in groups}
     scale = _padded([rate for rates in by_name.values() for rate in rates.values()], floor=0.0, left=21)
     name, title = ("speakers", "speaker") if key == "by_speaker" else ("lengths", "length of audio")
     chart = Chart(f"{name}-chart", f"Word error rate by {title}")
     step = 17 if len(groups) > 12 else 26
     bottom = step * len(groups) + 6
     chart.axis(scale, [(0, bottom)], bottom, [f"{t.short(100 * x)} %" for x in scale.ticks(5)], 5)
-    lanes = {backend_name: lane for lane, backend_name in enumerate(drawn)}
     for place, (group, rates) in enumerate(by_name.items()):
         y = step * place + step / 2 + 3
         chart.said.append(f"{group}: " + ", ".join(f"{b} {t.percent(rate)}" for b, rate in rates.items()))
         chart.text(0, y + 4, group if len(group) <= 10 else group[:9] + "…", "tick")
         if rates:
             chart.line(scale.at(min(rates.values())), y, scale.at(max(rates.values())), y, "span")
-        for backend_name, rate in rates.items():
+        for backend, rate in rates.items():
             # Equal rates stay apart by a few pixels; the first, with which all are compared, is a ring around them.
-            lane = lanes[backend_name]
+            lane = drawn.index(backend)
             aside = 0.0 if lane == 0 else 5.0 * (lane - len(drawn) / 2) / max(len(drawn) - 2, 1)
-            hint = f"{group}, {backend_name}: {t.typeset(t.percent(rate))}"
-            chart.mark(scale.at(rate), y + aside, style(backend_name), hint, hollow=lane == 0)
-    return GroupChart(chart.render(bottom + 24), "; ".join(notes), list(drawn))
+            hint = f"{group}, {backend}: {t.typeset(t.percent(rate))}"
+            chart.mark(scale.at(rate), y + aside, style(backend), hint, hollow=lane == 0)
+    return GroupChart(chart.render(bottom + 24), "; ".join(notes), drawn)
 
 
 def unchanged_transcripts(comparisons: Sequence[Comparison]) -> Markup | None:
@@ -231,18 +212,11 @@ def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
     most = max(speed.real_time_factor for _, speed in rows) or 1.0
     chart = Chart("speed-chart", "Time over length of audio of each backend")
     for place, (b, speed) in enumerate(rows):
-        encoding = speed.encode_seconds
+        encoding, device, rtf = speed.encode_seconds, b.run.device, speed.real_time_factor
         needle = None if encoding is None else encoding / speed.audio_seconds / most
-        figure = t.number(speed.real_time_factor, 3)
-        label = f"{b.backend}, {where(b)}"
-        _bar(chart, place, b.backend, label, figure, speed.real_time_factor / most, needle)
+        label = f"{b.backend}, {DEVICES.get(device, device or t.NONE)}"
+        _bar(chart, place, b.backend, label, t.number(rtf, 3), rtf / most, needle)
     return chart.render(BAR_ROW * len(rows) + 2)
-
-
-def where(backend: BackendSummary) -> str:
-    """What a backend ran on, as a label of its times: an emulator's are never an NPU's."""
-    device = backend.run.device
-    return {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}.get(device, device or t.NONE)
 
 
 def _bar(
@@ -258,19 +232,23 @@ def _bar(
         chart.line(x, y + 22, x, y + 36, "needle")
 
 
+def _with_interval(figure: str, interval: str) -> str:
+    return figure if interval == t.NONE else f"{figure}  {interval}"
+
+
 def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: float) -> None:
     """Each backend's name, figure, intervals and mark."""
     for place, row in enumerate(rows):
-        y, number = top + ROW * place, style(row.backend)
-        chart.said.append(f"{row.backend} {row.text}")
-        chart.text(0, y + 16, row.backend, "strong")
+        y, backend, number = top + ROW * place, row.of.backend, style(row.of.backend)
+        chart.said.append(f"{backend} {row.text}")
+        chart.text(0, y + 16, backend, "strong")
         chart.text(100, y + 16, t.typeset(row.text), "value", "end")
         y += 31
         if max(row.ends) > limit:
             chart.arrow(y, number)
             chart.text(96, y + 4, "beyond this scale", "tick", "end")
             continue
-        for interval, weight in ((row.by_speaker, "thin"), (row.by_utterance, "thick")):
+        for interval, weight in ((row.of.speaker_interval, "thin"), (row.of.utterance_interval, "thick")):
             if interval:
                 low, high = scale.at(interval.low), scale.at(interval.high)
                 chart.line(low, y, high, y, f"{weight} s{number}")

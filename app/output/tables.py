@@ -24,14 +24,7 @@ Cells = Sequence[str]
 
 @dataclass(frozen=True)
 class Metric(Generic[Row]):
-    """A column of a table.
-
-    Attributes:
-        heading: of the column.
-        text: the figure of a row, written out.
-        places: where it is shown.
-        wraps: whether it is words, that may take several lines, and not a figure.
-    """
+    """A column of a table: how it writes a row's figure, where, and whether that `wraps` because it is words."""
 
     heading: str
     text: Callable[[Row], str]
@@ -168,14 +161,10 @@ def console(metrics: Iterable[Metric[Row]], rows: Iterable[Row], *more: Cells) -
 
 
 def markdown(metrics: Iterable[Metric[Row]], rows: Iterable[Row]) -> list[str]:
-    """A table in GitHub's Markdown."""
+    """A table in GitHub's Markdown; text from outside has to be escaped before."""
     table = written(metrics, rows, "markdown")
-    return markdown_table([column.heading for column in table.columns], table.rows)
-
-
-def markdown_table(heading: Cells, rows: Iterable[Cells]) -> list[str]:
-    """The same from cells; text from outside has to be escaped before."""
-    return [f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *rows]]
+    cells = [[column.heading for column in table.columns], ["---"] * len(table.columns), *table.rows]
+    return [f"| {' | '.join(row)} |" for row in cells]
 
 
 def typeset(text: str) -> str:

@@ -185,40 +185,31 @@ def _ends(window: Json, *parts: str, digits: int = 1) -> str:
 def tables(
     evaluation: Evaluation, validation: Iterable[Json], errors: Mapping[str, list[float]], bench: Json
 ) -> dict[str, Table]:
-    """Every table of the page by name; those without rows are not shown.
-
-    Args:
-        evaluation: what was scored.
-        validation: of kernels.
-        errors: of the encoder, by backend and layer.
-        bench: what `tilescribe bench --json` wrote, or nothing.
-    """
+    """Every table of the page by name, of `page.render_page`'s arguments; those without rows are not shown."""
     backends, cost, energy = evaluation.backends, bench.get("cost_model") or {}, bench.get("energy") or {}
     timed = [(m, *phase) for m in bench.get("measurements") or () for phase in m["phases"].items()]
-    measured_on = "the NPU" if bench.get("measured_on_npu") else "the CPU, not on an NPU"
-    pair = "on the utterances that both transcribed"
-    ends = "milliseconds, at both ends of the assumptions"
-    meter = f"read from {energy.get('meter')}"
-    given: dict[str, tuple[str, Iterable[Metric[Any]], Iterable[Any]]] = {
-        "rates": ("Error rates of each backend on all that it transcribed", BACKENDS, backends),
-        "comparisons": (f"Differences between backends {pair}", COMPARISONS, evaluation.comparisons),
-        "runs": ("What ran for each backend", RUNS, backends),
-        "validation": ("Each kernel against FP32 attention, 64 × 64 random integers", TILES, validation),
-        "latency": (f"Measured on {measured_on}", LATENCY, timed),
-        "cost": (
-            f"Modelled attention of one window of 30 s, {ends}",
-            (*COST_TIMES, *COST_WORK),
-            cost.get("windows") or (),
-        ),
-        "energy": (f"Energy of one encoder window; {meter}", ENERGY, energy.get("windows") or ()),
-    }
+    place = "the NPU" if bench.get("measured_on_npu") else "the CPU, not on an NPU"
+    compared = "Differences between backends on the utterances that both transcribed"
+    modelled = "Modelled attention of one window of 30 s, milliseconds, at both ends of the assumptions"
+    metered = f"Energy of one encoder window; read from {energy.get('meter')}"
     return {
-        name: t.written(metrics, rows, "page", caption) for name, (caption, metrics, rows) in given.items()
-    } | {
+        "rates": _table("Error rates of each backend on all that it transcribed", BACKENDS, backends),
+        "comparisons": _table(compared, COMPARISONS, evaluation.comparisons),
+        "runs": _table("What ran for each backend", RUNS, backends),
+        "validation": _table(
+            "Each kernel against FP32 attention, 64 × 64 random integers", TILES, validation
+        ),
+        "latency": _table(f"Measured on {place}", LATENCY, timed),
+        "cost": _table(modelled, (*COST_TIMES, *COST_WORK), cost.get("windows")),
+        "energy": _table(metered, ENERGY, energy.get("windows")),
         "by_length": _rates_by_group("Length", {b.backend: b.by_length for b in backends}),
         "by_speaker": _rates_by_group("Speaker", {b.backend: b.by_speaker for b in backends}),
         "layers": _error_by_layer(errors),
     }
+
+
+def _table(caption: str, metrics: Iterable[Metric[Any]], rows: Iterable[Any] | None) -> Table:
+    return t.written(metrics, rows or (), "page", caption)
 
 
 def _rates_by_group(label: str, backends: Mapping[str, Mapping[str, Rates]]) -> Table:

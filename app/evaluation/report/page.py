@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -63,8 +63,7 @@ def _context(evaluation: Evaluation, extras: Mapping[str, Any], audio: Mapping[s
         "backends": backends,
         "names": names,
         "candidates": [
-            (verdict, evaluation.backend(verdict.backend), evaluation.comparison(verdict.backend))
-            for verdict in evaluation.verdicts
+            (v, evaluation.backend(v.backend), evaluation.comparison(v.backend)) for v in evaluation.verdicts
         ],
         "bench": bench,
         "notes": extras.get("notes") or {},
@@ -92,9 +91,8 @@ def _settings(backends: tuple[BackendSummary, ...]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for b in backends:
         if b.speed:
-            length = t.duration(b.speed.audio_seconds)
-            parts = [f"{t.count(b.speed.utterances)} utterances, {length} of audio", b.run.processor or ""]
-            threads = b.run.threads
+            audio, threads = t.duration(b.speed.audio_seconds), b.run.threads
+            parts = [f"{t.count(b.speed.utterances)} utterances, {audio} of audio", b.run.processor]
             parts += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
             found.setdefault(", ".join(filter(None, parts)), []).append(b.backend)
     return found
@@ -104,19 +102,12 @@ def _text(name: str) -> str:
     return files("app.evaluation.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _typeset(write: Callable[..., str]) -> Callable[..., str]:
-    def written(*arguments: Any) -> str:
-        return t.typeset(write(*arguments))
-
-    return written
+def _typeset(write: Callable[..., str], *arguments: Any) -> str:
+    return t.typeset(write(*arguments))
 
 
 def _mark(name: str, hollow: bool = False) -> Markup:
     return legend_mark(charts.style(name), hollow)
-
-
-def _legacy(name: str) -> bool:
-    return find(name).legacy
 
 
 @cache
@@ -130,6 +121,11 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     for write in (t.short, t.count, t.percent, t.points, t.points_interval, t.share, t.duration):
-        environment.globals[write.__name__] = _typeset(write)
-    environment.globals |= {"plain": metrics.plain, "typeset": t.typeset, "mark": _mark, "legacy": _legacy}
+        environment.globals[write.__name__] = partial(_typeset, write)
+    environment.globals |= {
+        "plain": metrics.plain,
+        "typeset": t.typeset,
+        "mark": _mark,
+        "legacy": lambda name: find(name).legacy,
+    }
     return environment

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from app.evaluation.evaluation import BackendSummary, Evaluation
 from app.evaluation.report.metrics import BACKENDS, COMPARISONS
+from app.evaluation.rules import Rule
 from app.evaluation.verdict import Verdict
 from app.output import tables
+from app.output.tables import Metric
 
 SHOWN_BROKEN = 5
 """Broken utterances that are named for each backend; report.json has all."""
-
 PASSED = {True: "yes", False: "**no**", None: "undecided"}
+RULES: tuple[Metric[Rule], ...] = (
+    Metric("rule", lambda rule: rule.name),
+    Metric("passed", lambda rule: PASSED[rule.passed] if rule.applies else tables.NONE),
+    Metric("", lambda rule: _escape(rule.sentence)),
+)
 
 
 def report_markdown(evaluation: Evaluation) -> str:
@@ -50,15 +57,11 @@ def print_summary(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _verdict(verdict: Verdict) -> list[str]:
-    rows = [
-        [rule.name, PASSED[rule.passed] if rule.applies else "-", _escape(rule.sentence)]
-        for rule in verdict.rules
-    ]
     told = f"{_escape(verdict.device_statement)}. Not measured: {', '.join(verdict.not_measured)}."
     if verdict.settled is not None:
         told += f" {verdict.settled[0].upper()}{verdict.settled[1:]}."
     notes = [f"Note: {_escape(note)}." for note in verdict.notes]
-    table = tables.markdown_table(["rule", "passed", ""], rows)
+    table = tables.markdown(RULES, verdict.rules)
     return [f"## {verdict.backend}: {verdict.outcome}", "", *table, "", told, *notes, ""]
 
 
@@ -84,6 +87,4 @@ def _broken(backend: BackendSummary) -> list[str]:
 def _escape(text: str) -> str:
     """Text from outside in one line of Markdown: no table cell, tag or emphasis of its own."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    for mark in ("\\", "`", "*", "_", "|", "[", "]"):
-        flat = flat.replace(mark, "\\" + mark)
-    return flat
+    return re.sub(r"[\\`*_|\[\]]", r"\\\g<0>", flat)

@@ -17,8 +17,6 @@ Layer = Mapping[str, Any]
 
 LEFT = 13.0
 """Percent of the width that the labels of the layers and of the vertical axis take."""
-LEAST_CLIPPED = 0.0001
-"""Shares under it are only said to be under it."""
 
 
 def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
@@ -27,7 +25,7 @@ def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
     Args:
         errors: by backend, fractions: one for each layer, and last that of the encoder's states.
     """
-    known = {b: list(values) for b, values in errors.items() if any(v and v > 0 for v in values)}
+    known = {b: values for b, values in errors.items() if any(v and v > 0 for v in values)}
     if not known:
         return None
     found = [v for values in known.values() for v in values if v and v > 0]
@@ -65,8 +63,7 @@ def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
     """For each kernel and layer a line for each head, from its least score to its largest, over what INT8 holds.
 
     Args:
-        kernels: by name, layers as `models.capture.LayerResult.to_dict` gives them: `layer`, `clipped`, and `heads`
-            with `scores`. All charts have the same scale.
+        kernels: by name, its layers as `models.capture.LayerResult.to_dict` gives them. All charts have one scale.
     """
     measured = {k: [layer for layer in layers if layer.get("heads")] for k, layers in kernels.items()}
     scores = [h["scores"] for layers in measured.values() for layer in layers for h in layer["heads"]]
@@ -115,6 +112,4 @@ def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
 def _clipped(fraction: float | None) -> str:
     if fraction == 0:
         return "none"
-    if fraction and fraction < LEAST_CLIPPED:
-        return f"< {t.percent(LEAST_CLIPPED)}"
-    return t.typeset(t.percent(fraction))
+    return "< 0.01 %" if fraction and fraction < 0.0001 else t.typeset(t.percent(fraction))

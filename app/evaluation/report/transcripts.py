@@ -11,7 +11,7 @@ import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
@@ -21,13 +21,10 @@ from kernels.backends import find
 
 WITHOUT_SCRIPT = 12
 """Utterances that are there without the script."""
-
 LINE = 68
 """Characters of a line of words without the script, which else measures the room that there is."""
-
 LONGEST_INSERTION = 6
 """Words of a run of inserted words that are shown; a loop of two hundred says nothing more."""
-
 CONTEXT = 4
 """Columns that are shown on each side of a difference."""
 
@@ -38,19 +35,12 @@ SIGNS = {"S": "~", "D": "-", "I": "+"}
 """Of the errors in the script's data."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One transcript, and the backends that gave it.
+class Row(NamedTuple):
+    """One transcript, a cell for each column, and the backends that gave it."""
 
-    Attributes:
-        backends: their names; the cpu's row is the first.
-        errors: words.
-        cells: one for each column.
-    """
-
-    backends: tuple[str, ...]
+    backends: list[str]
     errors: int
-    cells: tuple[Cell, ...]
+    cells: list[Cell]
 
 
 @dataclass(frozen=True)
@@ -59,11 +49,11 @@ class Columns:
 
     Attributes:
         reference: a word for each column, None in the places between words.
-        rows: the different transcripts.
+        rows: the different transcripts, the cpu's first.
     """
 
-    reference: tuple[str | None, ...]
-    rows: tuple[Row, ...]
+    reference: list[str | None]
+    rows: list[Row]
 
     def places(self) -> list[int | None]:
         """The columns near a difference, in order; None stands for a stretch without one that is left out."""
@@ -83,12 +73,12 @@ class Columns:
         line: list[int | None] = []
         used = 0
         for place in self.places():
-            wide = 1 if place is None else self._width(place)
-            if line and used + wide + 1 > characters:
+            wide = 1 + (1 if place is None else self._width(place))
+            if line and used + wide > characters:
                 yield line
                 line, used = [], 0
             line.append(place)
-            used += wide + 1
+            used += wide
         if line:
             yield line
 
@@ -101,10 +91,8 @@ def lay_out(transcripts: Sequence[ScoredHypothesis]) -> Columns:
     """Lay out the transcripts of an utterance, the cpu's first; equal ones share a row."""
     cpu = tuple(transcripts[0].operations)
     groups: dict[tuple[Any, ...], list[ScoredHypothesis]] = {}
-    for transcript in transcripts:
-        groups.setdefault(cpu if transcript.same_as_cpu else tuple(transcript.operations), []).append(
-            transcript
-        )
+    for one in transcripts:
+        groups.setdefault(cpu if one.same_as_cpu else tuple(one.operations), []).append(one)
     split = [_split(operations) for operations in groups]
     words = [word for kind, word, _ in cpu if kind != "I"]
     gaps = [max(len(inserted[i]) for _, inserted in split) for i in range(len(words) + 1)]
@@ -118,8 +106,8 @@ def lay_out(transcripts: Sequence[ScoredHypothesis]) -> Columns:
         for place, gap in enumerate(gaps):
             added = [("I", word) for word in inserted[place]]
             row += added + [BLANK] * (gap - len(added)) + cells[place : place + 1]
-        rows.append(Row(tuple(one.backend for one in group), group[0].errors, tuple(row)))
-    return Columns(tuple(reference), tuple(rows))
+        rows.append(Row([one.backend for one in group], group[0].errors, row))
+    return Columns(reference, rows)
 
 
 def _split(operations: Sequence[tuple[str, str, str]]) -> tuple[list[Cell], list[list[str]]]:
@@ -170,10 +158,8 @@ def as_json(
     `[numbers of backends, raw text]`, `k` is `{number of backend: kinds}`.
     """
     numbers = {name: place for place, name in enumerate(backends)}
-    data = [_compact(utterance, numbers, audio) for utterance in ordered(utterances)]
-    text = json.dumps(
-        {"names": list(backends), "utterances": data}, ensure_ascii=False, separators=(",", ":")
-    )
+    data = {"names": backends, "utterances": [_compact(one, numbers, audio) for one in ordered(utterances)]}
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # `<` opens the tags and comments that would end the element; the line separators are no JavaScript of old.
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")

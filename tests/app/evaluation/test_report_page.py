@@ -496,8 +496,8 @@ def test_columns_put_words_over_words() -> None:
     cpu = heard("cpu", one, ("D", "two", ""), three, errors=1, same=True)
     int8 = heard("int8", ("I", "", "and"), ("S", "one", "won"), two, three, ("I", "", "x"), errors=3)
     columns = lay_out([cpu, heard("int32", errors=1, same=True), int8])
-    assert columns.reference == (None, "one", "two", "three", None)
-    assert [row.backends for row in columns.rows] == [("cpu", "int32"), ("int8",)]
+    assert columns.reference == [None, "one", "two", "three", None]
+    assert [row.backends for row in columns.rows] == [["cpu", "int32"], ["int8"]]
     assert [kind for kind, _ in columns.rows[0].cells] == ["", "=", "D", "=", ""]
     assert [word for _, word in columns.rows[1].cells] == ["and", "won", "two", "three", "x"]
     assert [place for line in columns.lines(8) for place in line] == [0, 1, 2, 3, 4]

@@ -91,8 +91,11 @@ def verify_datasets(
                     str(folder),
                 )
             )
+            remedy = f"remove {folder}, and `tilescribe datasets fetch {entry.name}` gets the whole"
+            if data_dir is not None:
+                remedy = "copy the set again, or give another --data-dir"
             for problem in found.problems:
-                attempts.fail(f"{entry.name}: {problem}: {_remedy(entry, folder, data_dir)}")
+                attempts.fail(f"{entry.name}: {problem}: {remedy}")
     if len(rows) > 1:
         typer.echo("\n".join(aligned(rows, left=len(rows[0]))))
     elif not entries:
@@ -123,9 +126,3 @@ def _whereabouts(entry: NamedSet, data_dir: Path | None) -> str:
     if entry.is_whole(contents):
         return str(folder)
     return f"{len(contents.utterances):,} of {entry.utterances:,}: {folder}"
-
-
-def _remedy(entry: NamedSet, folder: Path, data_dir: Path | None) -> str:
-    if data_dir is not None:
-        return "copy the set again, or give another --data-dir"
-    return f"remove {folder}, and `tilescribe datasets fetch {entry.name}` gets the whole"

@@ -18,7 +18,7 @@ from app.evaluation.record_files import load
 from app.evaluation.report.text import report_markdown
 from app.evaluation.stored import EvidenceError, decode, read_json
 from app.evaluation.summarise import summarise
-from app.output.files import write_whole
+from app.output.writers import write_whole
 from kernels.backends import DEFAULT, REFERENCE, UnknownBackendError, find
 
 KERNELS_FILE = "kernels.json"

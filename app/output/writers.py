@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-from app.output.files import write_whole
 
 if TYPE_CHECKING:
     from app.api import Transcript
@@ -45,9 +45,8 @@ class Output:
     """Where transcripts go, and in which formats.
 
     Attributes:
-        folder: of the files, which are made with what is above them; `-` is standard output, None is nowhere.
-        formats: of the files; standard output takes one.
-        layout: of subtitles.
+        folder: of the files, which is made with what is above it; `-` is standard output, None is nowhere.
+        formats: standard output takes one.
 
     Raises:
         ValueError: several formats for standard output.
@@ -79,14 +78,7 @@ class Output:
         return bool(paths) and all(path.exists() for path in paths)
 
     def write(self, transcript: Transcript, stem: Path) -> list[Path]:
-        """Print a transcript, or write its files; each appears when it is complete, in place of an older one.
-
-        Args:
-            transcript: of a recording.
-            stem: the path under the folder, without the format's suffix.
-
-        Returns:
-            The files, in the order of the formats.
+        """Print a transcript, or write the files of `paths(stem)`, which it returns.
 
         Raises:
             OSError: a folder or file cannot be written.
@@ -118,3 +110,23 @@ def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> s
     options: dict[str, Any] = asdict(layout)
     get_writer(form, "").write_result(result, text, options)
     return text.getvalue()
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file in UTF-8, in place of an older one, once it is complete; returns its path.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.absolute().parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path

@@ -25,17 +25,12 @@ def chapter(folder: Path, lines: str, *audio: str) -> Path:
     return folder / "test-clean"
 
 
-def test_librispeech_is_read_in_order(tmp_path: Path) -> None:
-    folder = chapter(tmp_path, "19-198-0000 ONE TWO\n19-198-0001 THREE\n\n", "19-198-0000", "19-198-0001")
+def test_librispeech_is_read_in_the_order_of_ids_whatever_the_order_of_lines(tmp_path: Path) -> None:
+    folder = chapter(tmp_path, "19-198-0001 THREE\n19-198-0000 ONE TWO\n\n", "19-198-0000", "19-198-0001")
     assert [(u.id, u.text, u.speaker, u.audio.name) for u in utterances(folder)] == [
         ("19-198-0000", "ONE TWO", "19", "19-198-0000.flac"),
         ("19-198-0001", "THREE", "19", "19-198-0001.flac"),
     ]
-
-
-def test_ids_are_in_order_whatever_the_order_of_lines(tmp_path: Path) -> None:
-    folder = chapter(tmp_path, "19-198-0001 B\n19-198-0000 A\n", "19-198-0000", "19-198-0001")
-    assert [u.text for u in utterances(folder)] == ["A", "B"]
 
 
 @pytest.mark.parametrize(
@@ -50,25 +45,25 @@ def test_ids_are_in_order_whatever_the_order_of_lines(tmp_path: Path) -> None:
 )
 def test_a_part_that_is_missing_is_named(tmp_path: Path, lines: str, audio: list[str], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        list(utterances(chapter(tmp_path, lines, *audio)))
+        utterances(chapter(tmp_path, lines, *audio))
 
 
 def test_a_folder_that_is_missing_or_other_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
-        list(utterances(tmp_path / "nowhere"))
+        utterances(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"no SPEAKER/CHAPTER/\*\.trans\.txt in it"):
-        list(utterances(tmp_path))
+        utterances(tmp_path)
 
 
 def test_a_transcript_in_another_encoding_is_named(tmp_path: Path) -> None:
     folder = chapter(tmp_path, "")
     (folder / "19" / "198" / "19-198.trans.txt").write_bytes(b"19-198-0000 ONE\n19-198-0001 \xc4\n")
     with pytest.raises(DatasetError, match=r"19-198\.trans\.txt, line 2: is not UTF-8 text"):
-        list(utterances(folder))
+        utterances(folder)
 
 
 def test_a_transcript_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     folder = chapter(tmp_path, "")
     (folder / "19" / "227" / "19-227.trans.txt").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"19-227\.trans\.txt can't be read: Is a directory: check it"):
-        list(utterances(folder))
+        utterances(folder)

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material.audio_files import (
-    wave,
-)
+from material.audio_files import wave
 from numpy.typing import NDArray
 
 from app.audio.reading import AudioError, array_blocks, load_audio

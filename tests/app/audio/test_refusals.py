@@ -10,14 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from material.audio_files import (
-    Unseekable,
-    message,
-    picture,
-    sweep,
-    wave,
-    write,
-)
+from material.audio_files import Unseekable, message, picture, sweep, wave, write
 
 from app.audio.reading import SAMPLE_RATE, AudioError, array_blocks, load_audio
 

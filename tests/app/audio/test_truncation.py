@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material.audio_files import (
-    AS_IT_WAS,
-    VORBIS,
-    halve,
-    message,
-    sweep,
-    wave,
-    write,
-)
+from material.audio_files import AS_IT_WAS, VORBIS, halve, message, sweep, wave, write
 
 from app.audio.reading import SAMPLE_RATE, AudioError, load_audio, open_audio
 

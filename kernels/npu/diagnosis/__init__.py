@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kernels.npu.diagnosis import build, npu, system, xrt
+from kernels.npu.diagnosis import npu, system, xrt
 from kernels.npu.diagnosis.host import STATES, Answer, Finding, Host, State
 
 __all__ = ["STATES", "Answer", "Finding", "Host", "State", "diagnose", "npu_obstacle"]
@@ -32,12 +32,12 @@ NEEDED: Checks = {
     "pyxrt": xrt.pyxrt,
 }
 """What an NPU needs, in this order, before a built kernel."""
-TOOLS: Checks = {"host compiler": build.host_compiler, "mlir-aie": build.mlir_aie, "Peano": build.peano}
+TOOLS: Checks = {"host compiler": system.host_compiler, "mlir-aie": system.mlir_aie, "Peano": system.peano}
 """What building a kernel needs."""
 
 
 def diagnose(
-    host: Host | None = None, kernel_check: Callable[[], Answer] = build.built_kernel
+    host: Host | None = None, kernel_check: Callable[[], Answer] = system.built_kernel
 ) -> tuple[Finding, ...]:
     """Check everything that the NPU needs, in the order in which it is needed, then what building a kernel needs.
 

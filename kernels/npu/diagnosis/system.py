@@ -1,10 +1,16 @@
-"""Checks of the system around the NPU: kernel, processor, virtualisation, limits."""
+"""Checks around the NPU: system, processor, virtualisation, limits; the built kernel, and what builds one."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 
-from kernels.npu.diagnosis.host import Answer, Host, note, ok, unknown, warning, wrong
+from kernels.contract import SCORE_TYPES, TILE_SIZES
+from kernels.npu.build import store
+from kernels.npu.build.manifest import BuildError, Program
+from kernels.npu.diagnosis.host import Answer, Host, missing, note, ok, unknown, warning, wrong
+from kernels.npu.program.plan import Plan
 
 DRIVER_SOURCE = "github.com/amd/xdna-driver"
 HEAP = 64 << 20
@@ -74,6 +80,55 @@ def locked_memory(host: Host) -> Answer:
     if soft < 2 * HEAP:
         return warning(f"{found}, hardly more than the {HEAP >> 10} KiB of an open NPU", remedy)
     return ok(found)
+
+
+def built_kernel() -> Answer:
+    """Whether the default program is built and may be used, and which others are."""
+    programs = [Program(of) for s in SCORE_TYPES for of in (*(Plan(s, t) for t in TILE_SIZES), s)]
+    usable, refusals = [], []
+    for program in programs:
+        try:
+            store.usable(program)
+            usable.append(program.name)
+        except BuildError as error:
+            refusals.append(error)
+    default = programs[0].name
+    if default in usable:
+        return ok(f"built from these sources in {store.folder()}: {', '.join(usable)}")
+    cause, _, remedy = str(refusals[0]).rpartition(": ")
+    return (wrong if any(store.folder().glob(f"{default}-*-*")) else missing)(cause, remedy)
+
+
+def host_compiler(host: Host) -> Answer:
+    """A C++ compiler, which lets the tests run the kernel's source on the CPU. Optional."""
+    for compiler in ("g++", "clang++"):
+        path = shutil.which(compiler, path=host.environment.get("PATH", ""))
+        if path:
+            return ok(path)
+    return note("no g++ or clang++; only the test of the kernel's source on the CPU needs one")
+
+
+def mlir_aie(host: Host) -> Answer:
+    """mlir-aie, whose Python package is called aie. Only building a kernel needs it."""
+    return _package(host, "aie", "dialects")
+
+
+def peano(host: Host) -> Answer:
+    """Peano (llvm-aie), the compiler for AIE cores. Only building a kernel needs it."""
+    chosen = host.environment.get("PEANO_INSTALL_DIR")
+    if not chosen:
+        return _package(host, "llvm-aie", "bin/clang++")  # where its wheel puts it
+    if os.path.exists(os.path.join(chosen, "bin", "clang++")):
+        return ok(f"{chosen} (PEANO_INSTALL_DIR)")
+    return warning(f"PEANO_INSTALL_DIR is {chosen}, where bin/clang++ is absent", "correct or unset it")
+
+
+def _package(host: Host, name: str, needed: str) -> Answer:
+    for folder in host.import_path:
+        place = os.path.join(folder or os.getcwd(), name)
+        if os.path.exists(os.path.join(place, needed)):
+            return ok(place)
+    return note("not installed; only building a kernel needs it")
 
 
 def is_phoenix(host: Host) -> bool:

@@ -180,21 +180,6 @@ def single_tile() -> MemoryMap:
     return MemoryMap("single_tile", core, None, _shim(transfers.single_tile()))
 
 
-def table(maps: Iterable[MemoryMap]) -> str:
-    """Core and memory tile bytes of programs, as a Markdown table with a row each."""
-    streams, own = ("queries", "input", "keys and values", "output"), ("state", "logits", "weights")
-    names = ("stack", *streams, *own, "constants")
-    lines = [
-        f"| program | {' | '.join(names)} | core, of {CORE.memory_bytes:,} | memory tile, of {MEMORY.memory_bytes:,} |",
-        "|---" + "|---:" * (len(names) + 2) + "|",
-    ]
-    for program in maps:
-        cells = [f"{program.core.of(name):,}" if program.core.of(name) else "" for name in names]
-        memory = f"{program.memory.nbytes:,}" if program.memory else ""
-        lines.append(f"| {program.name} | {' | '.join(cells)} | {program.core.nbytes:,} | {memory} |")
-    return "\n".join(lines)
-
-
 def _shim(moved: Iterable[transfers.Transfer]) -> TileMap:
     first = [t.stream for t in moved if t.column == 0]
     outgoing = tuple(first.count(stream) for stream in dict.fromkeys(first) if stream != "output")

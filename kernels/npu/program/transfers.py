@@ -11,11 +11,7 @@ stream would need a descriptor for every head: only a descriptor's outermost str
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal, NamedTuple
 
 from kernels.contract import HEAD_DIM
 from kernels.npu.program.plan import (
@@ -43,8 +39,7 @@ OUTPUT_GROUP_BYTES = CORES_PER_COLUMN * OUTPUT_BLOCK_BYTES
 """What a column takes in and gives out at a time: a block for, or of, each of its cores."""
 
 
-@dataclass(frozen=True)
-class Transfer:
+class Transfer(NamedTuple):
     """A shim tile's descriptor: the words of one host buffer that pass, in order. Outermost dimension first.
 
     Attributes:
@@ -60,13 +55,6 @@ class Transfer:
     offset: int
     sizes: tuple[int, int, int, int]
     strides: tuple[int, int, int, int]
-
-    def words(self) -> npt.NDArray[np.int64]:
-        """Indices of the buffer's words in the order in which they pass: int64, shape (words,)."""
-        index = np.full((1,), self.offset, np.int64)
-        for size, stride in zip(self.sizes, self.strides, strict=True):
-            index = (index[:, None] + np.arange(size, dtype=np.int64) * stride).reshape(-1)
-        return index
 
 
 def streaming(plan: Plan, heads: int) -> list[Transfer]:

@@ -12,7 +12,7 @@ import pytest
 
 from kernels.npu.build import manifest, store
 from kernels.npu.build.manifest import MANIFEST, XCLBIN, BuildError, Program
-from kernels.npu.diagnosis.build import built_kernel
+from kernels.npu.diagnosis.system import built_kernel
 from kernels.npu.program.plan import Plan
 
 PLAN = Plan("int32", 64, 4)

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
+import figures
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from app.audio.reading import open_audio
+from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 from kernels.quantise import hadamard
@@ -28,12 +29,29 @@ from models.features import LogMelFeatures
 from models.weights.loading import load
 
 PADDED = 1536
+KERNELS = [("int32", size) for size in TILE_SIZES] + [("int8", DEFAULT_TILE_SIZE)]
+ROW, HEAD, CHANNEL = (-1,), (-1, -2), (-2,)
+SIMULATIONS: dict[str, dict[str, Any]] = {
+    "* Q and K INT8, a scale per head": {"queries": HEAD, "keys": HEAD},
+    "* the same, rotated": {"rotate": True, "queries": HEAD, "keys": HEAD},
+    "* the same, Q with a scale per row": {"rotate": True, "queries": ROW, "keys": HEAD},
+    "* the same, K with a scale per key": {"rotate": True, "queries": ROW, "keys": ROW},
+    "* V INT8, a scale per head": {"values": HEAD},
+    "* V INT8, a scale per channel": {"values": CHANNEL},
+    "* the same, but for the first layer's": {"values": CHANNEL, "skip_layer": 0},
+    "* weights of 8 bits, exponent of the tile": {"weight_bits": 8},
+    "* weights of 11 bits, exponent of the tile": {"weight_bits": 11},
+    "* weights of 11 bits, running exponent": {"weight_bits": 11, "exponent": "running"},
+    "* weights of 11 bits, exponent of the row": {"weight_bits": 11, "exponent": "row"},
+    "* logits with 8 fraction bits": {"fraction_bits": 8},
+}
 
 
-def quantised(x: Tensor, axes: tuple[int, ...], bits: int = 8) -> Tensor:
-    """Symmetric rounding with one scale per slice along `axes`."""
-    limit = 2 ** (bits - 1) - 1
-    scale = x.abs().amax(axes, keepdim=True).clamp_min(1e-30) / limit
+def quantised(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Symmetric rounding to INT8 with one scale per slice along `axes`; without axes, exact."""
+    if not axes:
+        return x
+    scale = x.abs().amax(axes, keepdim=True).clamp_min(1e-30) / 127
     return (x / scale).round() * scale
 
 
@@ -64,14 +82,15 @@ class Simulated(CpuAttention):
         """Window by window: the scores of all at once would not fit."""
         if layer == self._skip_layer:
             return super().__call__(q, k, v, layer=layer)
-        windows = range(q.shape[0])
-        return torch.cat([self._window(q[i : i + 1], k[i : i + 1], v[i : i + 1]) for i in windows])
+        return torch.cat(
+            [self._window(*window) for window in zip(*(x.split(1) for x in (q, k, v)), strict=True)]
+        )
 
     def _window(self, *qkv: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in qkv)
         k = k - k.mean(-2, keepdim=True)
         q, k = q @ self._rotation, k @ self._rotation
-        q, k, v = (quantised(x, axes) if axes else x for x, axes in zip((q, k, v), self._axes, strict=True))
+        q, k, v = (quantised(x, axes) for x, axes in zip((q, k, v), self._axes, strict=True))
         z = (q @ k.transpose(-1, -2)) * (math.log2(math.e) / 8)
         if self._fraction_bits:
             z = (z * 2**self._fraction_bits).round() / 2**self._fraction_bits
@@ -90,55 +109,46 @@ class Simulated(CpuAttention):
         return (p @ v / p.sum(-1, keepdim=True)).transpose(1, 2)
 
 
-ROW, HEAD, CHANNEL = (-1,), (-1, -2), (-2,)
-SIMULATIONS: dict[str, Callable[[], Attention]] = {
-    "* Q and K INT8, a scale per head": lambda: Simulated(queries=HEAD, keys=HEAD),
-    "* the same, rotated": lambda: Simulated(rotate=True, queries=HEAD, keys=HEAD),
-    "* the same, Q with a scale per row": lambda: Simulated(rotate=True, queries=ROW, keys=HEAD),
-    "* the same, K with a scale per key": lambda: Simulated(rotate=True, queries=ROW, keys=ROW),
-    "* V INT8, a scale per head": lambda: Simulated(values=HEAD),
-    "* V INT8, a scale per channel": lambda: Simulated(values=CHANNEL),
-    "* the same, but for the first layer's": lambda: Simulated(values=CHANNEL, skip_layer=0),
-    "* weights of 8 bits, exponent of the tile": lambda: Simulated(weight_bits=8),
-    "* weights of 11 bits, exponent of the tile": lambda: Simulated(weight_bits=11),
-    "* weights of 11 bits, running exponent": lambda: Simulated(weight_bits=11, exponent="running"),
-    "* weights of 11 bits, exponent of the row": lambda: Simulated(weight_bits=11, exponent="row"),
-    "* logits with 8 fraction bits": lambda: Simulated(fraction_bits=8),
-}
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--utterances", type=int, default=9)
-    arguments = parser.parse_args()
-    model = load(arguments.model).model
-    everything = list(utterances(arguments.data_dir))
-    step = max(1, len(everything) // arguments.utterances)
+    parser.add_argument("--json", type=Path, help="write the table there as well")
+    given = parser.parse_args()
+    model = load(given.model).model
+    everything = list(utterances(given.data_dir))
+    step = max(1, len(everything) // given.utterances)
     windows, speech = [], []
-    for utterance in everything[::step][: arguments.utterances]:
+    for utterance in everything[::step][: given.utterances]:
         with open_audio(utterance.audio) as source:
             features = LogMelFeatures(source.blocks(), model.dims.n_mels)
         windows.append(features.window(0, 3000))
         speech.append(min(1500, features.content_frames // 2))
     mel = torch.stack(windows)
     exact = Encoder(model, CpuAttention())(mel)
-    kernels = [("int32", size) for size in TILE_SIZES] + [("int8", DEFAULT_TILE_SIZE)]
-    rows: dict[str, Callable[[], Attention]] = {
-        f"{name}, tiles of {size}": partial(open_attention, name, "emulator", tile_size=size)
-        for name, size in kernels
-    }
-    rows |= SIMULATIONS
-    print(f"{arguments.model}, {len(windows)} utterances of {arguments.data_dir}")
-    print(f"{'':46} {'whole window':>12} {'speech':>8}")
-    for name, make in tqdm(rows.items(), leave=False):
-        states = Encoder(model, make())(mel)
-        error = states - exact
-        spoken = torch.cat([e[:n] for e, n in zip(error, speech, strict=True)])
-        reference = torch.cat([e[:n] for e, n in zip(exact, speech, strict=True)])
-        tqdm.write(f"{name:46} {error.norm() / exact.norm():12.2%} {spoken.norm() / reference.norm():8.2%}")
+
+    def spoken(states: Tensor) -> Tensor:
+        return torch.cat([window[:n] for window, n in zip(states, speech, strict=True)])
+
+    def costs(name: str, attention: Attention) -> list[str]:
+        error = Encoder(model, attention)(mel) - exact
+        shares = error.norm() / exact.norm(), spoken(error).norm() / spoken(exact).norm()
+        return [name, given.model, *(percent(share.item()) for share in shares)]
+
+    with tqdm(total=len(KERNELS) + len(SIMULATIONS), leave=False) as bar:
+        rows = []
+        for name, size in KERNELS:
+            rows.append(costs(f"{name}, tiles of {size}", open_attention(name, "emulator", tile_size=size)))
+            bar.update()
+        for name, steps in SIMULATIONS.items():
+            rows.append(costs(name, Simulated(**steps)))
+            bar.update()
+    columns = ["arithmetic", "model", "whole window", "speech"]
+    print(f"{given.model}, {len(windows)} utterances of {given.data_dir}")
+    print("\n".join(aligned([columns, *rows])))
+    figures.write(given.json, columns, rows, torch.get_num_threads())
 
 
 if __name__ == "__main__":

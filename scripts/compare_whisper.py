@@ -18,13 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import figures
 import jiwer
+import torch
 from tqdm import tqdm
 from whisper.normalizers import EnglishTextNormalizer
 
 from app import DecodeOptions, load_model
 from app.audio.reading import load_audio
+from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
+
+PEER = "openai-whisper"
 
 
 def main() -> None:
@@ -36,13 +41,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="all processors unless given")
     parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
     parser.add_argument("--differences", action="store_true", help="print the transcripts that differ")
+    parser.add_argument("--json", type=Path, help="write the table there as well")
     given = parser.parse_args()
     chosen = list(utterances(given.data_dir))[: given.limit]
     ours = load_model(given.model, given.backend, threads=given.threads, compute_type=given.compute_type)
     options = DecodeOptions(temperature=0.0, language="en")
     plain = ours.weights.model
     ways: dict[str, Callable[[Any], str]] = {
-        "openai-whisper": lambda s: plain.transcribe(s, temperature=0.0, language="en", fp16=False)["text"],
+        PEER: lambda s: plain.transcribe(s, temperature=0.0, language="en", fp16=False)["text"],
         "transcribe": lambda s: ours.transcribe(s, options).text,
         "evaluate": lambda s: ours.transcribe(s, options, batch_size=8).text,
     }
@@ -61,12 +67,18 @@ def main() -> None:
             tqdm.write("\n".join([utterance.id, *(f"  {name:14} {text}" for name, text in said.items())]))
     normalise = EnglishTextNormalizer()
     references = [normalise(utterance.text) for utterance in chosen]
-    print(f"{given.model}, {given.backend}: {len(chosen)} utterances, {total:.0f} s of {given.data_dir}")
-    print(f"{'':14} {'WER':>7} {'as openai-whisper':>18} {'real-time factor':>17}")
+    columns = ["", "model", "WER", f"as {PEER}", "real-time factor"]
+    rows = []
     for name, hypotheses in texts.items():
         wer = jiwer.wer(references, [normalise(text) for text in hypotheses])
-        same = sum(a == b for a, b in zip(hypotheses, texts["openai-whisper"], strict=True))
-        print(f"{name:14} {wer:7.2%} {f'{same} of {len(chosen)}':>18} {seconds[name] / total:17.3f}")
+        same = sum(a == b for a, b in zip(hypotheses, texts[PEER], strict=True))
+        shown = name if name == PEER else f"{name}, {given.backend}"
+        rows.append(
+            [shown, given.model, percent(wer), f"{same} of {len(chosen)}", f"{seconds[name] / total:.3f}"]
+        )
+    print(f"{given.model}, {given.backend}: {len(chosen)} utterances, {total:.0f} s of {given.data_dir}")
+    print("\n".join(aligned([columns, *rows])))
+    figures.write(given.json, columns, rows, torch.get_num_threads())
 
 
 if __name__ == "__main__":

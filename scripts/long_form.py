@@ -13,12 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import figures
 import jiwer
 import numpy as np
+import torch
 from whisper.normalizers import EnglishTextNormalizer
 
 from app import DecodeOptions, load_model
 from app.audio.reading import load_audio
+from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
 from datasets.utterance import Utterance
 
@@ -35,9 +38,19 @@ def join(chapter: list[Utterance], repeat: int, target: Path) -> None:
         out.mux(track.encode(None))
 
 
-def longest(runs: list[tuple[str, int]], kind: str) -> int:
-    """The most words in one run of a kind of error."""
-    return max((words for name, words in runs if name == kind), default=0)
+def longest(result: jiwer.WordOutput, kind: str) -> int:
+    """The most words in one run of deletions (`delete`) or insertions (`insert`)."""
+    runs = (
+        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in result.alignments[0]
+        if chunk.type == kind
+    )
+    return max(runs, default=0)
+
+
+def peak() -> str:
+    """Memory of this process at its highest so far."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
 
 
 def main() -> None:
@@ -49,42 +62,41 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
-    arguments = parser.parse_args()
-    root = arguments.data_dir.resolve().parents[1]
-    chapter = [u for u in utterances(root) if u.audio.parent == arguments.data_dir.resolve()]
-    transcriber = load_model(
-        arguments.model, arguments.backend, threads=arguments.threads, compute_type=arguments.compute_type
-    )
+    parser.add_argument("--json", type=Path, help="write the figures there as well, as one row")
+    given = parser.parse_args()
+    folder = given.data_dir.resolve()
+    chapter = [u for u in utterances(folder.parents[1]) if u.audio.parent == folder]
+    model = load_model(given.model, given.backend, threads=given.threads, compute_type=given.compute_type)
     normalise = EnglishTextNormalizer()
-    with tempfile.TemporaryDirectory() as folder:
-        recording = Path(folder) / "joined.flac"
-        join(chapter, arguments.repeat, recording)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with tempfile.TemporaryDirectory() as scratch:
+        recording = Path(scratch) / "joined.flac"
+        join(chapter, given.repeat, recording)
+        loaded = peak()
         start = time.perf_counter()
-        transcript = transcriber.transcribe(
-            recording, DecodeOptions(language="en"), batch_size=arguments.batch_size
-        )
+        transcript = model.transcribe(recording, DecodeOptions(language="en"), batch_size=given.batch_size)
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    reference = " ".join([normalise(" ".join(u.text for u in chapter))] * arguments.repeat)
+    reference = " ".join([normalise(" ".join(u.text for u in chapter))] * given.repeat)
     result = jiwer.process_words(reference, normalise(transcript.text))
-    runs = [
-        (chunk.type, max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx))
-        for chunk in result.alignments[0]
-    ]
-    words = sum(len(reference) for reference in result.references)
     errors = f"{result.substitutions} substituted, {result.deletions} deleted, {result.insertions} inserted"
-    print(
-        f"{arguments.model} {arguments.backend}, batch {arguments.batch_size}, {transcript.duration:.0f} s of audio"
-    )
-    print(f"WER {result.wer:.2%} ({errors} of {words} words)")
-    lost, doubled = longest(runs, "delete"), longest(runs, "insert")
-    print(f"longest run of deleted words {lost}, of inserted words {doubled}")
-    overlaps = sum(b.start < a.end - 0.021 for a, b in pairwise(transcript.segments))
-    end = max(segment.end for segment in transcript.segments)
-    print(f"{len(transcript.segments)} segments, {overlaps} overlaps, last ends at {end:.1f} s")
-    rtf = seconds / transcript.duration
-    print(f"peak memory {peak:.0f} MB, {before:.0f} MB with the model loaded; real-time factor {rtf:.3f}")
+    shown = {
+        "audio": f"{transcript.duration / 60:.1f} minutes",
+        "model": given.model,
+        "backend": given.backend,
+        "batch": str(given.batch_size),
+        "WER": percent(result.wer),
+        "errors": errors,
+        "words": str(len(result.references[0])),
+        "longest run of deleted words": str(longest(result, "delete")),
+        "longest run of inserted words": str(longest(result, "insert")),
+        "segments": str(len(transcript.segments)),
+        "overlaps": str(sum(b.start < a.end - 0.021 for a, b in pairwise(transcript.segments))),
+        "last segment ends": f"{max(segment.end for segment in transcript.segments):.1f} s",
+        "peak memory": peak(),
+        "with the model loaded": loaded,
+        "real-time factor": f"{seconds / transcript.duration:.3f}",
+    }
+    print("\n".join(aligned(shown.items(), left=2)))
+    figures.write(given.json, list(shown), [list(shown.values())], torch.get_num_threads())
 
 
 if __name__ == "__main__":

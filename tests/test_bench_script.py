@@ -19,13 +19,12 @@ from whisper.tokenizer import get_encoding
 sys.path.insert(0, str(SCRIPTS))
 
 import bench
-from peers import conversion, fresh, material, ratios
-from peers.fresh import FRESH
-from peers.warm import WARM
-from peers.worker import Worker, WorkerFailed
+from peers import conversion, material, rows
+from peers.rows import ROWS, Ratio
+from peers.sides import MeasureError, OpenAIWhisper, Worker
 
 
-def ratio(**changes: Any) -> ratios.Ratio:
+def ratio(**changes: Any) -> Ratio:
     given = {
         "row": "long",
         "what": "one long file",
@@ -37,7 +36,7 @@ def ratio(**changes: Any) -> ratios.Ratio:
         "ours": (1.0, 3.0, 2.0),
         "theirs": (2.0, 2.0, 2.0),
     }
-    return ratios.Ratio(**(given | changes))
+    return Ratio(**(given | changes))
 
 
 def test_ratios_are_taken_pair_by_pair() -> None:
@@ -57,23 +56,22 @@ def test_pairs_are_interleaved_and_each_side_begins_in_turn() -> None:
     def side(name: str, value: float) -> Any:
         return lambda: (order.append(name), value)[1]
 
-    assert ratios.interleave(side("a", 1.0), side("b", 2.0), 3) == ((1.0,) * 3, (2.0,) * 3)
+    assert rows.interleave(side("a", 1.0), side("b", 2.0), 3) == ((1.0,) * 3, (2.0,) * 3)
     assert "".join(order) == "abbaab"
 
 
 def test_the_table_has_a_row_for_each_comparison_and_a_column_for_each_model() -> None:
     made = [ratio(), ratio(model="base", ours=(2.0,), theirs=(1.0,)), ratio(what="start", goal=0.5, aim=0.3)]
     assert bench.table(made).splitlines() == [
-        "| | against | at most | aim | tiny.en | base |",
-        "|---|---|---|---|---|---|",
+        "|  | against | at most | aim | tiny.en | base |",
+        "| --- | --- | --- | --- | --- | --- |",
         "| one long file | a peer | 1.0 | 0.7 | 0.50 1.00 1.50 | 2.00 2.00 2.00 |",
         "| start | a peer | 0.5 | 0.3 | 0.50 1.00 1.50 |  |",
     ]
 
 
-def test_every_row_can_be_measured() -> None:
-    assert set(bench.ROWS) == set(WARM) | set(FRESH)
-    assert set(bench.ROWS) >= bench.FASTER_WHISPER_ROWS | bench.TINY_ROWS
+def test_the_rows_apart_are_rows() -> None:
+    assert set(bench.FASTER_WHISPER_ROWS + bench.FIRST_MODEL_ROWS) <= set(ROWS)
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,8 +84,8 @@ def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_faster_whisper_its_rows_are_left_out_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
-    left, said = bench.missing(list(bench.ROWS))
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    left, said = bench.missing(list(ROWS))
     assert left == ["singles-openai", "long-openai", "encoder", "start"]
     assert said is not None
     assert "singles, long, long-default, evaluate, memory" in said
@@ -96,26 +94,28 @@ def test_without_faster_whisper_its_rows_are_left_out_with_the_remedy(
 
 
 def test_with_faster_whisper_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: object())
-    assert bench.missing(list(bench.ROWS)) == (list(bench.ROWS), None)
+    monkeypatch.setattr(bench, "find_spec", lambda name: object())
+    assert bench.missing(list(ROWS)) == (list(ROWS), None)
 
 
-def test_the_json_has_every_figure(tmp_path: Path) -> None:
-    given = bench.arguments(["--threads", "1", "--quick"])
-    bench.write(tmp_path / "figures.json", [ratio()], given, "some audio")
-    report = json.loads((tmp_path / "figures.json").read_text())
-    assert (report["schema_version"], report["threads"], report["quick"]) == (1, 1, True)
-    (row,) = report["rows"]
-    assert (row["minimum"], row["median"], row["maximum"]) == (0.5, 1.0, 1.5)
-    assert row["ours"] == [1.0, 3.0, 2.0]
-    assert report["versions"]["torch"]
-    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+def test_the_json_has_the_table_and_every_figure(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    given = bench.arguments(["--threads", "1", "--quick", "--json", str(path)])
+    bench.write([ratio()], given, "some audio")
+    report = json.loads(path.read_text())
+    assert report["columns"] == ["what", "over", "model", "minimum", "median", "maximum"]
+    assert report["rows"] == [["one long file", "a peer", "tiny.en", "0.50", "1.00", "1.50"]]
+    assert (report["threads"], report["quick"], report["audio"]) == (1, True, "some audio")
+    assert report["measured"][0]["ours"] == [1.0, 3.0, 2.0]
+    assert report["processor"]
+    assert {"python", "tilescribe", "torch", "numpy"} <= set(report["versions"])
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_without_a_data_set_the_sample_is_cut_and_repeated(tmp_path: Path) -> None:
     made = material.gather(None, None, 0.5, tmp_path)
-    assert len(made.utterances) == 20
-    assert all(3 < seconds <= 12 for seconds in made.seconds)
+    assert len(made.timed) == 20
+    assert all(3 < seconds <= 12 for _, seconds in made.timed)
     for path, seconds in ((made.long, 30), (made.ten_seconds, 10)):
         with wave.open(str(path)) as file:
             assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (
@@ -138,13 +138,14 @@ def test_the_long_recording_is_a_chapter_where_one_is_given(tmp_path: Path) -> N
     data = make_set(tmp_path / "LibriSpeech" / "test-small")
     made = material.gather(data, data / "19" / "198", 0.01, tmp_path)
     assert made.description == "test-small (4 utterances); chapter 198 joined (0.0 minutes)"
-    assert all(u.text for u in made.utterances)
+    assert all(u.text for u, _ in made.timed)
     with wave.open(str(made.long)) as file:
         assert file.getnframes() == 0.01 * 60 * 16000  # of two recordings of half a second
 
 
 def test_openai_whisper_loads_the_checkpoint_that_is_written(tmp_path: Path, tiny: Any) -> None:
-    path = conversion.write_checkpoint("tiny.en", tmp_path / "tiny.en.pt")
+    path = tmp_path / "tiny.en.pt"
+    OpenAIWhisper("tiny.en", torch.get_num_threads()).write_checkpoint(path)
     loaded = whisper.load_model(str(path), device="cpu")
     assert loaded.dims == tiny.dims
     ours, theirs = tiny.state_dict(), loaded.state_dict()
@@ -154,7 +155,7 @@ def test_openai_whisper_loads_the_checkpoint_that_is_written(tmp_path: Path, tin
 def test_a_token_is_split_as_byte_pair_encoding_joined_it() -> None:
     ranks = get_encoding("gpt2", num_languages=99)._mergeable_ranks
     for token in list(ranks)[300:50000:997]:
-        left, right = conversion._last_merge(token, ranks)
+        left, right = conversion.split_as_joined(token, ranks)
         assert left + right == token
         assert max(ranks[left], ranks[right]) < ranks[token]
 
@@ -187,14 +188,14 @@ def test_only_models_from_wheels_can_be_given_to_faster_whisper(
 
 
 def test_a_side_that_fails_gives_its_traceback() -> None:
-    with pytest.raises(WorkerFailed, match=r"sides\.py"):
+    with pytest.raises(MeasureError, match=r"sides\.py"):
         Worker("FasterWhisper", "/nowhere", 1)
 
 
 def test_the_stand_in_for_ffmpeg_gives_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = material.gather(None, None, 0.2, tmp_path)
-    monkeypatch.setattr(fresh.shutil, "which", lambda name: None)
-    monkeypatch.setenv("PATH", fresh._ffmpeg(tmp_path)["PATH"])
+    monkeypatch.setattr(rows.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", rows.ffmpeg(tmp_path)["PATH"])
     samples = whisper.load_audio(str(made.ten_seconds))
     with wave.open(str(made.ten_seconds)) as file:
         exact = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
@@ -203,8 +204,8 @@ def test_the_stand_in_for_ffmpeg_gives_the_samples(tmp_path: Path, monkeypatch: 
 
 def test_a_command_that_writes_no_text_is_reported() -> None:
     code = "import sys; sys.exit('no model')"
-    with pytest.raises(fresh.FreshFailed, match="wrote no text: no model"):
-        fresh._first_word([sys.executable, "-c", code], {})
+    with pytest.raises(MeasureError, match="wrote no text: no model"):
+        rows.first_word([sys.executable, "-c", code], {})
 
 
 def test_a_folder_that_is_no_data_set_is_one_line(
@@ -221,13 +222,13 @@ def test_a_row_that_fails_does_not_lose_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def failing(given: Any) -> Any:
-        raise WorkerFailed("the process of Tilescribe ended on its own")
+        raise MeasureError("the process of Tilescribe ended on its own")
 
-    monkeypatch.setitem(WARM, "singles-openai", failing)
-    monkeypatch.setitem(WARM, "encoder", lambda given: [ratio(row="encoder")])
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(ROWS, "singles-openai", failing)
+    monkeypatch.setitem(ROWS, "encoder", lambda given: [ratio(row="encoder")])
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
     options = ["--quick", "--models", "tiny.en", "--json", str(tmp_path / "figures.json")]
-    made: list[ratios.Ratio] = []
+    made: list[Ratio] = []
     failures = bench.measure(bench.arguments(options), ["singles-openai", "encoder"], tmp_path, made)
     assert failures == ["tiny.en, singles-openai: the process of Tilescribe ended on its own"]
     assert [r.row for r in made] == ["encoder"]
@@ -243,15 +244,14 @@ def test_the_script_measures_and_prints_a_table(tmp_path: Path) -> None:
         [*command, "--json", str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stderr
-    rows = [line for line in run.stdout.splitlines() if line.startswith("| ") and "against" not in line]
-    assert len(rows) == 4
+    lines = [line for line in run.stdout.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == 4
     report = json.loads((tmp_path / "figures.json").read_text())
-    assert {row["row"] for row in report["rows"]} == {"singles-openai", "encoder", "start"}
+    assert {row["row"] for row in report["measured"]} == {"singles-openai", "encoder", "start"}
 
 
 @pytest.mark.slow
 def test_peak_memory_is_that_of_the_process(tmp_path: Path) -> None:
     made = material.gather(None, None, 0.2, tmp_path)
-    command = [sys.executable, str(SCRIPTS / "peers" / "peak_memory.py"), "tilescribe", "tiny.en", "1"]
-    run = subprocess.run([*command, str(made.long)], capture_output=True, text=True, timeout=300)
-    assert 150 < float(run.stdout) < 2000, run.stderr
+    with Worker("Tilescribe", "tiny.en", 1) as side:
+        assert 150 < side.call("peak", made.long, 60.0)[1] < 2000

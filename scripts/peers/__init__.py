@@ -1,1 +1,1 @@
-"""The peers that `scripts/bench.py` measures Tilescribe against, and how: in processes of their own, pair by pair."""
+"""What `scripts/bench.py` measures: the sides, each in a process of its own, what they are given, and the rows."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import wave
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from app.audio.reading import load_audio
+from app.audio.reading import SAMPLE_RATE, load_audio, open_audio
 from datasets.librispeech import read
 from datasets.sample import sample
 from datasets.utterance import Utterance
+from models.features import LogMelFeatures, quiet_pieces
 
-__all__ = ["Material", "gather", "hour"]
-
-_RATE = 16000
 _LONGEST = 29.9  # seconds that fit one window
-Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -26,23 +24,35 @@ class Material:
     """Recordings, as 16 kHz WAV files where they are not the data set's own.
 
     Attributes:
-        utterances: of up to 30 s each, with the seconds of each.
-        seconds: of `utterances`.
+        timed: utterances of up to 30 s, with the seconds of each.
         long: a recording of minutes.
         ten_seconds: the start of `long`.
         description: what the audio is.
     """
 
-    utterances: tuple[Utterance, ...]
-    seconds: tuple[float, ...]
+    timed: tuple[tuple[Utterance, float], ...]
     long: Path
     ten_seconds: Path
     description: str
 
     def some(self, count: int) -> list[tuple[Utterance, float]]:
         """`count` utterances, evenly spaced over the whole set."""
-        pairs = list(zip(self.utterances, self.seconds, strict=True))
-        return [pairs[i * len(pairs) // count] for i in range(min(count, len(pairs)))]
+        whole = len(self.timed)
+        return [self.timed[i * whole // count] for i in range(min(count, whole))]
+
+    @cached_property
+    def hour(self) -> Path:
+        """An hour of audio, beside `long` and made of it."""
+        samples = load_audio(self.long)
+        whole = 3600 * SAMPLE_RATE
+        return _write(self.long.with_name("hour.wav"), np.tile(samples, whole // len(samples) + 1)[:whole])
+
+    @cached_property
+    def pieces(self) -> list[tuple[float, float]]:
+        """Where Tilescribe cuts `long` for batches: start and end of each piece in seconds."""
+        with open_audio(self.long) as source, LogMelFeatures(source.blocks(), 80) as features:
+            cuts = quiet_pieces(features.levels, 0, features.content_frames)
+        return [(first / 100, last / 100) for first, last in cuts]
 
 
 def gather(data_dir: Path | None, chapter: Path | None, minutes: float, folder: Path) -> Material:
@@ -57,51 +67,41 @@ def gather(data_dir: Path | None, chapter: Path | None, minutes: float, folder: 
     Raises:
         datasets.utterance.DatasetError: `data_dir` is not in LibriSpeech's layout.
     """
+    spoken = load_audio(sample().audio)
     if data_dir is None:
-        utterances, what = _cuttings(folder), "cuttings of the sample"
+        utterances, what = _cuttings(spoken, folder), "cuttings of the sample"
     else:
         utterances, what = read(data_dir).utterances, data_dir.name
-    timed = [(u, len(load_audio(u.audio)) / _RATE) for u in utterances]
-    timed = [(u, seconds) for u, seconds in timed if seconds < _LONGEST]
+    timed = tuple((u, len(load_audio(u.audio)) / SAMPLE_RATE) for u in utterances)
+    timed = tuple((u, seconds) for u, seconds in timed if seconds < _LONGEST)
+    limit = int(minutes * 60 * SAMPLE_RATE)
     if chapter is None:
-        spoken = load_audio(sample().audio)
-        samples = np.tile(spoken, int(minutes * 60 * _RATE / len(spoken)) + 1)
-        long_what = "the sample over and over"
+        samples, long_what = np.tile(spoken, limit // len(spoken) + 1), "the sample over and over"
     else:
         samples = np.concatenate([load_audio(path) for path in sorted(chapter.glob("*.flac"))])
         long_what = f"chapter {chapter.name} joined"
-    samples = samples[: int(minutes * 60 * _RATE)]
+    samples = samples[:limit]
+    length = len(samples) / SAMPLE_RATE / 60
     return Material(
-        utterances=tuple(u for u, _ in timed),
-        seconds=tuple(seconds for _, seconds in timed),
+        timed=timed,
         long=_write(folder / "long.wav", samples),
-        ten_seconds=_write(folder / "ten-seconds.wav", samples[: 10 * _RATE]),
-        description=f"{what} ({len(timed)} utterances); {long_what} ({len(samples) / _RATE / 60:.1f} minutes)",
+        ten_seconds=_write(folder / "ten-seconds.wav", samples[: 10 * SAMPLE_RATE]),
+        description=f"{what} ({len(timed)} utterances); {long_what} ({length:.1f} minutes)",
     )
 
 
-def hour(material: Material) -> Path:
-    """An hour of audio, beside `material.long` and made of it."""
-    path = material.long.with_name("hour.wav")
-    if not path.exists():
-        samples = load_audio(material.long)
-        _write(path, np.tile(samples, 3600 * _RATE // len(samples) + 1)[: 3600 * _RATE])
-    return path
-
-
-def _cuttings(folder: Path) -> tuple[Utterance, ...]:
+def _cuttings(spoken: npt.NDArray[np.float32], folder: Path) -> tuple[Utterance, ...]:
     """Twenty overlapping stretches of the sample, of 4 to 12 s."""
-    spoken = load_audio(sample().audio)
     made = []
     for i in range(20):
-        length, first = int((4 + i % 5 * 2) * _RATE), int(i % 4 * 0.7 * _RATE)
+        length, first = (4 + i % 5 * 2) * SAMPLE_RATE, int(i % 4 * 0.7 * SAMPLE_RATE)
         path = _write(folder / f"cutting-{i:02}.wav", spoken[first : first + length])
-        made.append(Utterance(f"cutting-{i:02}", path, "not transcribed", speaker="flite rms"))
+        made.append(Utterance(path.stem, path, "not transcribed", speaker="flite rms"))
     return tuple(made)
 
 
-def _write(path: Path, samples: Samples) -> Path:
+def _write(path: Path, samples: npt.NDArray[np.float32]) -> Path:
     with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, _RATE, 0, "NONE", ""))
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         file.writeframes((samples * 32767).clip(-32768, 32767).astype("<i2").tobytes())
     return path

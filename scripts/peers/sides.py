@@ -1,78 +1,56 @@
-"""The three that are measured, behind one interface: each loads once, and then does the same work as the others.
+"""The three that are measured, and the processes they run in.
 
-Greedy, English, one temperature and so no fallback, no voice activity detection, no prompt from the text before.
+Each loads once, and then does the same work as the others: greedy, English, one temperature and so no fallback, no
+voice activity detection, no prompt from the text before. `long` is one recording in batches of pieces, `group` many
+recordings of up to 30 s in batches. All return texts, so that what was measured can be seen to be the same work; `peak`
+transcribes up to a second of a recording, and returns the megabytes that the process took at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import resource
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
-
-__all__ = ["FasterWhisper", "OpenAIWhisper", "Piece", "Side", "Tilescribe"]
-
-Piece = tuple[float, float]
-"""Start and end in seconds."""
-
-
-class Side(Protocol):
-    """A model in memory. Each method returns texts, so that what was measured can be seen to be the same work."""
-
-    def singles(self, paths: Sequence[Path]) -> list[str]:
-        """Transcribe recordings one after the other."""
-        ...
-
-    def long(self, path: Path, batch_size: int, pieces: Sequence[Piece] | None) -> list[str]:
-        """Transcribe one long recording, `batch_size` pieces at a time."""
-        ...
-
-    def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
-        """Transcribe many recordings of up to 30 s, `batch_size` at a time."""
-        ...
+from typing import Any, Self
 
 
 class Tilescribe:
     """Tilescribe through its Python API."""
 
-    def __init__(self, model: str, threads: int, backend: str = "cpu", compute_type: str = "auto") -> None:
-        from app import DecodeOptions, load_model
+    def __init__(self, model: str, threads: int, backend: str = "cpu", compute_type: Any = "auto") -> None:
+        from app import DecodeOptions, Transcriber
+        from app.configuration import Configuration
 
-        self._setup = (model, threads, backend, compute_type)
-        self._model = load_model(model, backend, "emulator", threads=threads, compute_type=compute_type)
+        self._configuration = Configuration(
+            model, backend, "emulator", compute_type=compute_type, threads=threads
+        )
+        self._model = Transcriber.load(self._configuration)
         self._options = DecodeOptions(temperature=0.0, language="en", condition_on_previous_text=False)
         self._worker: Any = None
-        self._mel: Any = None
 
     def singles(self, paths: Sequence[Path]) -> list[str]:
-        """See `Side`."""
+        """One after the other."""
         return [self._model.transcribe(path, self._options).text for path in paths]
 
-    def long(self, path: Path, batch_size: int, pieces: Sequence[Piece] | None) -> list[str]:
-        """See `Side`; it cuts the recording itself, at the places that `pieces` gives."""
+    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
+        """It cuts the recording itself, at the places that `Material.pieces` gives."""
         return [self._model.transcribe(path, self._options, batch_size=batch_size).text]
 
-    def pieces(self, path: Path) -> list[Piece]:
-        """Where `long` cuts."""
-        from app.audio.reading import open_audio
-        from models.features import LogMelFeatures, quiet_pieces
-
-        with open_audio(path) as source, LogMelFeatures(source.blocks(), 80) as features:
-            cuts = quiet_pieces(features.levels, 0, features.content_frames)
-        return [(first / 100, last / 100) for first, last in cuts]
-
     def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
-        """See `Side`: what `evaluate` does with each batch, from the files to the records."""
-        from app.configuration import Configuration
+        """What `evaluate` does with each batch, from the files to the records."""
         from app.evaluation.batches import Batch
         from app.evaluation.worker import BatchWorker, Setup
         from datasets.utterance import Utterance
 
-        model, threads, backend, compute_type = self._setup
+        backend = self._configuration.backend
         if self._worker is None:
-            configuration = Configuration(
-                model, backend, "emulator", compute_type=compute_type, threads=threads
-            )
-            self._worker = BatchWorker(Setup(configuration, (backend,), self._options))
+            self._worker = BatchWorker(Setup(self._configuration, (backend,), self._options))
         texts = []
         for first in range(0, len(paths), batch_size):
             chosen = tuple(Utterance(str(p), p, "not scored") for p in paths[first : first + batch_size])
@@ -81,17 +59,14 @@ class Tilescribe:
             texts += [record.hypothesis for record in records[backend]]
         return texts
 
-    def take_window(self, path: Path) -> None:
-        """Keep the first window of a recording, as the encoder takes it."""
-        from app.audio.reading import open_audio
-        from models.features import LogMelFeatures
+    def encode(self, path: Path) -> None:
+        """Encode a recording's first window."""
+        self._model.encoder(_first_window(path))
 
-        with open_audio(path) as source, LogMelFeatures(source.blocks(), 80) as features:
-            self._mel = features.window(0, 3000, pad_to=3000)[None]
-
-    def encode(self) -> None:
-        """Encode the window."""
-        self._model.encoder(self._mel)
+    def peak(self, path: Path, seconds: float) -> float:
+        """With prompts from the text before."""
+        options = replace(self._options, condition_on_previous_text=True)
+        return _peak(self._model.stream(path, options), seconds)
 
 
 class FasterWhisper:
@@ -105,45 +80,41 @@ class FasterWhisper:
         self._common: dict[str, Any] = {"language": "en", "beam_size": 1, "temperature": 0.0}
 
     def singles(self, paths: Sequence[Path]) -> list[str]:
-        """See `Side`."""
-        texts = []
-        for path in paths:
-            segments, _ = self._model.transcribe(
-                str(path), condition_on_previous_text=False, vad_filter=False, **self._common
-            )
-            texts.append(_joined(segments))
-        return texts
+        """One after the other."""
+        alone = {"condition_on_previous_text": False, "vad_filter": False, **self._common}
+        return [_joined(self._model.transcribe(str(path), **alone)) for path in paths]
 
-    def long(self, path: Path, batch_size: int, pieces: Sequence[Piece] | None) -> list[str]:
-        """See `Side`. Without `pieces`, as it comes: cut by its voice activity detection, no timestamps."""
-        how: dict[str, Any] = {}
-        if pieces is not None:
-            clips = [{"start": start, "end": end} for start, end in pieces]
-            how = {"clip_timestamps": clips, "vad_filter": False, "without_timestamps": False}
-        segments, _ = self._pipeline.transcribe(str(path), batch_size=batch_size, **how, **self._common)
-        return [_joined(segments)]
+    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
+        """Without `pieces`, as it comes: cut by its voice activity detection, no timestamps."""
+        return [self._batches(str(path), batch_size, pieces)]
 
     def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
-        """See `Side`: its batched pipeline over the joined recordings, with each as a clip of its own."""
+        """Its batched pipeline over the joined recordings, with each as a clip of its own."""
         import numpy as np
         from faster_whisper.audio import decode_audio
 
         recordings = [decode_audio(str(path)) for path in paths]
         ends = np.cumsum([len(recording) for recording in recordings]) / 16000
-        starts = [0.0, *ends[:-1]]
-        segments, _ = self._pipeline.transcribe(
-            np.concatenate(recordings),
-            batch_size=batch_size,
-            clip_timestamps=[{"start": s, "end": e} for s, e in zip(starts, ends, strict=True)],
-            vad_filter=False,
-            without_timestamps=False,
-            **self._common,
-        )
-        return [_joined(segments)]
+        pieces = list(zip([0.0, *ends[:-1]], ends, strict=True))
+        return [self._batches(np.concatenate(recordings), batch_size, pieces)]
+
+    def peak(self, path: Path, seconds: float) -> float:
+        """With prompts from the text before."""
+        return _peak(self._model.transcribe(str(path), **self._common)[0], seconds)
+
+    def _batches(self, audio: Any, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> str:
+        how: dict[str, Any] = {}
+        if pieces is not None:
+            clips = [{"start": start, "end": end} for start, end in pieces]
+            how = {"clip_timestamps": clips, "vad_filter": False, "without_timestamps": False}
+        return _joined(self._pipeline.transcribe(audio, batch_size=batch_size, **how, **self._common))
 
 
 class OpenAIWhisper:
-    """openai-whisper in float32, on recordings that are already in memory (it reads files through FFmpeg's program)."""
+    """openai-whisper in float32, without batches, on recordings that are in memory once they have been transcribed.
+
+    It reads files through FFmpeg's program.
+    """
 
     def __init__(self, model: str, threads: int) -> None:
         import torch
@@ -152,37 +123,115 @@ class OpenAIWhisper:
 
         torch.set_num_threads(threads)
         self._model = weights.load(model).model
-        self._samples: dict[Path, Any] = {}
 
     def singles(self, paths: Sequence[Path]) -> list[str]:
-        """See `Side`."""
-        return [self._transcribe(path) for path in paths]
+        """One after the other."""
+        options = {"temperature": 0.0, "language": "en", "condition_on_previous_text": False}
+        return [self._model.transcribe(_samples(path), fp16=False, **options)["text"] for path in paths]
 
-    def long(self, path: Path, batch_size: int, pieces: Sequence[Piece] | None) -> list[str]:
-        """See `Side`; it has no batches."""
-        return [self._transcribe(path)]
+    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
+        """Window after window."""
+        return self.singles([path])
 
-    def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
-        """See `Side`; it has no batches."""
-        return self.singles(paths)
+    def write_checkpoint(self, path: Path) -> None:
+        """Write the model as openai-whisper's own checkpoint (float16, as OpenAI's are), which its command loads."""
+        import torch
 
-    def prepare(self, paths: Sequence[Path]) -> None:
-        """Read recordings before they are timed."""
-        from app.audio.reading import load_audio
-
-        for path in paths:
-            self._samples.setdefault(path, load_audio(path))
-
-    def _transcribe(self, path: Path) -> str:
-        result = self._model.transcribe(
-            self._samples[path],
-            temperature=0.0,
-            language="en",
-            fp16=False,
-            condition_on_previous_text=False,
-        )
-        return str(result["text"])
+        state = self._model.state_dict()
+        halves = {name: value.half() for name, value in state.items() if not name.endswith("alignment_heads")}
+        torch.save({"dims": asdict(self._model.dims), "model_state_dict": halves}, path)
 
 
-def _joined(segments: Any) -> str:
+@cache
+def _samples(path: Path) -> Any:
+    from app.audio.reading import load_audio
+
+    return load_audio(path)
+
+
+@cache
+def _first_window(path: Path) -> Any:
+    """As the encoder takes it."""
+    from app.audio.reading import open_audio
+    from models.features import LogMelFeatures
+
+    with open_audio(path) as source, LogMelFeatures(source.blocks(), 80) as features:
+        return features.window(0, 3000, pad_to=3000)[None]
+
+
+def _joined(transcribed: tuple[Iterable[Any], Any]) -> str:
+    segments, _ = transcribed
     return "".join(segment.text for segment in segments).strip()
+
+
+def _peak(segments: Iterable[Any], seconds: float) -> float:
+    """Megabytes, by the kernel's high-water mark of this program's own memory.
+
+    That of `getrusage` would count the process that started it.
+    """
+    for segment in segments:
+        if segment.end > seconds:
+            break
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class MeasureError(RuntimeError):
+    """A side could not do its work: its traceback, or what it wrote to standard error."""
+
+
+class Worker:
+    """A side in a process of its own: the threads and the memory of one never meet those of another."""
+
+    def __init__(self, side: str, *arguments: Any, **options: Any) -> None:
+        """Start a process that makes the side of that name."""
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, side, arguments, options), daemon=True, name=side
+        )
+        self._process.start()
+        theirs.close()
+        self._receive()
+
+    def call(self, method: str, *arguments: Any) -> tuple[float, Any]:
+        """The seconds that a method takes in its process, and what it returns."""
+        # Threads of OpenMP wait for work in a loop for a while; the other side is not to be measured against them.
+        time.sleep(0.3)
+        self._connection.send((method, arguments))
+        return self._receive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._process.join(10)
+        self._process.terminate()
+
+    def _receive(self) -> tuple[float, Any]:
+        try:
+            failure, seconds, result = self._connection.recv()
+        except EOFError:
+            raise MeasureError(f"the process of {self._process.name} ended on its own") from None
+        if failure:
+            raise MeasureError(failure)
+        return seconds, result
+
+
+def _serve(connection: Connection, side: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    try:
+        served = globals()[side](*arguments, **options)
+        connection.send((None, 0.0, None))
+        while True:
+            method, given = connection.recv()
+            start = time.perf_counter()
+            result = getattr(served, method)(*given)
+            connection.send((None, time.perf_counter() - start, result))
+    except EOFError:
+        return
+    except Exception:
+        connection.send((traceback.format_exc(), 0.0, None))

@@ -23,7 +23,6 @@ class Backend:
 
     Attributes:
         name: as commands, records and reports have it.
-        summary: what it is, in a phrase.
         kernel: `float` is floating point on the host; `tile` is the contract's kernel (`CONTRACT.md`); `legacy` are
             the founding report's kernels (`kernels.legacy`).
         scores: what holds the scores Q K^T; None in floating point.
@@ -47,12 +46,11 @@ class Backend:
         return BACKENDS.index(self)
 
 
+NPU = ("npu", "emulator")
 BACKENDS = (
     Backend("cpu", "softmax attention in floating point, the reference", "float", None, ("cpu",)),
-    Backend("int32", "this project's kernel, exact scores", "tile", "int32", ("npu", "emulator")),
-    Backend(
-        "int8", "the same kernel, scores held in INT8: the fair rival", "tile", "int8", ("npu", "emulator")
-    ),
+    Backend("int32", "this project's kernel, exact scores", "tile", "int32", NPU),
+    Backend("int8", "the same kernel, scores held in INT8: the fair rival", "tile", "int8", NPU),
     Backend("legacy-int32", "the founding report's INT32 kernel", "legacy", "int32", ("emulator",)),
     Backend("legacy-int8", "the founding report's INT8 kernel", "legacy", "int8", ("emulator",)),
 )

@@ -68,30 +68,6 @@ SCORE_TYPES: tuple[ScoreType, ...] = get_args(ScoreType)
 """What holds the scores."""
 
 
-def exp2_mantissa(fraction: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """2^(-fraction/256) in units of 1/EXP2_ONE, by Horner's scheme in integers.
-
-    Args:
-        fraction: integers in 0..255, any shape.
-
-    Returns:
-        int64 of the same shape, from 32752 (fraction 0) down to 16419 (fraction 255). Every intermediate fits in
-        16 bits and every product in 24, so a vector unit of 16-bit lanes computes it as it stands.
-    """
-    c1, c2, c3 = EXP2_COEFFICIENTS
-    t = (fraction * c3 + 128) >> 8
-    t = (fraction * (c2 - t) + 128) >> 8
-    t = (fraction * (c1 - t) + 128) >> 8
-    return EXP2_ONE - t
-
-
-def exponent_table() -> npt.NDArray[np.int16]:
-    """The 256 values of `exp2_mantissa`, for realisations that look them up: int16, shape (256,)."""
-    import numpy as np
-
-    return exp2_mantissa(np.arange(256, dtype=np.int64)).astype(np.int16)
-
-
 class ContractError(ValueError):
     """Operands that the contract does not allow."""
 
@@ -139,23 +115,14 @@ class Operands:
         return replace(self, q=self.q[:, rows], multiplier=self.multiplier[:, rows])
 
     def check(self, tile_size: int, scores: str = "int32", output_bits: int = 16) -> None:
-        """Refuse what the contract does not allow.
-
-        Args:
-            tile_size: keys per tile.
-            scores: `int32` or `int8`.
-            output_bits: 16 or 8.
-
-        Raises:
-            ContractError: a choice, shapes, dtypes or ranges are outside the contract.
-        """
+        """Raise `ContractError` where a choice, shapes, dtypes or ranges are outside the contract."""
         if tile_size not in TILE_SIZES:
             raise ContractError(f"tile size {tile_size}: it has to be one of {TILE_SIZES}")
         if scores not in SCORE_TYPES:
             raise ContractError(f"scores {scores!r}: they are int32 or int8")
         if output_bits not in (8, 16):
             raise ContractError(f"output of {output_bits} bits: it has 8 or 16")
-        if self.q.ndim != 3 or self.k.ndim != 3 or self.v.ndim != 3:
+        if any(x.ndim != 3 for x in (self.q, self.k, self.v)):
             raise ContractError("q, k and v have to be (heads, rows or keys, channels)")
         heads, rows, width = self.q.shape
         keys = self.k.shape[1]

@@ -40,6 +40,8 @@ BUILT_SHIFT = 4
 TILE = 64
 """Keys of a tile."""
 
+Int8 = npt.NDArray[np.int8]
+
 _INT8_MAX = 127
 _ROWS = 128
 _NEVER = -(1 << 30)
@@ -48,19 +50,16 @@ _EXP = np.array([round(2**20 * math.exp(-i)) for i in range(128)], np.int32)
 
 @dataclass(frozen=True)
 class LegacyOperands:
-    """INT8 heads, with the steps that the kernels themselves never see.
+    """INT8 heads, shape (n, rows or keys, 64), with the steps that the kernels themselves never see.
 
     Attributes:
-        q: queries, int8, shape (n, rows, 64).
-        k: keys, int8, shape (n, keys, 64).
-        v: values, int8, shape (n, keys, 64).
         score_step: float64, shape (n,): step of Q times step of K.
         value_step: float32, shape (n,): step of V, which is also that of the output.
     """
 
-    q: npt.NDArray[np.int8]
-    k: npt.NDArray[np.int8]
-    v: npt.NDArray[np.int8]
+    q: Int8
+    k: Int8
+    v: Int8
     score_step: npt.NDArray[np.float64]
     value_step: npt.NDArray[np.float32]
 
@@ -84,7 +83,7 @@ def quantise(
     return LegacyOperands(q8, k8, v8, of_q.astype(np.float64) * of_k, of_v)
 
 
-def _rounded(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+def _rounded(x: npt.NDArray[np.float32]) -> tuple[Int8, npt.NDArray[np.float32]]:
     heads = x.reshape(-1, *x.shape[-2:])
     top = np.abs(heads).max(axis=(1, 2), initial=0.0)
     if not np.isfinite(top).all():
@@ -96,35 +95,23 @@ def _rounded(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDAr
     return np.clip(rounded, -_INT8_MAX, _INT8_MAX).astype(np.int8), step
 
 
-def raw_scores(q: npt.NDArray[np.int8], k: npt.NDArray[np.int8], shift: int = SHIFT) -> npt.NDArray[np.int32]:
+def raw_scores(q: Int8, k: Int8, shift: int = SHIFT) -> npt.NDArray[np.int32]:
     """Scores of one head before any clamp: int32, shape (rows, keys)."""
     exact = q.astype(np.float32) @ k.astype(np.float32).T  # at most 2^20, so float32 holds every sum exactly
     return exact.astype(np.int32) >> np.int32(shift)
 
 
 class LegacyKernel:
-    """Either kernel, emulated on the CPU.
-
-    Attributes:
-        scores: `int32` or `int8`: what holds the scores.
-        shift: of the scores.
-    """
+    """Either kernel, emulated on the CPU."""
 
     def __init__(self, scores: c.ScoreType, workers: Workers | None = None, shift: int = SHIFT) -> None:
         """Make the kernel; it shares heads among `workers`, or as many threads as there are processors."""
-        self.scores = scores
-        self.shift = shift
+        self._int8 = scores == "int8"
+        self._shift = shift
         self._workers = workers or Workers()
 
-    def run(
-        self, q: npt.NDArray[np.int8], k: npt.NDArray[np.int8], v: npt.NDArray[np.int8]
-    ) -> npt.NDArray[np.float32]:
-        """Attention of every head.
-
-        Args:
-            q: int8, shape (n, rows, 64).
-            k: int8, shape (n, keys, 64).
-            v: int8, shape (n, keys, 64).
+    def run(self, q: Int8, k: Int8, v: Int8) -> npt.NDArray[np.float32]:
+        """Attention of every head, of shape (n, rows or keys, 64).
 
         Returns:
             float32, shape (n, rows, 64), in V's step: of a single tile the kernel's INT8 values as they are.
@@ -142,21 +129,15 @@ class LegacyKernel:
         self._workers.each(lambda h: self._head(q[h], k[h], v[h], out[h]), len(q))
         return out
 
-    def _head(
-        self,
-        q: npt.NDArray[np.int8],
-        k: npt.NDArray[np.int8],
-        v: npt.NDArray[np.int8],
-        out: npt.NDArray[np.float32],
-    ) -> None:
+    def _head(self, q: Int8, k: Int8, v: Int8, out: npt.NDArray[np.float32]) -> None:
         tiles = -(-len(k) // TILE)
         padding = ((0, tiles * TILE - len(k)), (0, 0))
         keys = np.pad(k, padding)
         values = np.pad(v, padding).astype(np.float32).reshape(tiles, TILE, c.HEAD_DIM)
         for start in range(0, len(q), _ROWS):
             rows = slice(start, start + _ROWS)
-            s = raw_scores(q[rows], keys, self.shift)
-            if self.scores == "int8":
+            s = raw_scores(q[rows], keys, self._shift)
+            if self._int8:
                 s = np.clip(s, -128, 127)
             s[:, len(k) :] = _NEVER
             s = s.reshape(-1, tiles, TILE).transpose(1, 0, 2)

@@ -60,17 +60,13 @@ class Quantised:
     value_scale: npt.NDArray[np.float32]
 
     def dequantise(
-        self,
-        output: npt.NDArray[np.int16],
-        into: npt.NDArray[np.float32],
-        *,
-        workers: Workers | None = None,
+        self, output: npt.NDArray[np.int16], into: npt.NDArray[np.float32], *, workers: Workers | None = None
     ) -> None:
-        """Write attention output as real numbers.
+        """Write the kernel's output, shape (n, rows, 64 or 128), as real numbers.
 
         Args:
-            output: the kernel's int16, shape (n, rows, 64 or 128).
-            into: float32, shape (..., rows, 64), any strides, leading axes as those of the queries.
+            output: of the kernel.
+            into: shape (..., rows, 64), any strides, leading axes as those of the queries.
             workers: threads to share the heads among; none unless given.
         """
         step = self.value_scale / np.float32(1 << c.OUTPUT_FRACTION_BITS)

@@ -28,7 +28,7 @@ def random_operands(
     Args:
         rows: of queries.
         keys: padding included.
-        random: what they are drawn from; always the same unless given.
+        random: always the same unless given.
         width: columns of the values, 64 or 128.
         multipliers: the least and the largest of the rows.
         shifts: the least and the largest.
@@ -65,12 +65,12 @@ def compare(
     Args:
         work: computes operands on the device.
         operands: one head.
-        rows: which rows to compare; the reference is slow, and rows are independent.
-        scores: `int32` or `int8`.
+        rows: which to compare; the reference is slow, and rows are independent.
+        scores: of `work`, as `tile_size` and `output_bits` are.
         tile_size: keys per tile.
-        output_bits: of `work`'s result: 16 or 8.
+        output_bits: 16 or 8.
         name: what the device is called in the message.
-        remedy: what to do about it.
+        remedy: what to do, in the message.
 
     Raises:
         DeviceError: they differ; it names the first value that does.

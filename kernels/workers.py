@@ -14,11 +14,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """A pool of threads.
-
-    Attributes:
-        threads: how many.
-    """
+    """A pool of threads."""
 
     def __init__(self, threads: int | None = None) -> None:
         """Make `threads` workers: as many as the processors that this process may use, unless given."""

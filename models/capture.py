@@ -35,13 +35,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeadResult:
-    """One head's output under a kernel, against FP32.
-
-    Attributes:
-        head: from 0.
-        accuracy: in the values' own units.
-        scores: their range in natural units (those of Q K^T / 8), and what INT8 clips.
-    """
+    """One head's output under a kernel against FP32, in the values' own units; scores in those of Q K^T / 8."""
 
     head: int
     accuracy: Accuracy
@@ -54,9 +48,7 @@ class LayerResult:
 
     Attributes:
         kernel: its backend's name.
-        layer: from 0.
         accuracy: of all heads together.
-        heads: each on its own.
     """
 
     kernel: str
@@ -93,7 +85,7 @@ class MeasuredAttention(CpuAttention):
         results: of each layer and backend so far.
     """
 
-    def __init__(self, others: Sequence[Attention], on_head: Callable[[], None]) -> None:
+    def __init__(self, others: Sequence[Attention], on_head: Callable[[], object]) -> None:
         """Measure `others`; `on_head` is called after each head of each."""
         self.results: list[LayerResult] = []
         self._others = others
@@ -133,12 +125,7 @@ def measure_layers(
     """
     total = len(others) * model.dims.n_audio_layer * model.dims.n_audio_head
     done = count(1)
-
-    def on_head() -> None:
-        if on_progress:
-            on_progress(next(done), total)
-
-    attention = MeasuredAttention(others, on_head)
+    attention = MeasuredAttention(others, lambda: on_progress and on_progress(next(done), total))
     Encoder(model, attention)(mel[None])
     return tuple(attention.results)
 

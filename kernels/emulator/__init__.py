@@ -16,13 +16,7 @@ from kernels.workers import Workers
 
 
 class Emulator:
-    """Runs operands on the CPU.
-
-    Attributes:
-        name: what to call it in reports.
-        workers: the threads that it runs on.
-        vector: whether it uses the processor's integer vector instructions.
-    """
+    """Runs operands on the CPU; `vector` says whether in the processor's integer vector instructions."""
 
     name = "emulator"
 

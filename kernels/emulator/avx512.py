@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,36 +10,21 @@ import numpy.typing as npt
 from kernels import contract as c
 from kernels.emulator import avx512_code as code
 from kernels.emulator.head import BLOCK, NEVER, Head, jit, requantise
-from kernels.emulator.vectors import ROWS as _ROWS
+from kernels.emulator.vectors import ROWS
 from kernels.workers import WorkSpace
 
 _LANE_BYTES = 4 * BLOCK
 _KEY_BYTES = 64 * BLOCK
 _VALUE_BYTES = 2 * 64 * BLOCK
-_LOGIT_BYTES = 4 * BLOCK * _ROWS
-_SUM_BYTES = 4 * 64 * _ROWS
+_LOGIT_BYTES = 4 * BLOCK * ROWS
+_SUM_BYTES = 4 * 64 * ROWS
 
 
-class _Space(NamedTuple):
-    """What a head is packed to and worked on in, or the addresses of that."""
-
-    keys: Any
-    start: Any
-    of_key: Any
-    values: Any
-    queries: Any
-    of_row: Any
-    logits: Any
-    tops: Any
-    ceilings: Any
-    weights: Any
-    sums: Any
-    products: Any
-    running: Any
-    totals: Any
-    merged: Any
-    down: Any
-    up: Any
+_Space = namedtuple(
+    "_Space",
+    "keys start of_key values queries of_row logits tops ceilings weights sums products running totals merged down up",
+)
+"""What a head is packed to and worked on in, or the addresses of that."""
 
 
 def _make_space(blocks: int, panels: int) -> tuple[_Space, _Space]:
@@ -49,12 +34,12 @@ def _make_space(blocks: int, panels: int) -> tuple[_Space, _Space]:
         start=np.empty((blocks, BLOCK), np.int32),
         of_key=np.empty((blocks, BLOCK), np.int32),
         values=np.empty((blocks, panels, 32, 64, 2), np.int16),
-        queries=np.zeros((_ROWS, 64), np.uint8),
-        logits=np.empty((max(c.TILE_SIZES) // BLOCK, _ROWS, BLOCK), np.int32),
-        tops=np.empty((_ROWS, 16), np.int32),
-        weights=np.empty((_ROWS, BLOCK), np.int16),
-        products=np.empty((panels, _ROWS, 64), np.int32),
-        merged=np.empty((panels, _ROWS, 64), np.int32),
+        queries=np.zeros((ROWS, 64), np.uint8),
+        logits=np.empty((max(c.TILE_SIZES) // BLOCK, ROWS, BLOCK), np.int32),
+        tops=np.empty((ROWS, 16), np.int32),
+        weights=np.empty((ROWS, BLOCK), np.int16),
+        products=np.empty((panels, ROWS, 64), np.int32),
+        merged=np.empty((panels, ROWS, 64), np.int32),
         **dict(zip(("of_row", "ceilings", "sums", "running", "totals", "down", "up"), lanes, strict=True)),
     )
     return space, _Space(*(array.ctypes.data for array in space))
@@ -103,8 +88,8 @@ def _attend(head, space, at, out):  # type: ignore[no-untyped-def]
     # The arrays are all the caller's: numba frees one of its own after its last use by name, whoever has its address.
     rows, blocks, panels = head.q.shape[0], space.keys.shape[0], space.values.shape[1]
     blocks_per_tile = head.tile_size // BLOCK
-    for first in range(0, rows, _ROWS):
-        count = min(_ROWS, rows - first)
+    for first in range(0, rows, ROWS):
+        count = min(ROWS, rows - first)
         for r in range(count):
             for i in range(64):
                 space.queries[r, i] = np.uint8(head.q[first + r, i]) ^ np.uint8(128)
@@ -148,7 +133,7 @@ def _mask(logits, tops, count):  # type: ignore[no-untyped-def]
     """Makes the keys of a tile from `count` on weigh nothing, and finds the largest logits of the others."""
     tops[:] = np.int32(-2147483648)
     for b in range(-(-count // BLOCK)):
-        for r in range(_ROWS):
+        for r in range(ROWS):
             for j in range(BLOCK):
                 if b * BLOCK + j >= count:
                     logits[b, r, j] = np.int32(NEVER)

@@ -7,7 +7,7 @@ has its scores in the second-level cache.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +17,8 @@ from kernels.emulator.head import BLOCK, NEVER, Head, jit, requantise
 from kernels.workers import WorkSpace
 
 _ROWS = 128
-_C1, _C2, _C3 = c.EXP2_COEFFICIENTS
-_ONE = c.EXP2_ONE
-_FRACTION_BITS = c.FRACTION_BITS
-_FRACTION_MASK = (1 << c.FRACTION_BITS) - 1
-_SUM_FRACTION_BITS = c.SUM_FRACTION_BITS
-_STEP = c.INT8_SCORE_STEP
-_KEY_SHIFT = c.KEY_SHIFT
-_KEY_HALF = 1 << (c.KEY_SHIFT - 1)
-
-
-class _Space(NamedTuple):
-    keys: Any
-    values: Any
-    scores: Any
-    logits: Any
-    weights: Any
-    exponents: Any
-    sums: Any
-    products: Any
-    accumulators: Any
+_MASK = (1 << c.FRACTION_BITS) - 1
+_Space = namedtuple("_Space", "keys values scores logits weights exponents sums products accumulators")
 
 
 def _make_space(tiles: int, tile_size: int, width: int) -> _Space:
@@ -86,6 +68,7 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
     them in 32-bit lanes.
     """
     i32 = np.int32
+    c1, c2, c3 = c.EXP2_COEFFICIENTS
     tile_size, valid, shift = head.tile_size, head.k.shape[0], head.shift
     half = i32(i32(1) << i32(shift - 1))
     blocks_per_tile = tile_size // BLOCK
@@ -99,16 +82,16 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
             top = i32(-2147483648)
             for j in range(width):
                 x = i32(i32(scores[j]) * i32(of_key[j]))
-                x = i32(i32(x + i32(_KEY_HALF)) >> i32(_KEY_SHIFT))
+                x = i32(i32(x + i32(1 << (c.KEY_SHIFT - 1))) >> i32(c.KEY_SHIFT))
                 x = i32(i32(i32(x * m) + half) >> shift)
                 z[j] = x
                 top = max(top, x)
             if head.int8_scores:
-                top = i32(max(i32(-128), min(i32(127), top)) * i32(_STEP))
+                top = i32(max(i32(-128), min(i32(127), top)) * i32(c.INT8_SCORE_STEP))
                 for j in range(width):
-                    z[j] = i32(max(i32(-128), min(i32(127), z[j])) * i32(_STEP))
-            exponent = i32(i32(top + i32(_FRACTION_MASK)) >> i32(_FRACTION_BITS))
-            ceiling = i32(exponent << i32(_FRACTION_BITS))
+                    z[j] = i32(max(i32(-128), min(i32(127), z[j])) * i32(c.INT8_SCORE_STEP))
+            exponent = i32(i32(top + i32(_MASK)) >> i32(c.FRACTION_BITS))
+            ceiling = i32(exponent << i32(c.FRACTION_BITS))
             total = i32(0)
             for b in range(blocks_per_tile):
                 first = b * BLOCK
@@ -116,14 +99,14 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
                 logits, weights = z[first : first + count], p[t * blocks_per_tile + b, r]
                 for j in range(count):
                     # 12 octaves down the weight rounds to nothing
-                    d = min(i32(ceiling - logits[j]), i32(12 << _FRACTION_BITS))
-                    f = i32(d & i32(_FRACTION_MASK))
-                    e = i32(i32(i32(f * i32(_C3)) + i32(128)) >> i32(8))
-                    e = i32(i32(i32(f * i32(i32(_C2) - e)) + i32(128)) >> i32(8))
-                    e = i32(i32(i32(f * i32(i32(_C1) - e)) + i32(128)) >> i32(8))
+                    d = min(i32(ceiling - logits[j]), i32(12 << c.FRACTION_BITS))
+                    f = i32(d & i32(_MASK))
+                    e = i32(i32(i32(f * i32(c3)) + i32(128)) >> i32(8))
+                    e = i32(i32(i32(f * i32(i32(c2) - e)) + i32(128)) >> i32(8))
+                    e = i32(i32(i32(f * i32(i32(c1) - e)) + i32(128)) >> i32(8))
                     # A float32 is exact here, and its exponent field makes the shift: 2^-(octaves + 4)
-                    scale = i32(i32(i32(123) - i32(d >> i32(_FRACTION_BITS))) << i32(23)).view(np.float32)
-                    w = np.floor(np.float32(i32(_ONE) - e) * scale + np.float32(0.5))
+                    scale = i32(i32(i32(123) - i32(d >> i32(c.FRACTION_BITS))) << i32(23)).view(np.float32)
+                    w = np.floor(np.float32(i32(c.EXP2_ONE) - e) * scale + np.float32(0.5))
                     total = i32(total + i32(w))
                     weights[j] = w
                 for j in range(count, BLOCK):
@@ -155,7 +138,7 @@ def _merge(head, products, exponents, sums, accumulators, out):  # type: ignore[
             down = min(max(difference, np.int32(0)), np.int32(31))
             up = min(max(np.int32(-difference), np.int32(0)), np.int32(31))
             running = max(running, exponents[t, r])
-            tile_total = np.int32(sums[t, r] << np.int32(_SUM_FRACTION_BITS))
+            tile_total = np.int32(sums[t, r] << np.int32(c.SUM_FRACTION_BITS))
             total = np.int32(_down(total, down) + _down(tile_total, up))
             first = t * blocks_per_tile
             for i in range(a.shape[0]):

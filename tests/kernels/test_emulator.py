@@ -1,13 +1,20 @@
 """The emulator gives the reference's bits, whatever the contract allows, and so on any number of threads."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from material.operands import COMBINATIONS, any_operands, constant_operands, gaussian_operands, two_levels
+from material.operands import (
+    COMBINATIONS,
+    any_operands,
+    constant_operands,
+    gaussian_operands,
+    heads_of,
+    two_levels,
+)
 
 from kernels import contract as c
 from kernels import reference
@@ -23,19 +30,6 @@ IMPLEMENTATIONS = [
 ]
 HALVES = (slice(0, 64), slice(64, 128))
 Attention = Callable[..., npt.NDArray[np.int16]]
-compared: Counter[str] = Counter()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def report_what_was_compared(request: pytest.FixtureRequest) -> Iterator[None]:
-    compared.clear()
-    yield
-    plugins = request.config.pluginmanager
-    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
-    if reporter is not None and capture is not None:
-        counts = ", ".join(f"{count:,} {what}" for what, count in compared.items())
-        with capture.global_and_fixture_disabled():
-            reporter.write_line(f"\nemulator against reference, bit for bit: {counts}")
 
 
 def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, output_bits: int) -> None:
@@ -45,13 +39,6 @@ def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, outp
         got = emulator.run(operands, **how)  # type: ignore[arg-type]
         assert got.dtype == np.int16
         np.testing.assert_array_equal(got, expected)
-    rows = operands.q.shape[0] * operands.q.shape[1]
-    compared["runs"] += 1
-    if operands.v.shape[2] == 128:
-        compared["of them with 128 columns"] += 1
-    compared["rows"] += rows
-    compared["outputs"] += expected.size
-    compared["(row, key tile) pairs"] += rows * -(-operands.valid_keys // tile_size)
 
 
 def widened(operands: Operands, seed: int = 31) -> Operands:
@@ -286,26 +273,15 @@ def test_bits_depend_neither_on_threads_nor_on_how_heads_are_batched(scores: Sco
     assert len(np.unique(together)) > 1000
     np.testing.assert_array_equal(Emulator(Workers(2)).run(operands, scores=scores), together)
     for part in (slice(0, 1), slice(1, 4), slice(4, 7)):
-        some = replace(
-            operands,
-            q=operands.q[part],
-            k=operands.k[part],
-            v=operands.v[part],
-            key_multiplier=operands.key_multiplier[part],
-            multiplier=operands.multiplier[part],
-            shift=operands.shift[part],
-        )
+        some = heads_of(operands, part)
         np.testing.assert_array_equal(EMULATOR.run(some, scores=scores), together[part])
 
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 def test_equal_heads_and_equal_rows_have_equal_results(attention: Attention) -> None:
     one = gaussian_operands(22, "int32", rows=2, keys=150)
-    names = ("q", "k", "v", "key_multiplier", "multiplier", "shift")
-    heads = {name: np.repeat(getattr(one, name), 3, 0) for name in names}
-    result = attention(replace(one, **heads))
     expected = attention(one)
-    np.testing.assert_array_equal(result, np.repeat(expected, 3, 0))
+    np.testing.assert_array_equal(attention(heads_of(one, [0, 0, 0])), np.repeat(expected, 3, 0))
     rows = replace(one, q=np.tile(one.q, (1, 2, 1)), multiplier=np.tile(one.multiplier, (1, 2)))
     np.testing.assert_array_equal(attention(rows), np.tile(expected, (1, 2, 1)))
     assert (expected[0, 0] != expected[0, 1]).any()
@@ -337,16 +313,12 @@ def test_the_order_of_keys_within_a_tile_does_not_matter(attention: Attention, t
     operands = gaussian_operands(24, "int32", rows=2, keys=512)
     rng = np.random.default_rng(24)
     order = np.concatenate([start + rng.permutation(tile_size) for start in range(0, 512, tile_size)])
-    shuffled = replace(
-        operands,
-        k=operands.k[:, order],
-        v=operands.v[:, order],
-        key_multiplier=operands.key_multiplier[:, order],
-    )
+    moved = {name: getattr(operands, name)[:, order] for name in ("k", "v", "key_multiplier")}
+    shuffled = replace(operands, **moved)
     expected = attention(operands, tile_size=tile_size)
     np.testing.assert_array_equal(attention(shuffled, tile_size=tile_size), expected)
     for name in ("v", "key_multiplier"):
-        mixed = replace(operands, **{name: getattr(operands, name)[:, order]})
+        mixed = replace(operands, **{name: moved[name]})
         assert (attention(mixed, tile_size=tile_size) != expected).any()
 
 
@@ -412,27 +384,6 @@ def test_a_row_of_logits_may_move_by_whole_octaves(
     np.testing.assert_array_equal(attention(operands, scores=scores), expected)
     operands.k[:, 100:, 63] = 0
     assert (attention(operands, scores=scores) != expected).any()
-
-
-def test_operands_outside_the_contract_are_refused() -> None:
-    operands = any_operands(26)
-    with pytest.raises(ContractError, match="tile size 32"):
-        EMULATOR.run(operands, tile_size=32)
-    with pytest.raises(ContractError, match="valid keys"):
-        EMULATOR.run(replace(operands, valid_keys=0))
-    with pytest.raises(ContractError, match="they are int32 or int8"):
-        EMULATOR.run(operands, scores="int16")  # type: ignore[arg-type]
-    with pytest.raises(ContractError, match="it has 8 or 16"):
-        EMULATOR.run(operands, output_bits=12)
-    with pytest.raises(ContractError, match="a key multiplier is outside"):
-        EMULATOR.run(replace(operands, key_multiplier=np.zeros_like(operands.key_multiplier)))
-
-
-@pytest.mark.parametrize("width", c.VALUE_WIDTHS)
-@pytest.mark.parametrize(("heads", "rows"), [(0, 3), (2, 0), (0, 0)])
-def test_a_run_may_have_no_heads_or_no_rows(heads: int, rows: int, width: int) -> None:
-    operands = any_operands(0, heads=heads, rows=rows, keys=5, width=width)
-    assert EMULATOR.run(operands).shape == (heads, rows, width)
 
 
 def test_what_a_worker_raises_reaches_the_caller() -> None:

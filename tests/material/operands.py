@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,13 @@ COMBINATIONS: list[tuple[ScoreType, int, int]] = [
     ("int8", 256, 8),
 ]
 """Every kind of score with every tile size, and either output width with each of both."""
+ARRAYS = ("q", "k", "v", "key_multiplier", "multiplier", "shift")
+"""Fields of operands whose first axis is heads."""
+
+
+def heads_of(operands: Operands, chosen: Any) -> Operands:
+    """The same with some of the heads: a slice, or their numbers, which may repeat."""
+    return replace(operands, **{name: getattr(operands, name)[chosen] for name in ARRAYS})
 
 
 def random_operands(
@@ -26,13 +34,8 @@ def random_operands(
 ) -> Operands:
     """Operands over the contract's whole range, some runs with small scores so that many keys count.
 
-    Args:
-        random: what they are drawn from.
-        heads: how many.
-        rows: of each.
-        keys: of each, the padding included.
-        spread: queries and keys are from -spread to spread - 1; drawn unless given.
-        fixed: fields that are given.
+    Keys have their padding included. Queries and keys are from -spread to spread - 1, drawn unless given; `fixed` are
+    fields as they are to be.
     """
     spread = spread or int(random.choice([128, 128, 40, 6]))
 

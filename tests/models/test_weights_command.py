@@ -27,7 +27,7 @@ def put(name: str, data: bytes, monkeypatch: pytest.MonkeyPatch, *, damage: bool
     """Put a file in place as an OpenAI model, whose SHA-256 it has unless it is damaged."""
     url = f"http://127.0.0.1:9/{hashlib.sha256(data).hexdigest()}/{name}.pt"
     monkeypatch.setitem(whisper._MODELS, name, url)
-    path = weights.location(name)
+    path = weights.origin_of(name).path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data + b"!" * damage)
     return path
@@ -78,7 +78,7 @@ def test_verify_of_an_empty_cache() -> None:
 
 
 def test_verify_of_a_file_that_can_not_be_read() -> None:
-    weights.location("base").mkdir(parents=True)
+    weights.origin_of("base").path.mkdir(parents=True)
     result = run("verify", "base")
     assert result.exit_code == 5
     assert "can't be read: Is a directory" in result.stderr

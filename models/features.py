@@ -23,13 +23,12 @@ from whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES, SAMPLE_RATE, mel_filters
 __all__ = ["LogMelFeatures", "quiet_pieces"]
 
 _SPOOL_BYTES = 64 * 2**20
-_BLOCK_SAMPLES = 30 * SAMPLE_RATE
+_BLOCK_SAMPLES = 30 * SAMPLE_RATE  # transformed at once
 # Frames after the content that still see some of its samples; every later frame is silence.
 _TAIL_FRAMES = 3
 _FLOOR = 1e-10
 _SILENCE = -10.0  # log10 of the floor
 _DYNAMIC_RANGE = 8.0  # in log10 units below the loudest bin
-_FLOAT_BYTES = 4
 # A cut is the middle of the quietest 0.3 s within the last 10 s of a 30 s window.
 _CUT_FRAMES = 30
 _CUT_RANGE = 1000
@@ -40,18 +39,10 @@ class LogMelFeatures:
 
     Frames wait in RAM up to 64 MB, beyond that in a temporary file, so that an hour of 80-bin features (115 MB)
     costs no more memory than 35 minutes.
-
-    Attributes:
-        n_mels: bins of a frame.
-        n_samples: of the recording, at 16 kHz.
     """
 
     def __init__(self, blocks: Iterable[npt.NDArray[np.float32]], n_mels: int = 80) -> None:
-        """Consume a stream.
-
-        Args:
-            blocks: float32, shape (n,), mono at 16 kHz, of any lengths.
-            n_mels: 80 or 128.
+        """Consume a stream: `blocks` of any lengths (n,), mono at 16 kHz, into frames of 80 or 128 bins.
 
         Raises:
             ValueError: a block is not one-dimensional, a sample is not finite, or there is no such `n_mels`.
@@ -155,23 +146,17 @@ class LogMelFeatures:
         return samples[n_frames * HOP_LENGTH :].clone()
 
     def _read(self, start: int, count: int) -> Tensor:
-        self._spool.seek(start * self.n_mels * _FLOAT_BYTES)
-        raw = bytearray(self._spool.read(count * self.n_mels * _FLOAT_BYTES))
-        if not raw:
-            return torch.empty(self.n_mels, 0)
-        return torch.frombuffer(raw, dtype=torch.float32).view(count, self.n_mels).T.contiguous()
+        frame_bytes = 4 * self.n_mels
+        self._spool.seek(start * frame_bytes)
+        frames = np.frombuffer(self._spool.read(count * frame_bytes), np.float32).reshape(count, self.n_mels)
+        return torch.from_numpy(frames.T.copy())
 
     def _normalise(self, mel: Tensor) -> Tensor:
         return (mel.clamp(min=self._maximum - _DYNAMIC_RANGE) + 4.0) / 4.0
 
 
 def quiet_pieces(levels: npt.NDArray[np.float32], start: int, end: int) -> list[tuple[int, int]]:
-    """Divide the frames from `start` to `end` into pieces of at most 30 s, at the quietest places.
-
-    Args:
-        levels: loudness per frame, `LogMelFeatures.levels`.
-        start: the first frame.
-        end: the frame after the last.
+    """Divide the frames from `start` to before `end` into pieces of at most 30 s, where `levels` are lowest.
 
     Returns:
         (first, last + 1) of each piece, in order; a piece begins where the one before it ends.

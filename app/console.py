@@ -22,7 +22,6 @@ INTERRUPTED = 130
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
 CODES = {
     "app.audio.containers.AudioError": FAILED,
-    "app.audio.inputs.InputError": USAGE,
     "app.evaluation.running.WorkerLostError": LACKING,
     "app.evaluation.stored.EvidenceError": USAGE,
     "datasets.utterance.DatasetError": LACKING,

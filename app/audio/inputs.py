@@ -18,10 +18,6 @@ SUFFIXES = frozenset(f"{_AUDIO} {_VIDEO}".split())
 """What is taken for a recording in a folder; a file that is named itself may be called anything."""
 
 
-class InputError(Exception):
-    """What was named cannot be found or told apart; the text is one line."""
-
-
 @dataclass(frozen=True)
 class Recording:
     """One input.
@@ -35,29 +31,27 @@ class Recording:
     stem: Path
 
 
-def recordings(names: list[str]) -> tuple[list[Recording], list[InputError]]:
+def recordings(names: list[str]) -> tuple[list[Recording], list[str]]:
     """Expand folders (with all in them) and patterns.
 
     Args:
         names: paths, folders, glob patterns and `-`.
 
     Returns:
-        The recordings, each once, in the order in which they were named; and what could not be expanded.
+        The recordings, each once, in the order in which they were named; and a line about each name without any.
 
     Raises:
-        InputError: two recordings would be written to the same files.
+        ValueError: two recordings would be written to the same files.
     """
     found: dict[str, Path] = {}
-    problems: list[InputError] = []
+    problems = []
     for name in names:
         if not name:
-            problems.append(InputError("an empty name is no file"))
+            problems.append("an empty name is no file")
             continue
         paths = _expand(name)
         if not paths:
-            problems.append(
-                InputError(f"{name}: no recordings in it" if os.path.isdir(name) else f"{name}: no match")
-            )
+            problems.append(f"{name}: no recordings in it" if os.path.isdir(name) else f"{name}: no match")
         for path, stem in paths:
             found.setdefault(path, stem)
     return _told_apart(found), problems
@@ -83,7 +77,7 @@ def _told_apart(found: dict[str, Path]) -> list[Recording]:
     for name, path in found.items():
         if full[path] > 1:
             others = [other for other, stem in found.items() if stem == path]
-            raise InputError(
+            raise ValueError(
                 f"{' and '.join(others)} would be written to the same file: give them separately"
             )
         result.append(Recording(name, path if bare[path.with_suffix("")] > 1 else path.with_suffix("")))

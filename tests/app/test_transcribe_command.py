@@ -313,18 +313,6 @@ def test_a_reader_that_stops_early_is_no_error_message(spoken: Utterance, script
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.parametrize("script", ["transcribe", "tilescribe"])
-def test_help_comes_without_loading_pytorch(script: str, scripts: Path) -> None:
-    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
-    done = subprocess.run(
-        [scripts / script, "--help"], capture_output=True, text=True, check=True, env=environment
-    )
-    assert done.stdout.startswith("Usage: ")
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "typer" in imported
-    assert not imported & {"torch", "numpy", "numba", "whisper", "av", "librosa"}
-
-
 def test_tilescribe_carries_every_command() -> None:
     result = CliRunner().invoke(tilescribe, ["--help"])
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import resource
 import shutil
+import tarfile
 import threading
 import urllib.request
 from collections import namedtuple
@@ -194,35 +195,28 @@ def test_a_mirror_with_the_wrong_bytes_leaves_nothing(archive: bytes, cache: Pat
     assert left(cache) == set()
 
 
-def test_a_truncated_archive_leaves_nothing(archive: bytes, cache: Path) -> None:
-    half = archive[: len(archive) // 2]
-    with (
-        serving(Mirror(half)) as server,
-        pytest.raises(DatasetError, match=r"\.part is damaged \(.*\): remove it if it is there"),
-    ):
-        fetch(small_set(half, server.url))
-    assert left(cache) == set()
-
-
-def test_an_archive_without_all_utterances_leaves_nothing(tmp_path: Path, cache: Path) -> None:
-    make_set(tmp_path / "made" / "test-small", *list(TEXTS)[:3])
-    part = pack(tmp_path / "made")
-    with (
-        serving(Mirror(part)) as server,
-        pytest.raises(DatasetError, match="does not hold the 4 utterances of test-small"),
-    ):
-        fetch(small_set(part, server.url))
-    assert left(cache) == set()
-
-
-def test_a_malicious_archive_leaves_nothing(tmp_path: Path, cache: Path) -> None:
-    make_set(tmp_path / "made" / "test-small")
-    evil = pack(tmp_path / "made", (member("../../outside"),))
-    with (
-        serving(Mirror(evil)) as server,
-        pytest.raises(DatasetError, match=r"must not be unpacked: '\.\./\.\./outside' in it leads out"),
-    ):
-        fetch(small_set(evil, server.url))
+@pytest.mark.parametrize(
+    ("names", "extra", "kept", "message"),
+    [
+        ((), (), 0.5, r"\.part is damaged \(.*\): remove it if it is there"),
+        (tuple(TEXTS)[:3], (), 1.0, "does not hold the 4 utterances of test-small"),
+        ((), (member("../../outside"),), 1.0, r"must not be unpacked: '\.\./\.\./outside' in it leads out"),
+    ],
+    ids=["cut", "a part", "malicious"],
+)
+def test_a_bad_archive_leaves_nothing(
+    tmp_path: Path,
+    cache: Path,
+    names: tuple[str, ...],
+    extra: tuple[tarfile.TarInfo, ...],
+    kept: float,
+    message: str,
+) -> None:
+    make_set(tmp_path / "made" / "test-small", *names)
+    packed = pack(tmp_path / "made", extra)
+    bad = packed[: int(kept * len(packed))]
+    with serving(Mirror(bad)) as server, pytest.raises(DatasetError, match=message):
+        fetch(small_set(bad, server.url))
     assert left(cache) == set()
     assert not list(tmp_path.rglob("outside"))
 

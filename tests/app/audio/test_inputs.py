@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.audio.inputs import InputError, Recording, recordings
+from app.audio.inputs import Recording, recordings
 
 
 def make(folder: Path, *names: str) -> None:
@@ -45,7 +45,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path) -> Non
 def test_what_yields_nothing_is_a_problem_and_the_rest_is_kept(tmp_path: Path) -> None:
     found, problems = recordings([str(tmp_path), str(tmp_path / "*.wav"), "", "x.wav"])
     assert stems(found) == ["x"]
-    assert [str(problem) for problem in problems] == [
+    assert problems == [
         f"{tmp_path}: no recordings in it",
         f"{tmp_path / '*.wav'}: no match",
         "an empty name is no file",
@@ -64,5 +64,5 @@ def test_recordings_that_differ_in_their_suffix_keep_it(tmp_path: Path) -> None:
 
 def test_recordings_for_the_same_output_file_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "x/a.wav", "y/a.wav")
-    with pytest.raises(InputError, match="would be written to the same file: give them separately"):
+    with pytest.raises(ValueError, match="would be written to the same file: give them separately"):
         recordings([str(tmp_path / "x/a.wav"), str(tmp_path / "y/a.wav")])

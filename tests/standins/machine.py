@@ -102,7 +102,7 @@ class Machine:
         lost_from: from the run with this number on the device is gone.
         corrupt_from: from the run with this number on the first output byte is wrong.
         runs: started until now.
-        waits: the timeout of each wait in milliseconds, None where there was none.
+        waits: the timeout of each wait in milliseconds.
         alive: objects of the binding that exist, by class.
         made: objects of the binding that were ever made, by class.
         taken: bytes of buffers that exist.
@@ -118,7 +118,7 @@ class Machine:
     lost_from: int | None = None
     corrupt_from: int | None = None
     runs: int = 0
-    waits: list[int | None] = field(default_factory=list)
+    waits: list[int] = field(default_factory=list)
     alive: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
     taken: int = 0

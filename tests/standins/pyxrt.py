@@ -1,8 +1,8 @@
 # ruff: noqa: N801
 """A stand-in for pyxrt, as strict as the real one, for machines without an NPU: `install` puts it in its place.
 
-Read in Xilinx/XRT 963c58e (August 2026): src/python/pybind11/src/pyxrt.cpp (names, overloads, what `kernel(...)`
-ignores); src/runtime_src/core/common/api/xrt_kernel.cpp (runs, states, argument checks), xrt_bo.cpp, xrt_xclbin.cpp;
+Read in Xilinx/XRT 963c58e (August 2026): src/python/pybind11/src/pyxrt.cpp (names, overloads);
+src/runtime_src/core/common/api/xrt_kernel.cpp (runs, states, argument checks), xrt_bo.cpp, xrt_xclbin.cpp;
 core/common/device.h and error.h (texts: `message: system's text`); core/pcie/linux/system_linux.cpp. And in
 amd/xdna-driver 856409c: src/shim/shim_debug.h (`(err=%d)` before the system's text; negative for what the kernel
 returns, positive for what the shim itself refuses), buffer.cpp, hwq.cpp, host/platform_host.cpp;
@@ -16,7 +16,7 @@ Where it is stricter than the real binding, or assumes something:
 - A run that is dropped unfinished is noted in `Machine.aborted`. (Really `run_impl::~run_impl` calls `std::abort`.)
 - After a timeout every further run in the context times out as well. (Really the driver destroys the context in
   firmware and makes it anew; nothing says that what it had loaded is good.)
-- No wait sleeps: a run that hangs lets `wait(ms)` return TIMEOUT at once, and `wait()` raise `AssertionError`, where
+- No wait sleeps: a run that hangs lets `wait(ms)` return TIMEOUT at once, and `wait(0)` raise `AssertionError`, where
   the real one would never return.
 - Group ids are made up (the driver's are opaque numbers). As in the real one a buffer of another group is replaced by
   a copy, so that what the device writes is not seen.
@@ -142,20 +142,12 @@ class uuid:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def to_string(self) -> str:
-        return self._text
-
 
 class xclbin:
     class xclbinkernel:
-        def __init__(self, name: str, arguments: int) -> None:
-            self._name, self._arguments = name, arguments
-
-        def get_name(self) -> str:
-            return self._name
-
-        def get_num_args(self) -> int:
-            return self._arguments
+        def __init__(self, program: dict[str, Any]) -> None:
+            self.get_name = lambda: program["kernel"]
+            self.get_num_args = lambda: program["arguments"]
 
     def __init__(self, *arguments: Any) -> None:
         _, (filename,) = _resolve("__init__", [[("arg0", str)]], arguments, "xclbin")
@@ -171,10 +163,7 @@ class xclbin:
         machine.track(self)
 
     def get_kernels(self) -> list[xclbinkernel]:
-        return [self.xclbinkernel(self._program["kernel"], self._program["arguments"])]
-
-    def get_uuid(self) -> uuid:
-        return uuid(self._uuid)
+        return [self.xclbinkernel(self._program)]
 
 
 class device:
@@ -190,23 +179,16 @@ class device:
     def register_xclbin(self, *arguments: Any) -> uuid:
         _, (loaded,) = _resolve("register_xclbin", [[("xclbin", xclbin)]], arguments, "device")
         self._registered[loaded._uuid] = loaded
-        result: uuid = loaded.get_uuid()
-        return result
+        return uuid(loaded._uuid)
 
 
 class hw_context:
     def __init__(self, *arguments: Any) -> None:
-        overloads: Overloads = [
-            [("device", device), ("uuid", uuid)],
-            [("device", device), ("xclbin", xclbin)],
-            [("device", device), ("xclbin_path", str)],
-        ]
-        number, (self._device, what) = _resolve("__init__", overloads, arguments, "hw_context")
-        if number:
-            what = self._device.register_xclbin(what if number == 1 else xclbin(what))
-        loaded = self._device._registered.get(what.to_string())
+        overloads: Overloads = [[("device", device), ("uuid", uuid)]]
+        _, (self._device, what) = _resolve("__init__", overloads, arguments, "hw_context")
+        loaded = self._device._registered.get(what._text)
         if loaded is None:
-            raise RuntimeError(f"No xclbin with uuid '{what.to_string()}': Invalid argument")
+            raise RuntimeError(f"No xclbin with uuid '{what._text}': Invalid argument")
         _ioctl("AMDXDNA_CREATE_HWCTX")
         if machine.alive["hw_context"] >= machine.contexts:
             raise _driver("DRM_IOCTL_AMDXDNA_CREATE_HWCTX IOCTL failed", -2, "No such file or directory")
@@ -231,18 +213,6 @@ class kernel:
             return 65535  # no memory behind it
         return 65537 if index == 1 else 131071 + index
 
-    def __call__(self, *arguments: Any) -> run:
-        made = run(self)
-        for index, item in enumerate(arguments):
-            # As it is written there: whatever goes wrong is dropped, and the run starts all the same.
-            if isinstance(item, bo):
-                with contextlib.suppress(Exception):
-                    made.set_arg(index, item)
-            with contextlib.suppress(Exception):
-                made.set_arg(index, _int32(item))
-        made.start()
-        return made
-
 
 class bo:
     class flags(enum.Enum):
@@ -253,8 +223,9 @@ class bo:
     normal, cacheable, host_only = flags  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:
-        tail: list[tuple[str, Any]] = [("size", _size_t), ("flags", bo.flags), ("group", _uint32)]
-        overloads = [[("device", device), *tail], [("hwctx", hw_context), *tail]]
+        overloads: Overloads = [
+            [("device", device), ("size", _size_t), ("flags", bo.flags), ("group", _uint32)]
+        ]
         _, (self._owner, size, flags, self._group) = _resolve("__init__", overloads, arguments, "bo")
         if flags not in (bo.flags.host_only, bo.flags.cacheable):
             raise _driver("Bad BO type.", 22, "Invalid argument")
@@ -278,18 +249,11 @@ class bo:
         return memoryview(self._host)
 
     def sync(self, *arguments: Any) -> None:
-        direction: tuple[str, Any] = ("arg0", xclBOSyncDirection)
-        overloads = [[direction, ("arg1", _size_t), ("arg2", _size_t)], [direction]]
-        number, (way, *extent) = _resolve("sync", overloads, arguments, "bo")
-        size, offset = extent if number == 0 else (self._size, 0)
-        if offset > self._size or size > self._size - offset:
-            raise _driver(
-                f"Invalid BO offset and size for sync'ing: {offset}, {size}", 22, "Invalid argument"
-            )
+        _, (way,) = _resolve("sync", [[("arg0", xclBOSyncDirection)]], arguments, "bo")
         if way is xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE:
-            self._memory[offset : offset + size] = self._host[offset : offset + size]
+            self._memory[:] = self._host
         else:
-            self._host[offset : offset + size] = self._memory[offset : offset + size]
+            self._host[:] = self._memory
 
 
 def _free(owner: Machine, host: bytearray) -> None:
@@ -359,14 +323,13 @@ class run:
         # XRT learns of it in `wait` or `state` alone
 
     def wait(self, *arguments: Any) -> ert_cmd_state:
-        number, values = _resolve("wait", [[], [("arg0", _uint32)]], arguments, "run")
-        machine.waits.append(values[0] if number else None)
+        _, (milliseconds,) = _resolve("wait", [[("arg0", _uint32)]], arguments, "run")
+        machine.waits.append(milliseconds)
         self._slow = False
         if not self._never_ends:
             return self.state()
         _ioctl("SYNCOBJ_TIMELINE_WAIT")
-        if not (number and values[0]):
-            raise AssertionError("this would never return")
+        assert milliseconds, "this would never return"
         return ert_cmd_state.ERT_CMD_STATE_TIMEOUT
 
     def state(self) -> ert_cmd_state:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from standins import pyxrt
 from standins.machine import Machine, write_program
@@ -22,6 +21,7 @@ State = pyxrt.ert_cmd_state
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Without the programs, and without what the fixture of that name holds at the end."""
     return pyxrt.install(monkeypatch)
 
 
@@ -31,7 +31,8 @@ def loaded(machine: Machine, tmp_path: Path) -> SimpleNamespace:
     plan = Plan()
     path, instructions_of = write_program(tmp_path, Program(plan), (1,))
     device = pyxrt.device(0)
-    context = pyxrt.hw_context(device, device.register_xclbin(pyxrt.xclbin(str(path))))
+    uuid = device.register_xclbin(pyxrt.xclbin(str(path)))
+    context = pyxrt.hw_context(device, uuid)
     kernel = pyxrt.kernel(context, "MLIR_AIE")
     words = instructions_of[1].read_bytes()
     instructions = pyxrt.bo(device, len(words), pyxrt.bo.flags.cacheable, kernel.group_id(1))
@@ -40,8 +41,9 @@ def loaded(machine: Machine, tmp_path: Path) -> SimpleNamespace:
     sizes = enumerate(plan.buffer_bytes(1), 3)
     data = [pyxrt.bo(device, n, pyxrt.bo.host_only, kernel.group_id(i)) for i, n in sizes]
     machine.cores = "nothing"
+    arguments = [3, instructions, len(words), *data]
     return SimpleNamespace(
-        device=device, context=context, kernel=kernel, instructions=instructions, data=data, words=words
+        device=device, uuid=uuid, context=context, kernel=kernel, data=data, arguments=arguments
     )
 
 
@@ -49,48 +51,40 @@ def buffer(loaded: SimpleNamespace, size: Any, flags: Any = pyxrt.bo.host_only) 
     return pyxrt.bo(loaded.device, size, flags, 1)
 
 
-def call(loaded: SimpleNamespace, *arguments: Any) -> Any:
-    return loaded.kernel(*arguments).wait(100)
+def started(loaded: SimpleNamespace, changes: dict[int, Any] | None = None) -> Any:
+    """A run with its arguments, some of them replaced, or left out by None."""
+    made = pyxrt.run(loaded.kernel)
+    for index, argument in (dict(enumerate(loaded.arguments)) | (changes or {})).items():
+        if argument is not None:
+            made.set_arg(index, argument)
+    made.start()
+    return made
 
 
-def test_a_run_completes(loaded: SimpleNamespace) -> None:
-    assert (
-        call(loaded, 3, loaded.instructions, len(loaded.words), *loaded.data) is State.ERT_CMD_STATE_COMPLETED
-    )
+def state_of(loaded: SimpleNamespace, changes: dict[int, Any] | None = None) -> str:
+    name: str = started(loaded, changes).wait(100).name
+    return name.removeprefix("ERT_CMD_STATE_")
 
 
 @pytest.mark.parametrize(
-    ("index", "wrong", "state"),
+    ("changes", "state"),
     [
-        (0, 3.0, "ERROR"),
-        (0, "3", "ERROR"),
-        (1, np.zeros(4, np.uint32), "ERROR"),
-        (3, None, "TIMEOUT"),
-        (4, 4096, "TIMEOUT"),
+        ({}, "COMPLETED"),
+        ({0: 4}, "ERROR"),
+        ({0: None}, "ERROR"),
+        ({1: None}, "ERROR"),
+        ({3: None}, "TIMEOUT"),
+        ({4: 4096}, "TIMEOUT"),
     ],
 )
-def test_a_call_drops_what_it_cannot_convert_and_starts(
-    machine: Machine, loaded: SimpleNamespace, index: int, wrong: Any, state: str
-) -> None:
-    arguments = [3, loaded.instructions, len(loaded.words), *loaded.data]
-    arguments[index] = wrong
-    assert call(loaded, *arguments).name == f"ERT_CMD_STATE_{state}"
-    assert machine.runs == 1
-
-
-def test_arguments_past_the_last_are_dropped_by_a_call_and_refused_by_a_run(loaded: SimpleNamespace) -> None:
-    extra = [loaded.data[0]] * 9
-    call(loaded, 3, loaded.instructions, len(loaded.words), *loaded.data, *extra)
-    with pytest.raises(
-        IndexError, match=r"_M_range_check: __n \(which is 8\) >= this->size\(\) \(which is 8\)"
-    ):
-        pyxrt.run(loaded.kernel).set_arg(8, loaded.data[0])
+def test_a_run_completes_with_all_its_arguments(loaded: SimpleNamespace, changes: Any, state: str) -> None:
+    assert state_of(loaded, changes) == state
 
 
 def test_instructions_that_were_not_synced_are_not_seen(loaded: SimpleNamespace) -> None:
-    other = pyxrt.bo(loaded.device, len(loaded.words), pyxrt.bo.cacheable, loaded.kernel.group_id(1))
-    other.map()[:] = loaded.words
-    assert call(loaded, 3, other, len(loaded.words), *loaded.data) is State.ERT_CMD_STATE_ERROR
+    other = pyxrt.bo(loaded.device, loaded.arguments[2], pyxrt.bo.cacheable, loaded.kernel.group_id(1))
+    other.map()[:] = loaded.arguments[1].map()
+    assert state_of(loaded, {1: other}) == "ERROR"
 
 
 def test_a_buffer_of_another_bank_is_replaced_by_a_copy(machine: Machine, loaded: SimpleNamespace) -> None:
@@ -98,32 +92,30 @@ def test_a_buffer_of_another_bank_is_replaced_by_a_copy(machine: Machine, loaded
     astray = pyxrt.bo(loaded.device, loaded.data[2].size(), pyxrt.bo.host_only, group)
     before = bytes(astray._memory)
     machine.corrupt_from = 1
-    call(loaded, 3, loaded.instructions, len(loaded.words), *loaded.data[:2], astray)
+    assert state_of(loaded, {5: astray}) == "COMPLETED"
     assert bytes(astray._memory) == before
     assert "Allocating local copy of argument buffer" in machine.warnings[0]
 
 
 def test_a_buffer_that_is_too_small_is_no_success(loaded: SimpleNamespace) -> None:
     small = pyxrt.bo(loaded.device, 4096, pyxrt.bo.host_only, loaded.kernel.group_id(5))
-    state = call(loaded, 3, loaded.instructions, len(loaded.words), *loaded.data[:2], small)
-    assert state is State.ERT_CMD_STATE_TIMEOUT
+    assert state_of(loaded, {5: small}) == "TIMEOUT"
 
 
 def test_a_context_that_timed_out_is_of_no_more_use(machine: Machine, loaded: SimpleNamespace) -> None:
     machine.faults = {1: "timeout"}
-    arguments = (3, loaded.instructions, len(loaded.words), *loaded.data)
-    assert [call(loaded, *arguments).name for _ in range(2)] == ["ERT_CMD_STATE_TIMEOUT"] * 2
+    assert [state_of(loaded) for _ in range(2)] == ["TIMEOUT"] * 2
 
 
 def test_a_run_dropped_at_work_would_end_the_process(machine: Machine, loaded: SimpleNamespace) -> None:
     machine.faults = {1: "hang"}
-    run = loaded.kernel(3, loaded.instructions, len(loaded.words), *loaded.data)
+    run = started(loaded)
     assert run.wait(10) is State.ERT_CMD_STATE_TIMEOUT
     assert run.state() is State.ERT_CMD_STATE_NEW
     with pytest.raises(RuntimeError, match="bad command state, can't launch"):
         run.start()
     with pytest.raises(AssertionError, match="this would never return"):
-        run.wait()
+        run.wait(0)
     del run
     gc.collect()
     assert machine.aborted == ["xrt::run destructed while command is still in progress"]
@@ -146,18 +138,15 @@ def test_a_view_does_not_keep_its_buffer(loaded: SimpleNamespace) -> None:
         (lambda s: pyxrt.device(-1), "TypeError: __init__(): incompatible constructor arguments."),
         (lambda s: pyxrt.xclbin("/no"), "RuntimeError: Failed to open file '/no' for reading"),
         (lambda s: pyxrt.xclbin(Path("/no")), "TypeError: 1. pyxrt.xclbin(arg0: str)"),
-        (
-            lambda s: pyxrt.hw_context(s.device, pyxrt.uuid("7")),
-            "RuntimeError: No xclbin with uuid '7': Invalid argument",
-        ),
+        (lambda s: pyxrt.hw_context(s.device, pyxrt.uuid("7")), "RuntimeError: No xclbin with uuid '7': Inv"),
         (lambda s: pyxrt.kernel(s.context, "DPU"), "RuntimeError: No such kernel 'DPU': Invalid argument"),
         (
             lambda s: pyxrt.kernel(s.device, "MLIR_AIE"),
-            "TypeError: pyxrt.kernel(hw_context: pyxrt.hw_context, name: str)",
+            "TypeError: pyxrt.kernel(hw_context: pyxrt.hw_context, n",
         ),
         (
             lambda s: buffer(s, 64.0),
-            "TypeError: pyxrt.bo(device: pyxrt.device, size: int, flags: pyxrt.bo.flags, group: int)",
+            "TypeError: pyxrt.bo(device: pyxrt.device, size: int, flags: pyxrt.bo.flags, g",
         ),
         (lambda s: buffer(s, -1), "TypeError: incompatible constructor arguments"),
         (lambda s: buffer(s, 64, 1 << 29), "TypeError: incompatible constructor arguments"),
@@ -165,50 +154,47 @@ def test_a_view_does_not_keep_its_buffer(loaded: SimpleNamespace) -> None:
         (lambda s: buffer(s, 0), "RuntimeError: (err=-22): Invalid argument"),
         (
             lambda s: buffer(s, 2 << 30),
-            "RuntimeError: DRM_IOCTL_AMDXDNA_CREATE_BO IOCTL failed (err=-12): Cannot allocate memory",
-        ),
-        (
-            lambda s: s.data[0].sync(TO, s.data[0].size(), 1),
-            "RuntimeError: Invalid BO offset and size for sync'ing: 1, 104448 (err=22): Invalid argument",
+            "RuntimeError: CREATE_BO IOCTL failed (err=-12): Cannot allocate memory",
         ),
         (lambda s: s.data[0].sync(0), "TypeError: sync(): incompatible function arguments."),
         (lambda s: pyxrt.run(s.kernel).set_arg(0, 3.0), "TypeError: 2. set_arg(arg0: int, arg1: int)"),
         (
             lambda s: pyxrt.run(s.kernel).set_arg(2, 1 << 31),
-            "TypeError: set_arg(): incompatible function arguments",
+            "TypeError: set_arg(): incompatible function arg",
+        ),
+        (
+            lambda s: pyxrt.run(s.kernel).set_arg(8, s.data[0]),
+            "IndexError: __n (which is 8) >= this->size() (which",
         ),
         (lambda s: pyxrt.run(s.kernel).wait(-1), "TypeError: wait(): incompatible function arguments."),
     ],
 )
 def test_what_it_refuses(loaded: SimpleNamespace, what: Any, said: str) -> None:
-    with pytest.raises((RuntimeError, TypeError)) as refusal:
+    with pytest.raises((RuntimeError, TypeError, IndexError)) as refusal:
         what(loaded)
     kind, _, text = said.partition(": ")
     assert type(refusal.value).__name__ == kind
     assert text in str(refusal.value)
 
 
-def test_contexts_are_few(machine: Machine, loaded: SimpleNamespace, tmp_path: Path) -> None:
-    path = str(next(tmp_path.glob("*.xclbin")))
-    more = [pyxrt.hw_context(loaded.device, path) for _ in range(5)]
+def test_contexts_are_few(loaded: SimpleNamespace) -> None:
+    more = [pyxrt.hw_context(loaded.device, loaded.uuid) for _ in range(5)]
     with pytest.raises(
         RuntimeError, match=r"CREATE_HWCTX IOCTL failed \(err=-2\): No such file or directory"
     ):
-        pyxrt.hw_context(loaded.device, path)
+        pyxrt.hw_context(loaded.device, loaded.uuid)
     more.pop()
-    pyxrt.hw_context(loaded.device, path)
+    pyxrt.hw_context(loaded.device, loaded.uuid)
 
 
-def test_a_device_that_is_gone_refuses_all_but_syncs(
-    machine: Machine, loaded: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_a_device_that_is_gone_refuses_all_but_syncs(machine: Machine, loaded: SimpleNamespace) -> None:
     machine.lost_from = 0
     loaded.data[0].sync(FROM)
     for what, name in (
         (lambda: pyxrt.device(0), "Open /dev/accel/accel0"),
-        (lambda: pyxrt.hw_context(loaded.device, str(next(tmp_path.glob("*.xclbin")))), "CREATE_HWCTX"),
+        (lambda: pyxrt.hw_context(loaded.device, loaded.uuid), "CREATE_HWCTX"),
         (lambda: buffer(loaded, 64), "CREATE_BO"),
-        (lambda: call(loaded, 3), "EXEC_CMD"),
+        (lambda: started(loaded), "EXEC_CMD"),
     ):
         with pytest.raises(RuntimeError, match=rf"{name}.* failed \(err=-19\): No such device"):
             what()

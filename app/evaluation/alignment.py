@@ -14,22 +14,24 @@ import numpy.typing as npt
 Operation = tuple[Literal["=", "S", "D", "I"], str, str]
 """Equal, substituted, deleted or inserted; the reference's word and the hypothesis's, empty where there is none."""
 
+MARKS: dict[str, Literal["=", "S", "D", "I"]] = {
+    "equal": "=",
+    "substitute": "S",
+    "delete": "D",
+    "insert": "I",
+}
+"""By jiwer's names."""
+
 
 @dataclass(frozen=True)
 class Alignment:
     """The edits that turn one utterance's reference into the hypothesis.
 
     Attributes:
-        reference: normalised words, n of them.
-        hypothesis: normalised words.
-        operations: word by word, in order.
+        reference: n normalised words, as the hypothesis's are.
         correct: bool, shape (n,): reference words that the hypothesis has.
         inserted: int64, shape (n + 1,): words inserted before each reference word, and after the last.
-        substitutions: number of words replaced.
-        deletions: number of words lost.
-        insertions: number of words too many.
-        character_errors: least number of character edits, spaces among them.
-        characters: in the reference, spaces among them.
+        character_errors: least number of character edits, spaces among them, as among `characters`.
     """
 
     reference: tuple[str, ...]
@@ -58,11 +60,6 @@ class Alignment:
         """Reference words that the hypothesis has."""
         return self.words - self.substitutions - self.deletions
 
-    @property
-    def longest_insertion(self) -> int:
-        """Length in words of the longest run of inserted words."""
-        return int(self.inserted.max())
-
 
 def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
     """Align normalised texts pairwise, with jiwer.
@@ -77,7 +74,11 @@ def align(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignmen
     return [
         from_operations(
             _operations(reference, hypothesis, chunks),
-            character_errors=sum(_length(chunk) for chunk in letter_chunks if chunk.type != "equal"),
+            character_errors=sum(
+                max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx)
+                for c in letter_chunks
+                if c.type != "equal"
+            ),
             characters=len(letters),
         )
         for reference, hypothesis, chunks, letter_chunks, letters in zip(
@@ -121,11 +122,8 @@ def from_operations(
 def _operations(
     reference: list[str], hypothesis: list[str], chunks: list[jiwer.AlignmentChunk]
 ) -> list[Operation]:
-    marks: dict[str, Literal["=", "S", "D", "I"]] = {
-        "equal": "=", "substitute": "S", "delete": "D", "insert": "I",
-    }  # fmt: skip
     return [
-        (marks[chunk.type], lost, got)
+        (MARKS[chunk.type], lost, got)
         for chunk in chunks
         for lost, got in zip_longest(
             reference[chunk.ref_start_idx : chunk.ref_end_idx],
@@ -133,7 +131,3 @@ def _operations(
             fillvalue="",
         )
     ]
-
-
-def _length(chunk: jiwer.AlignmentChunk) -> int:
-    return max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)

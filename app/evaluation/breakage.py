@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from app.evaluation.alignment import Alignment
+from app.evaluation.scoring import ScoredBackend
 
 Kind = Literal["failed", "empty", "lost", "loop", "excess"]
 
@@ -47,7 +48,6 @@ class Broken(msgspec.Struct, frozen=True):
     """An utterance that a backend broke.
 
     Attributes:
-        id: of the utterance.
         kinds: `failed` (an error instead of a text), `empty` (no words), `lost` (words that the CPU has right),
             `loop` (repetition), `excess` (words that nobody said).
         detail: in words, with figures.
@@ -58,16 +58,22 @@ class Broken(msgspec.Struct, frozen=True):
     detail: str
 
 
-def breakage(key: str, backend: Alignment, cpu: Alignment, backend_text: str, cpu_text: str) -> Broken | None:
-    """Judge one utterance.
+def broken(backend: ScoredBackend, cpu: ScoredBackend) -> tuple[Broken, ...]:
+    """Utterances that the backend broke though the CPU did not, by id; those that failed on it alone among them."""
+    found = [
+        Broken(key, ("failed",), f"failed: {record.error}")
+        for key, record in backend.failed.items()
+        if key in cpu.records
+    ]
+    for key, alignment in backend.alignments.items():
+        if key in cpu.alignments:
+            one = breakage(key, alignment, cpu.alignments[key], backend.text(key), cpu.text(key))
+            found += [one] if one else []
+    return tuple(sorted(found, key=lambda b: b.id))
 
-    Args:
-        key: its id.
-        backend: alignment of the backend's normalised transcript.
-        cpu: of the CPU's, with the same reference.
-        backend_text: the raw transcript, for its compression ratio.
-        cpu_text: the CPU's.
-    """
+
+def breakage(key: str, backend: Alignment, cpu: Alignment, backend_text: str, cpu_text: str) -> Broken | None:
+    """Judge one utterance by its alignments with one reference, and by how far the raw texts compress."""
     if backend is cpu:
         return None
     found: list[tuple[Kind, str]] = []
@@ -76,8 +82,8 @@ def breakage(key: str, backend: Alignment, cpu: Alignment, backend_text: str, cp
     else:
         found += _lost(backend, cpu)
     found += _loop(backend, cpu, backend_text, cpu_text)
-    excess, cpu_excess = backend.longest_insertion, cpu.longest_insertion
-    if excess - cpu_excess >= EXCESS_RUN:
+    excess = backend.inserted.max()
+    if excess - cpu.inserted.max() >= EXCESS_RUN:
         found.append(("excess", f"{excess} words in a row that the reference has not"))
     if not found:
         return None
@@ -106,12 +112,12 @@ def compression_ratio(text: str) -> float:
 
 
 def _lost(backend: Alignment, cpu: Alignment) -> list[tuple[Kind, str]]:
-    lost = cpu.correct & ~backend.correct
-    run, total = _longest_run(lost), int(lost.sum())
-    gained = int((backend.correct & ~cpu.correct).sum())
+    lost = np.concatenate(([False], cpu.correct & ~backend.correct, [False]))
+    edges = np.flatnonzero(np.diff(lost.astype(np.int8)))
+    run = (edges[1::2] - edges[::2]).max(initial=0)
     if run >= LOST_RUN:
         return [("lost", f"{run} words in a row that the cpu has right are wrong or missing")]
-    net = total - gained
+    net = cpu.correct.sum() - backend.correct.sum()
     if net >= max(LOST_RUN, LOST_SHARE * backend.words):
         return [("lost", f"{net} of {backend.words} words that the cpu has right are wrong or missing")]
     return []
@@ -123,15 +129,7 @@ def _loop(backend: Alignment, cpu: Alignment, backend_text: str, cpu_text: str) 
     if most - said >= LOOP_WORDS:
         return [("loop", f"{most} words in a row repeat what stands before them")]
     ratio = compression_ratio(backend_text.strip())
-    if (
-        ratio
-        > COMPRESSION_RATIO
-        >= max(compression_ratio(cpu_text.strip()), compression_ratio(" ".join(backend.reference)))
-    ):
+    others = (cpu_text.strip(), " ".join(backend.reference))
+    if ratio > COMPRESSION_RATIO >= max(compression_ratio(text) for text in others):
         return [("loop", f"the text compresses {ratio:.1f} times")]
     return []
-
-
-def _longest_run(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from app.evaluation.breakage import Broken, breakage
 from app.evaluation.scoring import ScoredBackend, rates
 from app.evaluation.statistics.bootstrap import Interval, Replications, replicate
 from app.evaluation.statistics.mapsswe import MatchedPairs, mapsswe
@@ -16,23 +15,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """A backend against a baseline, utterance by utterance. Rates are fractions.
 
     Attributes:
-        backend: its name.
-        baseline: the other's.
-        utterances: that both have.
-        words: in their references.
-        wer: of the backend on them.
-        baseline_wer: of the baseline on them.
-        difference: wer - baseline_wer.
+        utterances: that both have; all that follows is of these.
         utterance_interval: 95 % interval of the difference, utterances drawn.
         speaker_interval: the same, speakers drawn; None without a speaker for each utterance, and at least two.
-        speakers: how many; None where they are not known.
+        speakers: None where they are not known.
         share_better: share of the replications (utterances drawn) in which the backend has the lower WER.
         improved: utterances with fewer errors than the baseline's.
-        worsened: utterances with more.
         share_no_worse: share of the utterances that have no more; WhisperKit calls it quality of inference (QoI).
         identical_raw: transcripts that are the same but for spaces around them.
-        identical_normalised: transcripts that are the same once normalised.
-        mapsswe: matched-pairs test; its differences are errors of the backend minus errors of the baseline.
+        mapsswe: its differences are errors of the backend minus errors of the baseline.
     """
 
     backend: str
@@ -114,17 +105,3 @@ def compare(
         identical_normalised=sum(one.alignments[i].hypothesis == other.alignments[i].hypothesis for i in ids),
         mapsswe=mapsswe((one.alignments[i], other.alignments[i]) for i in ids),
     )
-
-
-def broken(backend: ScoredBackend, cpu: ScoredBackend) -> tuple[Broken, ...]:
-    """Utterances that the backend broke though the CPU did not, by id; those that failed on it alone among them."""
-    found = [
-        Broken(key, ("failed",), f"failed: {record.error}")
-        for key, record in backend.failed.items()
-        if key in cpu.records
-    ]
-    for key, alignment in backend.alignments.items():
-        if key in cpu.alignments:
-            one = breakage(key, alignment, cpu.alignments[key], backend.text(key), cpu.text(key))
-            found += [one] if one else []
-    return tuple(sorted(found, key=lambda b: b.id))

@@ -24,16 +24,13 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was transcribed.
 
     Attributes:
-        name: of the data set.
-        title: its name if all of it was transcribed by every backend; else a phrase that says what part was.
-        sha256: of the whole set.
-        language: code; None where it is not one.
-        expected: utterances in the whole set; None where that is not known.
+        title: the name if all of it was transcribed by every backend; else a phrase that says what part was.
+        sha256: of the whole set, as is `expected`.
         utterances: that every backend transcribed.
         failed: that failed on at least one backend.
         complete: whether every backend transcribed the whole set.
-        speakers: among the utterances that every backend transcribed; None where one has no speaker.
-        audio_seconds: of those utterances; None where a length is not known.
+        speakers: among `utterances`; None where one has no speaker.
+        audio_seconds: of `utterances`; None where a length is not known.
     """
 
     name: str
@@ -49,16 +46,7 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """How the intervals and the test were made.
-
-    Attributes:
-        normaliser: openai-whisper's class that texts went through.
-        replications: of the bootstrap.
-        seed: of its draws.
-        confidence: of every interval.
-        interval_method: in words.
-        test_method: in words.
-    """
+    """How the intervals and the test were made; `normaliser` is openai-whisper's class that texts went through."""
 
     normaliser: str
     replications: int
@@ -69,12 +57,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """An utterance that a backend could not transcribe.
-
-    Attributes:
-        id: of the utterance.
-        error: why.
-    """
+    """An utterance that a backend could not transcribe, and why."""
 
     id: str
     error: str
@@ -84,19 +67,11 @@ class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One backend over all utterances that it transcribed.
 
     Attributes:
-        backend: its name.
-        run: what ran.
-        rates: error rates and counts.
         utterance_interval: 95 % interval of its WER, utterances drawn.
         speaker_interval: the same, speakers drawn; None where speakers are not known, or there is one.
         speed: None where nothing was timed.
-        by_speaker: rates of each speaker.
-        by_length: rates of each length class.
-        confusions: its most frequent errors.
-        failures: utterances that failed.
         broken: utterances that it broke and the cpu did not; None where the cpu did not run.
         mended: utterances that the cpu broke and it did not; None where the cpu did not run.
-        validation: of its kernel; None where there was none.
     """
 
     backend: str
@@ -118,12 +93,10 @@ class ScoredHypothesis(msgspec.Struct, frozen=True, kw_only=True):
     """What one backend made of an utterance.
 
     Attributes:
-        backend: its name.
         hypothesis: raw.
-        errors: words.
-        same_as_cpu: whether it is the cpu's transcript once normalised.
-        broken: the kinds of breakage; empty where there is none.
-        operations: word by word: `=`, `S`, `D` or `I`, the reference's word, the hypothesis's word.
+        errors: in words.
+        same_as_cpu: once normalised.
+        broken: the kinds of breakage.
     """
 
     backend: str
@@ -138,11 +111,8 @@ class DifferingUtterance(msgspec.Struct, frozen=True, kw_only=True):
     """An utterance for which some backend's normalised transcript is not the cpu's.
 
     Attributes:
-        id: of the utterance.
-        speaker: where it is known.
         reference: as the data set has it.
-        audio_seconds: where it is known.
-        words: in the normalised reference.
+        words: in it once normalised.
         transcripts: the cpu's first, then every backend's that transcribed it; those that are the same as the cpu's
             have no operations.
     """
@@ -159,13 +129,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; a pure function of the records, the limits, the validation and the seed.
 
     Attributes:
-        dataset: what was transcribed.
-        statistics: how.
-        limits: of the verdicts.
         verdicts: one for each backend but cpu, in the order of the records.
-        backends: one for each, in the order of the records.
+        backends: in the order of the records.
         comparisons: each backend with cpu, then with int8.
-        differing: utterances on which backends differ from the cpu, by id.
+        differing: by id.
         notes: what a reader should know about the records.
     """
 

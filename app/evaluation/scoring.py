@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -22,20 +23,19 @@ Whisper's window, beyond which the long-form algorithm takes over."""
 CONFUSIONS = 20
 """How many of the most frequent confusions are kept of each kind."""
 
+WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
+"""Languages written without spaces between words: each letter counts as a word, so that WER is CER, as in Radford et
+al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 4.4."""
+
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Error counts over some utterances, and their rates.
 
     Attributes:
-        utterances: how many.
         words: in the normalised references.
-        hits: reference words that were right.
-        substitutions: reference words replaced.
-        deletions: reference words lost.
-        insertions: words too many. An utterance whose normalised reference has no word counts here alone.
+        insertions: an utterance whose normalised reference has no word counts here alone.
         wer: (substitutions + deletions + insertions) / words, a fraction; None without words.
         characters: in the normalised references, spaces among them.
-        character_errors: least number of character edits.
         cer: character_errors / characters; None without characters.
     """
 
@@ -55,11 +55,8 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     """Time of a run over the utterances that have both a time and a length.
 
     Attributes:
-        utterances: how many have.
-        audio_seconds: of audio.
         seconds: from samples to text.
-        encode_seconds: of it in the encoder; None unless every one of them has it.
-        decode_seconds: of it in the decoder; None unless every one of them has it.
+        encode_seconds: of it in the encoder; None unless every one of them has it, as for the decoder.
         real_time_factor: seconds / audio_seconds.
     """
 
@@ -90,9 +87,7 @@ class ScoredBackend:
     """A backend's records with their alignments, in the order of the utterances' ids.
 
     Attributes:
-        run: what ran.
-        records: of utterances that did not fail.
-        alignments: of the same utterances.
+        records: of utterances that did not fail, as are the alignments.
         failed: records of those that did.
     """
 
@@ -123,6 +118,24 @@ class ScoredBackend:
     def unheard(self) -> list[str]:
         """Utterances whose recording is silent though their reference has words."""
         return [key for key, one in self.alignments.items() if self.records[key].silent and one.words]
+
+
+def normaliser(language: str | None) -> tuple[str, Callable[[str], str]]:
+    """The normaliser for a language's code: its name in openai-whisper, and a function of a text.
+
+    English has its own (numbers, contractions, spelling, fillers); every other language and None take the basic one.
+    The function gives words separated by single spaces; nothing where no word is left (`um` and `hmm` are no words in
+    English). It remembers each text, since most backends give the same one.
+    """
+    # Importing openai-whisper takes a second.
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    letters = language in WITHOUT_SPACES
+    name = "BasicTextNormalizer(split_letters=True)" if letters else "BasicTextNormalizer"
+    apply = BasicTextNormalizer(split_letters=letters)
+    if language == "en":
+        name, apply = "EnglishTextNormalizer", EnglishTextNormalizer()
+    return name, cache(lambda text: " ".join(apply(text).split()))
 
 
 def score(

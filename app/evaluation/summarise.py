@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from app.evaluation import comparing, scoring
-from app.evaluation.breakage import Broken
+from app.evaluation import scoring
+from app.evaluation.breakage import Broken, broken
 from app.evaluation.comparing import Comparison, Resampler, compare
 from app.evaluation.evaluation import (
     BackendSummary,
@@ -19,7 +19,6 @@ from app.evaluation.evaluation import (
 )
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.limits import Limits
-from app.evaluation.normalising import normaliser
 from app.evaluation.records import (
     DECIDES_COMPARISON,
     BackendRecords,
@@ -47,8 +46,8 @@ def summarise(
     Each backend is scored on all that it transcribed, and compared on what both transcribed.
 
     Args:
-        records_by_backend: at least one, by name, with the same model, options and data set.
-        limits: of the verdicts; the defaults where it is None.
+        records_by_backend: at least one, with the same model, options and data set.
+        limits: the defaults where it is None.
         validation: of the candidates' kernels, by backend.
         seed: of the bootstrap's draws.
         replications: of the bootstrap.
@@ -59,7 +58,7 @@ def summarise(
     """
     limits, validation = limits or Limits(), validation or {}
     first = _check(records_by_backend)
-    name_of_normaliser, normalise = normaliser(first.dataset.language)
+    name_of_normaliser, normalise = scoring.normaliser(first.dataset.language)
     scored = scoring.score(records_by_backend, normalise)
     resampler = Resampler(scored, replications=replications, seed=seed)
     candidates = [name for name in scored if name != REFERENCE]
@@ -70,8 +69,8 @@ def summarise(
         if name != baseline
     }
     cpu = scored.get(REFERENCE)
-    broken = {name: comparing.broken(scored[name], cpu) for name in candidates} if cpu else {}
-    mended = {name: comparing.broken(cpu, scored[name]) for name in candidates} if cpu else {}
+    broke = {name: broken(scored[name], cpu) for name in candidates} if cpu else {}
+    mended = {name: broken(cpu, scored[name]) for name in candidates} if cpu else {}
 
     def candidate(name: str) -> Candidate:
         one = scored[name]
@@ -80,7 +79,7 @@ def summarise(
             validation=validation.get(name),
             against_cpu=comparisons[name, REFERENCE],
             against_rival=comparisons.get((name, RIVAL)),
-            broken=len(broken[name]) if cpu else None,
+            broken=len(broke[name]) if cpu else None,
             unheard=tuple(one.unheard),
             utterances=sum(cpu is None or key in cpu.records for key in one.records),
             failed=len({*one.failed, *(cpu.failed if cpu else ())}),
@@ -101,7 +100,7 @@ def summarise(
             by_length=scoring.by_length(one),
             confusions=scoring.confusions(one.alignments.values()),
             failures=tuple(Failure(id=key, error=record.error or "") for key, record in one.failed.items()),
-            broken=broken.get(name),
+            broken=broke.get(name),
             mended=mended.get(name),
             validation=validation.get(name),
         )
@@ -113,7 +112,7 @@ def summarise(
         verdicts=tuple(judge(candidate(name), limits) for name in candidates),
         backends=tuple(map(summary, scored)),
         comparisons=tuple(comparison for comparison in comparisons.values() if comparison),
-        differing=_differing(scored, broken),
+        differing=_differing(scored, broke),
         notes=_notes(records_by_backend, scored),
     )
 
@@ -178,12 +177,12 @@ def _part(run: RunDescription, utterances: int) -> str:
 
 
 def _differing(
-    scored: Mapping[str, ScoredBackend], broken: Mapping[str, Sequence[Broken]]
+    scored: Mapping[str, ScoredBackend], broke: Mapping[str, Sequence[Broken]]
 ) -> tuple[DifferingUtterance, ...]:
     cpu = scored.get(REFERENCE)
     if cpu is None:
         return ()
-    kinds = {(name, one.id): one.kinds for name, found in broken.items() for one in found}
+    kinds = {(name, one.id): one.kinds for name, found in broke.items() for one in found}
     order = [REFERENCE, *(name for name in scored if name != REFERENCE)]
     found = []
     for key, aligned in cpu.alignments.items():

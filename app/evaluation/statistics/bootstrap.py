@@ -24,12 +24,7 @@ BLOCK = 128
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A 95 % interval; a fraction of the reference's words, as WER is.
-
-    Attributes:
-        low: 2.5 % of the replications are below.
-        high: 2.5 % are above.
-    """
+    """A 95 % interval, as fractions of the reference's words: 2.5 % of the replications are below, and above."""
 
     low: float
     high: float
@@ -78,7 +73,7 @@ def replicate(
         words: in the references, int64, shape (utterances,).
         groups: the speaker of each utterance: speakers are drawn, each with all its utterances. Utterances are drawn
             where it is None.
-        replications: how many.
+        replications: how many draws.
         seed: of the draws. They depend on nothing but it and the number of utterances, so that one more backend
             changes no other's interval; callers put utterances in the order of their ids.
 
@@ -90,8 +85,8 @@ def replicate(
     if groups is not None:
         if len(groups) != len(table):
             raise ValueError(f"{len(groups)} groups for {len(table)} utterances")
-        _, index = np.unique(np.asarray(groups), return_inverse=True)
-        summed = np.zeros((int(index.max(initial=-1)) + 1, table.shape[1]))
+        names_of_groups, index = np.unique(np.asarray(groups), return_inverse=True)
+        summed = np.zeros((len(names_of_groups), table.shape[1]))
         np.add.at(summed, index, table)
         table = summed
     if not len(table) or replications < 1:

@@ -30,8 +30,7 @@ class ErrorSegment(msgspec.Struct, frozen=True):
 
     Attributes:
         words: reference words in it, boundary words among them.
-        first_errors: of the first system.
-        second_errors: of the second.
+        first_errors: of the first system; `second_errors` are the second's.
     """
 
     words: int
@@ -43,7 +42,6 @@ class MatchedPairs(msgspec.Struct, frozen=True):
     """The test's result.
 
     Attributes:
-        segments: how many.
         mean: of errors of the first system minus errors of the second, per segment.
         variance: of these differences (divided by segments - 1); None for fewer than two segments.
         z: mean / sqrt(variance / segments); 0 where all differences are 0, None where it is undefined: fewer than two

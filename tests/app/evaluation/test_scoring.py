@@ -7,7 +7,6 @@ from material.evidence_records import records, references, spoil, wrong
 from msgspec.structs import replace
 
 from app.evaluation.alignment import align, from_operations
-from app.evaluation.normalising import normaliser
 from app.evaluation.records import BackendRecords, UtteranceRecord
 from app.evaluation.scoring import (
     ScoredBackend,
@@ -15,6 +14,7 @@ from app.evaluation.scoring import (
     by_speaker,
     confusions,
     length_classes,
+    normaliser,
     rates,
     score,
     speed,

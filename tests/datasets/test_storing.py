@@ -6,7 +6,6 @@ import resource
 import shutil
 import tarfile
 import threading
-import urllib.request
 from collections import namedtuple
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from material.small_librispeech import TEXTS, Mirror, make_set, member, pack, serving, small_set
 
 from datasets import storing
-from datasets.librispeech import CATALOGUE, NamedSet
+from datasets.librispeech import NamedSet
 from datasets.storing import data_folder, fetch, located
 from datasets.utterance import DatasetError
 
@@ -37,59 +36,6 @@ def test_sets_lie_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.delenv("TILESCRIBE_CACHE")
     assert data_folder() == platformdirs.user_cache_path("tilescribe") / "datasets"
     assert data_folder(tmp_path) == tmp_path
-
-
-def test_the_catalogue_is_librispeechs() -> None:
-    found = {e.folder: (e.utterances, len(e.speakers), e.hours) for e in CATALOGUE.values()}
-    assert found == {
-        "test-clean": (2620, 40, 5.40),
-        "test-other": (2939, 33, 5.34),
-        "dev-clean": (2703, 40, 5.39),
-        "dev-other": (2864, 33, 5.12),
-    }
-    for name, known in CATALOGUE.items():
-        assert name == known.name == f"librispeech-{known.folder}"
-        assert known.urls[0] == f"https://www.openslr.org/resources/12/{known.folder}.tar.gz"
-    assert len(frozenset.union(*(e.speakers for e in CATALOGUE.values()))) == 40 + 33 + 40 + 33
-    assert len({e.archive_md5 for e in CATALOGUE.values()}) == 4
-
-
-SPEAKERS = """\
-; Made up, in the format of LibriSpeech's SPEAKERS.TXT.
-;ID  |SEX| SUBSET           |MINUTES| NAME
-1    | F | test-clean       | 30.5  | Reader 1
-2    | M | train-clean-100  | 25.00 | Reader 2
-3    | F | test-clean       |  2.0  | Reader 3 | of two names
-4    | M | dev-other        | 10    | Lëser 4, Читатель
-5    | F | dev-other        |  1.5  |
-6    | M | dev-other        |  3
-7    | F | dev-other
-"""
-
-
-def minutes_of(speakers: str) -> dict[str, dict[str, float]]:
-    """Minutes of each speaker in each subset, from the text of a SPEAKERS.TXT; rows without minutes are left out."""
-    found: dict[str, dict[str, float]] = {}
-    for line in speakers.splitlines():
-        speaker, _, subset, minutes, *_ = (*(cell.strip() for cell in line.split("|")), "", "", "")
-        if minutes and not line.startswith(";"):
-            found.setdefault(subset, {})[speaker] = float(minutes)
-    return found
-
-
-def test_a_list_of_speakers_is_read_by_subset() -> None:
-    assert minutes_of(SPEAKERS) == {
-        "test-clean": {"1": 30.5, "3": 2.0},
-        "train-clean-100": {"2": 25.0},
-        "dev-other": {"4": 10.0, "5": 1.5, "6": 3.0},
-    }
-
-
-def test_the_speakers_are_those_of_librispeechs_own_list(speech: Path) -> None:
-    minutes = minutes_of((speech / "LibriSpeech" / "SPEAKERS.TXT").read_text(encoding="utf-8"))
-    for known in CATALOGUE.values():
-        assert minutes[known.folder].keys() == known.speakers
-        assert sum(minutes[known.folder].values()) / 60 == pytest.approx(known.hours, abs=0.005)
 
 
 def test_a_set_is_fetched_once(entry: NamedSet, mirror: Mirror, cache: Path) -> None:
@@ -316,11 +262,3 @@ def test_two_at_once_fetch_it_once(
         assert not second.is_alive()
     assert mirror.asked == []
     assert "another process is fetching into" in capsys.readouterr().err
-
-
-@pytest.mark.network
-@pytest.mark.parametrize("known", CATALOGUE.values(), ids=lambda known: known.folder)
-def test_the_archives_are_as_long_as_the_catalogue_says(known: NamedSet) -> None:
-    request = urllib.request.Request(known.urls[0], headers={"Range": "bytes=0-0"})
-    with urllib.request.urlopen(request, timeout=60) as response:
-        assert response.headers["Content-Range"] == f"bytes 0-0/{known.archive_bytes}"

@@ -21,16 +21,8 @@ from typing import Literal, NamedTuple
 from kernels.contract import HEAD_DIM, SCORE_TYPES, TILE_SIZES
 from kernels.npu import cost_assumptions as assumed
 from kernels.npu.cost_assumptions import LANES, Assumption, VectorCount
-from kernels.npu.program.plan import (
-    COLUMN_COUNTS,
-    CORES_PER_COLUMN,
-    GROUPS_PER_HEAD,
-    PADDED_TOKENS,
-    ROWS_PER_CORE,
-    SINGLE_TILE,
-    SINGLE_TILE_INPUT_BYTES,
-    Plan,
-)
+from kernels.npu.program import plan as p
+from kernels.npu.program.plan import Plan
 
 Bound = Literal["compute", "DMA", "dispatch", "host"]
 
@@ -96,7 +88,7 @@ class Stack:
     @property
     def tiles(self) -> int:
         """Pairs of 64 rows and 64 keys over all layers, as the single-tile program takes them."""
-        return (PADDED_TOKENS // SINGLE_TILE) ** 2 * self.heads * self.layers
+        return (p.PADDED_TOKENS // p.SINGLE_TILE) ** 2 * self.heads * self.layers
 
 
 class TileCycles(NamedTuple):
@@ -115,13 +107,13 @@ class TileCycles(NamedTuple):
 
 def tile_cycles(plan: Plan) -> TileCycles:
     """Count the instructions of a plan's key tile."""
-    logits = ROWS_PER_CORE * plan.tile_size
+    logits = p.ROWS_PER_CORE * plan.tile_size
     int8_scores = assumed.INT8_SCORE_COUNTS if plan.scores == "int8" else ()
     return TileCycles(
         scores=logits * HEAD_DIM / assumed.INT8_MACS.best,
         values=logits * HEAD_DIM / assumed.INT16_MACS.best,
         softmax=logits / LANES * _sum(assumed.SOFTMAX_COUNTS + int8_scores),
-        merge=ROWS_PER_CORE * _sum(assumed.MERGE_COUNTS),
+        merge=p.ROWS_PER_CORE * _sum(assumed.MERGE_COUNTS),
     )
 
 
@@ -152,12 +144,12 @@ class HeadTraffic(NamedTuple):
 def head_traffic(plan: Plan) -> HeadTraffic:
     """Count the bytes of one head."""
     queries, stream, outputs = plan.buffer_bytes(1)
-    key_values = GROUPS_PER_HEAD * stream
+    key_values = p.GROUPS_PER_HEAD * stream
     return HeadTraffic(
         queries=queries,
         key_values=key_values,
         outputs=outputs,
-        to_cores=queries + CORES_PER_COLUMN * key_values,
+        to_cores=queries + p.CORES_PER_COLUMN * key_values,
         column_stream=max(queries, key_values, outputs) // plan.columns,
         buffers=queries + stream + outputs,
     )
@@ -223,7 +215,7 @@ class WindowCost:
     @property
     def macs(self) -> int:
         """Multiplications on the array, with padding and doubled heads."""
-        return self.stack.head_runs * 2 * PADDED_TOKENS**2 * HEAD_DIM
+        return self.stack.head_runs * 2 * p.PADDED_TOKENS**2 * HEAD_DIM
 
     @cached_property
     def traffic(self) -> HeadTraffic:
@@ -296,11 +288,11 @@ class WindowCost:
     def _block_ends(self) -> float:
         """Instructions at a query block's start and finish."""
         start = self.plan.work.state_words / 8 * _sum(assumed.START_COUNTS)
-        return start + ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
+        return start + p.ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
 
     def _times(self, at: Callable[[Assumption | HostCost], float]) -> Times:
         plan, runs, hertz = self.plan, self.stack.head_runs, at(assumed.CLOCK) * 1e9
-        scalar = self._blocks * (ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
+        scalar = self._blocks * (p.ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
         # A core with room for one tile waits for the next one.
         waiting = self._blocks * plan.tiles if plan.input_depth == 1 else 0
         waits = waiting * plan.key_value_bytes / at(assumed.STREAM)
@@ -343,13 +335,13 @@ def per_tile(stack: Stack) -> PerTileCost:
         best=stack.tiles * assumed.DISPATCH.best * 1e-6,
         worst=stack.tiles * assumed.DISPATCH.worst * 1e-6,
         at_ten_milliseconds=stack.tiles * 10e-3,
-        bytes=stack.tiles * SINGLE_TILE_INPUT_BYTES,
+        bytes=stack.tiles * p.SINGLE_TILE_INPUT_BYTES,
     )
 
 
 def plans() -> tuple[Plan, ...]:
     """Every plan that there is, for comparison."""
-    return tuple(Plan(s, t, n) for s in SCORE_TYPES for t in TILE_SIZES for n in COLUMN_COUNTS)
+    return tuple(Plan(s, t, n) for s in SCORE_TYPES for t in TILE_SIZES for n in p.COLUMN_COUNTS)
 
 
 def _sum(counts: tuple[VectorCount, ...]) -> float:

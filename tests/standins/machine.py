@@ -27,14 +27,9 @@ from kernels.emulator import Emulator
 from kernels.npu.build import manifest
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.npu.build.manifest import XCLBIN, Program, instructions_name
+from kernels.npu.program import plan as p
 from kernels.npu.program.layout import tile_operands
-from kernels.npu.program.plan import (
-    SINGLE_TILE,
-    SINGLE_TILE_INPUT_BYTES,
-    SINGLE_TILE_LOGIT,
-    SINGLE_TILE_OUTPUT_BYTES,
-    Plan,
-)
+from kernels.npu.program.plan import Plan
 
 MAGIC = b"xclbin2\x00"
 INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")
@@ -65,7 +60,7 @@ def build_programs(
 ) -> None:
     """Builds of the stand-in's programs as `store` finds them: all with 4 columns, and the single tile's."""
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
-    for scores in SINGLE_TILE_LOGIT:
+    for scores in p.SINGLE_TILE_LOGIT:
         for tile_size in TILE_SIZES if counts else ():
             _build(folder, Program(Plan(scores, tile_size)), counts)
         if single:
@@ -155,7 +150,7 @@ class Machine:
             return "ERROR"
         heads, program = int(words[3]), program_of(about["program"])
         plan = program.plan
-        single = (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES)
+        single = (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES)
         sizes = plan.buffer_bytes(heads) if plan else single
         given = buffers[: len(sizes)]
         if len(given) < len(sizes) or any(b is None or len(b) < n for b, n in zip(given, sizes, strict=True)):
@@ -183,9 +178,9 @@ class Machine:
         if self.cores == "host":
             _host().run_single(scores, data, output)
             return
-        q, k, v = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
+        q, k, v = data.view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)
         operands = tile_operands(scores, q, k, v)
-        result = _emulator().run(operands, scores=scores, tile_size=SINGLE_TILE, output_bits=8)
+        result = _emulator().run(operands, scores=scores, tile_size=p.SINGLE_TILE, output_bits=8)
         output[:] = result.astype(np.int8).reshape(-1).view(np.uint8)
 
 

@@ -25,6 +25,7 @@ from platformdirs import user_cache_path
 
 from kernels import contract as c
 from kernels.device import DeviceError
+from kernels.npu.program import plan as p
 from kernels.npu.program.layout import (
     Bytes,
     blocked,
@@ -33,16 +34,7 @@ from kernels.npu.program.layout import (
     pack_keys_and_values,
     pack_queries,
 )
-from kernels.npu.program.plan import (
-    OUTPUT_BLOCK_BYTES,
-    PADDED_TOKENS,
-    QUERY_BLOCK_BYTES,
-    ROWS_PER_CORE,
-    SINGLE_TILE,
-    SINGLE_TILE_INPUT_BYTES,
-    SINGLE_TILE_OUTPUT_BYTES,
-    Plan,
-)
+from kernels.npu.program.plan import Plan
 
 _SOURCE = Path(__file__).parents[1] / "program" / "aie"
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
@@ -80,7 +72,7 @@ class HostKernel:
         pack_queries(split, output_bits, queries)
         pack_keys_and_values(split, tile_size, stream)
         self.run_buffers(plan, heads, queries, stream, output, rows=rows)
-        out = output.view("<i2").reshape(heads, PADDED_TOKENS, c.HEAD_DIM)[:, :rows]
+        out = output.view("<i2").reshape(heads, p.PADDED_TOKENS, c.HEAD_DIM)[:, :rows]
         if width == c.HEAD_DIM:
             return out.copy()
         return np.concatenate([out[: heads // 2], out[heads // 2 :]], axis=2)
@@ -93,7 +85,7 @@ class HostKernel:
         stream: Bytes,
         output: Bytes,
         *,
-        rows: int = PADDED_TOKENS,
+        rows: int = p.PADDED_TOKENS,
     ) -> None:
         """A streaming run on the device's own buffers.
 
@@ -112,12 +104,12 @@ class HostKernel:
             int(plan.scores == "int8"),
             plan.tile_size,
             heads,
-            -(-rows // ROWS_PER_CORE),
-            PADDED_TOKENS // ROWS_PER_CORE,
+            -(-rows // p.ROWS_PER_CORE),
+            p.PADDED_TOKENS // p.ROWS_PER_CORE,
             plan.tiles,
-            QUERY_BLOCK_BYTES,
+            p.QUERY_BLOCK_BYTES,
             plan.key_value_bytes,
-            OUTPUT_BLOCK_BYTES,
+            p.OUTPUT_BLOCK_BYTES,
             *plan.work,
             buffers=buffers,
         )
@@ -130,11 +122,11 @@ class HostKernel:
         Raises:
             DeviceError: the source did what the device does not do.
         """
-        if data.size != SINGLE_TILE_INPUT_BYTES or output.size != SINGLE_TILE_OUTPUT_BYTES:
+        if data.size != p.SINGLE_TILE_INPUT_BYTES or output.size != p.SINGLE_TILE_OUTPUT_BYTES:
             raise DeviceError(
-                f"a single tile: {SINGLE_TILE_INPUT_BYTES} bytes in, {SINGLE_TILE_OUTPUT_BYTES} out"
+                f"a single tile: {p.SINGLE_TILE_INPUT_BYTES} bytes in, {p.SINGLE_TILE_OUTPUT_BYTES} out"
             )
-        matrices = data.view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)
+        matrices = data.view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)
         cut = [blocked(matrix, rows, 8).ravel() for matrix, rows in zip(matrices, (4, 8, 4), strict=True)]
         self._call(self._library.host_single, int(scores == "int8"), buffers=(np.concatenate(cut), output))
 

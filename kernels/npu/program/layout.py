@@ -18,16 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.npu.program.plan import (
-    CORES_PER_COLUMN,
-    GROUPS_PER_HEAD,
-    HEADER_WORDS,
-    PADDED_TOKENS,
-    QUERY_BLOCK_BYTES,
-    ROWS_PER_CORE,
-    SINGLE_TILE_KEY_MULTIPLIER,
-    SINGLE_TILE_LOGIT,
-)
+from kernels.npu.program import plan as p
 
 Bytes = npt.NDArray[np.uint8]
 Int8 = npt.NDArray[np.int8]
@@ -46,8 +37,10 @@ def check_fits(operands: c.Operands) -> None:
         ContractError: more rows or keys than a run takes.
     """
     rows, keys = operands.q.shape[1], operands.k.shape[1]
-    if max(rows, keys) > PADDED_TOKENS:
-        raise c.ContractError(f"{rows} rows and {keys} keys: a run on the NPU takes {PADDED_TOKENS} of each")
+    if max(rows, keys) > p.PADDED_TOKENS:
+        raise c.ContractError(
+            f"{rows} rows and {keys} keys: a run on the NPU takes {p.PADDED_TOKENS} of each"
+        )
 
 
 def by_columns(operands: c.Operands) -> c.Operands:
@@ -71,15 +64,15 @@ def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
     Heads have at most 1,536 rows; rows that are lacking become zero with multiplier 1.
     """
     heads, rows, _ = operands.q.shape
-    blocks = into.reshape(heads, GROUPS_PER_HEAD * CORES_PER_COLUMN, QUERY_BLOCK_BYTES)
-    size = ROWS_PER_CORE * c.HEAD_DIM
-    q = _padded(operands.q, PADDED_TOKENS).reshape(heads, -1, ROWS_PER_CORE, c.HEAD_DIM)
+    blocks = into.reshape(heads, p.GROUPS_PER_HEAD * p.CORES_PER_COLUMN, p.QUERY_BLOCK_BYTES)
+    size = p.ROWS_PER_CORE * c.HEAD_DIM
+    q = _padded(operands.q, p.PADDED_TOKENS).reshape(heads, -1, p.ROWS_PER_CORE, c.HEAD_DIM)
     blocks[..., :size] = blocked(q, 4, 8).reshape(heads, -1, size).view(np.uint8)
-    multiplier = np.ones((heads, PADDED_TOKENS), "<i2")
+    multiplier = np.ones((heads, p.PADDED_TOKENS), "<i2")
     multiplier[:, :rows] = operands.multiplier
-    ends = size + 2 * ROWS_PER_CORE
-    blocks[..., size:ends] = multiplier.reshape(heads, -1, ROWS_PER_CORE).view(np.uint8)
-    header = np.zeros((heads, 1, HEADER_WORDS), "<i4")
+    ends = size + 2 * p.ROWS_PER_CORE
+    blocks[..., size:ends] = multiplier.reshape(heads, -1, p.ROWS_PER_CORE).view(np.uint8)
+    header = np.zeros((heads, 1, p.HEADER_WORDS), "<i4")
     header[:, 0, 0] = operands.shift
     header[:, 0, 1:3] = operands.valid_keys, output_bits
     blocks[..., ends:] = header.view(np.uint8)
@@ -91,26 +84,26 @@ def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> N
     Heads have at most 1,536 keys and 64 value columns; keys that are lacking become padding.
     """
     heads = len(operands.k)
-    tiles = into.reshape(heads, PADDED_TOKENS // tile_size, -1)
+    tiles = into.reshape(heads, p.PADDED_TOKENS // tile_size, -1)
     size = tile_size * c.HEAD_DIM
     shape = (heads, -1, tile_size, c.HEAD_DIM)
-    k = blocked(_padded(operands.k, PADDED_TOKENS).reshape(shape), 8, 8)
-    v = blocked(_padded(operands.v, PADDED_TOKENS).reshape(shape), 4, 8)
+    k = blocked(_padded(operands.k, p.PADDED_TOKENS).reshape(shape), 8, 8)
+    v = blocked(_padded(operands.v, p.PADDED_TOKENS).reshape(shape), 4, 8)
     tiles[..., :size] = k.reshape(heads, -1, size).view(np.uint8)
     tiles[..., size : 2 * size] = v.reshape(heads, -1, size).view(np.uint8)
-    multiplier = np.ones((heads, PADDED_TOKENS), "<i2")
+    multiplier = np.ones((heads, p.PADDED_TOKENS), "<i2")
     multiplier[:, : operands.k.shape[1]] = operands.key_multiplier
     tiles[..., 2 * size :] = multiplier.reshape(heads, -1, tile_size).view(np.uint8)
 
 
 def tile_operands(scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> c.Operands:
     """The contract's operands of a single-tile run: integers without scales, their logits Q K^T / 8."""
-    multiplier, shift = SINGLE_TILE_LOGIT[scores]
+    multiplier, shift = p.SINGLE_TILE_LOGIT[scores]
     return c.Operands(
         q=q[None],
         k=k[None],
         v=v[None],
-        key_multiplier=np.full((1, len(k)), SINGLE_TILE_KEY_MULTIPLIER, np.uint8),
+        key_multiplier=np.full((1, len(k)), p.SINGLE_TILE_KEY_MULTIPLIER, np.uint8),
         multiplier=np.full((1, len(q)), multiplier, np.uint16),
         shift=np.full(1, shift, np.int32),
         valid_keys=len(k),

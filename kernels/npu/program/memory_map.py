@@ -17,25 +17,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kernels.contract import HEAD_DIM
+from kernels.npu.program import plan as p
 from kernels.npu.program import transfers
-from kernels.npu.program.plan import (
-    ALIGNMENT,
-    CORE,
-    CORES_PER_COLUMN,
-    MEMORY,
-    MEMORY_DESCRIPTORS_PER_PARITY,
-    OUTPUT_BLOCK_BYTES,
-    QUERY_BLOCK_BYTES,
-    SHIM,
-    SHIM_QUEUE,
-    SINGLE_TILE,
-    SINGLE_TILE_OUTPUT_BYTES,
-    SINGLE_TILE_WORK,
-    STACK_BYTES,
-    Plan,
-    TileLimits,
-    Work,
-)
+from kernels.npu.program.plan import Plan, TileLimits, Work
 
 MEMORY_TILE_DEPTH = 2
 """Groups and tiles that a memory tile holds of each stream: one comes in while the other goes out."""
@@ -98,8 +82,8 @@ class TileMap:
         )
         found = [f"{used:,} {what} of {most:,}" for what, used, most in counted if used > most]
         for name, address, nbytes in self.regions:
-            if address % ALIGNMENT or nbytes % ALIGNMENT:
-                found.append(f"{name} ({nbytes} bytes at {address}) is not aligned to {ALIGNMENT}")
+            if address % p.ALIGNMENT or nbytes % p.ALIGNMENT:
+                found.append(f"{name} ({nbytes} bytes at {address}) is not aligned to {p.ALIGNMENT}")
         return [f"{self.limits.kind}: {text}" for text in found]
 
 
@@ -117,15 +101,15 @@ class MemoryMap:
         found = [text for tile in (self.core, self.memory, self.shim) if tile for text in tile.violations()]
         if self.memory is not None:
             # Which channels are even is the tool chain's choice: hold the fullest half of them against the limit.
-            half = MEMORY.channels // 2
+            half = p.MEMORY.channels // 2
             both = (self.memory.incoming, self.memory.outgoing)
             worst = sum(sum(sorted(channels)[-half:]) for channels in both)
-            most = MEMORY_DESCRIPTORS_PER_PARITY
+            most = p.MEMORY_DESCRIPTORS_PER_PARITY
             if worst > most:
                 found.append(f"memory tile: channels of one parity may need {worst} descriptors of {most}")
         queued = max(self.shim.incoming + self.shim.outgoing)
-        if queued > SHIM_QUEUE:
-            found.append(f"shim tile: {queued} descriptors wait at a channel for {SHIM_QUEUE}")
+        if queued > p.SHIM_QUEUE:
+            found.append(f"shim tile: {queued} descriptors wait at a channel for {p.SHIM_QUEUE}")
         return [f"{self.name}: {text}" for text in found]
 
     def as_json(self) -> dict[str, object]:
@@ -141,30 +125,30 @@ class MemoryMap:
 def streaming(plan: Plan) -> MemoryMap:
     """The map of a streaming program."""
     streams = {
-        "queries": (QUERY_BLOCK_BYTES, plan.input_depth),
+        "queries": (p.QUERY_BLOCK_BYTES, plan.input_depth),
         "keys and values": (plan.key_value_bytes, plan.input_depth),
-        "output": (OUTPUT_BLOCK_BYTES, plan.output_depth),
+        "output": (p.OUTPUT_BLOCK_BYTES, plan.output_depth),
     }
     core = TileMap(
-        CORE,
+        p.CORE,
         _core_regions(streams, plan.work),
         incoming=(plan.input_depth, plan.input_depth),
         outgoing=(plan.output_depth,),
         locks=2 * len(streams),
     )
     # Queries are cut into, and outputs joined from, a part for each core, with its own descriptors and locks.
-    depth, part, parts = MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH * CORES_PER_COLUMN
+    depth, part, parts = MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH, MEMORY_TILE_DEPTH * p.CORES_PER_COLUMN
     groups = {
         "queries": (transfers.QUERY_GROUP_BYTES, depth),
         "keys and values": (plan.key_value_bytes, depth),
         "output": (transfers.OUTPUT_GROUP_BYTES, depth),
     }
     memory = TileMap(
-        MEMORY,
+        p.MEMORY,
         _placed(groups, 0),
-        incoming=(parts, depth, *[part] * CORES_PER_COLUMN),
-        outgoing=(*[part] * CORES_PER_COLUMN, depth, parts),
-        locks=2 * (2 * CORES_PER_COLUMN + 1),
+        incoming=(parts, depth, *[part] * p.CORES_PER_COLUMN),
+        outgoing=(*[part] * p.CORES_PER_COLUMN, depth, parts),
+        locks=2 * (2 * p.CORES_PER_COLUMN + 1),
     )
     return MemoryMap(plan.name, core, memory, _shim(transfers.streaming(plan, 1)))
 
@@ -172,26 +156,26 @@ def streaming(plan: Plan) -> MemoryMap:
 def single_tile() -> MemoryMap:
     """The map of the single-tile program: one core, no memory tile."""
     streams = {
-        "input": (SINGLE_TILE * HEAD_DIM, SINGLE_TILE_INPUT_DEPTH),
-        "output": (SINGLE_TILE_OUTPUT_BYTES, 1),
+        "input": (p.SINGLE_TILE * HEAD_DIM, SINGLE_TILE_INPUT_DEPTH),
+        "output": (p.SINGLE_TILE_OUTPUT_BYTES, 1),
     }
-    regions = _core_regions(streams, SINGLE_TILE_WORK)
-    core = TileMap(CORE, regions, (SINGLE_TILE_INPUT_DEPTH,), (1,), locks=2 * len(streams))
+    regions = _core_regions(streams, p.SINGLE_TILE_WORK)
+    core = TileMap(p.CORE, regions, (SINGLE_TILE_INPUT_DEPTH,), (1,), locks=2 * len(streams))
     return MemoryMap("single_tile", core, None, _shim(transfers.single_tile()))
 
 
 def _shim(moved: Iterable[transfers.Transfer]) -> TileMap:
     first = [t.stream for t in moved if t.column == 0]
     outgoing = tuple(first.count(stream) for stream in dict.fromkeys(first) if stream != "output")
-    return TileMap(SHIM, (), (first.count("output"),), outgoing, 0)
+    return TileMap(p.SHIM, (), (first.count("output"),), outgoing, 0)
 
 
 def _core_regions(streams: Buffers, work: Work) -> tuple[Region, ...]:
     """Stack, buffers, constants."""
     own = {"state": 4 * work.state_words, "logits": 4 * work.score_words, "weights": 2 * work.weight_halves}
-    placed = _placed({**streams, **{name: (nbytes, 1) for name, nbytes in own.items()}}, STACK_BYTES)
+    placed = _placed({**streams, **{name: (nbytes, 1) for name, nbytes in own.items()}}, p.STACK_BYTES)
     end = placed[-1].address + placed[-1].nbytes
-    return (Region("stack", 0, STACK_BYTES), *placed, Region("constants", end, CONSTANT_BYTES))
+    return (Region("stack", 0, p.STACK_BYTES), *placed, Region("constants", end, CONSTANT_BYTES))
 
 
 def _placed(buffers: Buffers, address: int) -> tuple[Region, ...]:

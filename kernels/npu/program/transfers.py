@@ -14,17 +14,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from kernels.contract import HEAD_DIM
-from kernels.npu.program.plan import (
-    CORES_PER_COLUMN,
-    GROUPS_PER_HEAD,
-    OUTPUT_BLOCK_BYTES,
-    QUERY_BLOCK_BYTES,
-    SHIM_WRAP_MAX,
-    SINGLE_TILE,
-    SINGLE_TILE_OUTPUT_BYTES,
-    WORD_BYTES,
-    Plan,
-)
+from kernels.npu.program import plan as p
+from kernels.npu.program.plan import Plan
 
 Stream = Literal["queries", "keys and values", "output", "input"]
 
@@ -34,8 +25,8 @@ HEAD_COUNTS = (6, 8, 12, 16, 20, 24, 32, 40)
 MAX_HEADS = 64
 """No descriptor limits the heads; this keeps the buffers of a run under 33 MB."""
 
-QUERY_GROUP_BYTES = CORES_PER_COLUMN * QUERY_BLOCK_BYTES
-OUTPUT_GROUP_BYTES = CORES_PER_COLUMN * OUTPUT_BLOCK_BYTES
+QUERY_GROUP_BYTES = p.CORES_PER_COLUMN * p.QUERY_BLOCK_BYTES
+OUTPUT_GROUP_BYTES = p.CORES_PER_COLUMN * p.OUTPUT_BLOCK_BYTES
 """What a column takes in and gives out at a time: a block for, or of, each of its cores."""
 
 
@@ -70,30 +61,30 @@ def streaming(plan: Plan, heads: int) -> list[Transfer]:
     for column in range(plan.columns):
         grouped: dict[Stream, int] = {"output": OUTPUT_GROUP_BYTES, "queries": QUERY_GROUP_BYTES}
         for stream, nbytes in grouped.items():
-            group, (rows, width) = nbytes // WORD_BYTES, _rows(nbytes)
-            sizes, strides = (groups, heads, rows, width), (group, GROUPS_PER_HEAD * group, width, 1)
+            group, (rows, width) = nbytes // p.WORD_BYTES, _rows(nbytes)
+            sizes, strides = (groups, heads, rows, width), (group, p.GROUPS_PER_HEAD * group, width, 1)
             found.append(Transfer(column, stream, column * groups * group, sizes, strides))
         head_bytes = plan.tiles * plan.key_value_bytes
         rows, width = _rows(head_bytes)
-        strides = (0, head_bytes // WORD_BYTES, width, 1)
+        strides = (0, head_bytes // p.WORD_BYTES, width, 1)
         found.append(Transfer(column, "keys and values", 0, (groups, heads, rows, width), strides))
     return found
 
 
 def single_tile() -> list[Transfer]:
     """The transfers of a single-tile run: output, then Q, K and V, cut into the matrix unit's blocks on the way."""
-    rows, width = _rows(SINGLE_TILE_OUTPUT_BYTES)
+    rows, width = _rows(p.SINGLE_TILE_OUTPUT_BYTES)
     found = [Transfer(0, "output", 0, (1, 1, rows, width), (0, 0, width, 1))]
-    row = HEAD_DIM // WORD_BYTES
-    matrix = SINGLE_TILE * row
+    row = HEAD_DIM // p.WORD_BYTES
+    matrix = p.SINGLE_TILE * row
     for i, block_rows in enumerate((4, 8, 4)):  # layout.py: queries 4 x 8, keys 8 x 8, values 4 x 8
         found.append(
             Transfer(
                 column=0,
                 stream="input",
                 offset=i * matrix,
-                sizes=(SINGLE_TILE // block_rows, HEAD_DIM // 8, block_rows, 8 // WORD_BYTES),
-                strides=(block_rows * row, 8 // WORD_BYTES, row, 1),
+                sizes=(p.SINGLE_TILE // block_rows, HEAD_DIM // 8, block_rows, 8 // p.WORD_BYTES),
+                strides=(block_rows * row, 8 // p.WORD_BYTES, row, 1),
             )
         )
     return found
@@ -101,7 +92,7 @@ def single_tile() -> list[Transfer]:
 
 def _rows(nbytes: int) -> tuple[int, int]:
     """Cut contiguous bytes into the fewest rows of words that a descriptor's two innermost dimensions can count."""
-    words = nbytes // WORD_BYTES
-    fitting = (n for n in range(1, words + 1) if words % n == 0 and words // n <= SHIM_WRAP_MAX)
+    words = nbytes // p.WORD_BYTES
+    fitting = (n for n in range(1, words + 1) if words % n == 0 and words // n <= p.SHIM_WRAP_MAX)
     rows = next(fitting)
     return rows, words // rows

@@ -21,14 +21,8 @@ from kernels.device import DeviceError, DeviceLost
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.program import layout
-from kernels.npu.program.plan import (
-    PADDED_TOKENS,
-    ROWS_PER_CORE,
-    SINGLE_TILE,
-    SINGLE_TILE_INPUT_BYTES,
-    SINGLE_TILE_OUTPUT_BYTES,
-    Plan,
-)
+from kernels.npu.program import plan as p
+from kernels.npu.program.plan import Plan
 from kernels.npu.runtime.xrt import Launch, Session, XrtError, binding
 from kernels.self_check import compare, random_operands
 
@@ -124,9 +118,9 @@ class NpuDevice:
         if scores not in c.SCORE_TYPES:
             raise c.ContractError(f"scores {scores!r}: they are int32 or int8")
         for name, matrix in (("q", q), ("k", k), ("v", v)):
-            if matrix.shape != (SINGLE_TILE, c.HEAD_DIM) or matrix.dtype != np.int8:
+            if matrix.shape != (p.SINGLE_TILE, c.HEAD_DIM) or matrix.dtype != np.int8:
                 raise c.ContractError(
-                    f"{name} of a single tile has to be int8, ({SINGLE_TILE}, {c.HEAD_DIM}), "
+                    f"{name} of a single tile has to be int8, ({p.SINGLE_TILE}, {c.HEAD_DIM}), "
                     f"not {matrix.dtype}, {matrix.shape}"
                 )
 
@@ -189,7 +183,7 @@ class NpuDevice:
             layout.pack_queries(part, output_bits, launch.inputs[0])
             layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
             self._run(launch, count)
-            output = launch.output.view("<i2").reshape(count, PADDED_TOKENS, c.HEAD_DIM)
+            output = launch.output.view("<i2").reshape(count, p.PADDED_TOKENS, c.HEAD_DIM)
             for head in range(start, min(start + count, total)):
                 parts[divmod(head, heads)] = output[head - start, :rows]
             start += count
@@ -197,10 +191,10 @@ class NpuDevice:
 
     def _single(self, scores: c.ScoreType, *matrices: Int8) -> Int8:
         build = self._builds(Program(scores))[0]
-        launch = self._session.launch(build, 1, (SINGLE_TILE_INPUT_BYTES, SINGLE_TILE_OUTPUT_BYTES))
-        launch.inputs[0].view(np.int8).reshape(3, SINGLE_TILE, c.HEAD_DIM)[:] = matrices
+        launch = self._session.launch(build, 1, (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES))
+        launch.inputs[0].view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)[:] = matrices
         self._run(launch, 1)
-        return launch.output.view(np.int8).reshape(SINGLE_TILE, c.HEAD_DIM).copy()
+        return launch.output.view(np.int8).reshape(p.SINGLE_TILE, c.HEAD_DIM).copy()
 
     def _run(self, launch: Launch, heads: int) -> None:
         launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads)
@@ -226,18 +220,18 @@ class NpuDevice:
             return self._single(scores, operands.q[0], operands.k[0], operands.v[0]).astype(np.int16)[None]
 
         if plan:
-            operands = random_operands(PADDED_TOKENS, plan.tile_size + 8)
-            blocks = range(PADDED_TOKENS // ROWS_PER_CORE)
-            rows = [block * ROWS_PER_CORE + block % ROWS_PER_CORE for block in blocks]
+            operands = random_operands(p.PADDED_TOKENS, plan.tile_size + 8)
+            blocks = range(p.PADDED_TOKENS // p.ROWS_PER_CORE)
+            rows = [block * p.ROWS_PER_CORE + block % p.ROWS_PER_CORE for block in blocks]
         else:
-            tile = np.random.default_rng(0).integers(-64, 64, (3, SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
-            operands, rows = layout.tile_operands(scores, *tile), list(range(0, SINGLE_TILE, 7))
+            tile = np.random.default_rng(0).integers(-64, 64, (3, p.SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
+            operands, rows = layout.tile_operands(scores, *tile), list(range(0, p.SINGLE_TILE, 7))
         compare(
             work,
             operands,
             rows,
             scores=scores,
-            tile_size=plan.tile_size if plan else SINGLE_TILE,
+            tile_size=plan.tile_size if plan else p.SINGLE_TILE,
             output_bits=16 if plan else 8,
             name=f"NPU's program {program.name}",
             remedy="build the kernels again, and if that does not help see dmesg",

@@ -8,17 +8,7 @@ import pytest
 from app.evaluation import encoders
 from kernels.contract import ScoreType
 from kernels.npu import cost
-from kernels.npu.cost_assumptions import (
-    ASSUMPTIONS,
-    CLOCK,
-    DISPATCH,
-    DRAM,
-    EFFICIENCY,
-    MERGE_COUNTS,
-    SOFTMAX_COUNTS,
-    STREAM,
-    VECTOR_COUNTS,
-)
+from kernels.npu import cost_assumptions as assumed
 from kernels.npu.program.plan import Plan
 
 BASE = encoders.stack("base", 6, 8, 80)
@@ -94,8 +84,8 @@ def test_instructions_of_a_tile_by_hand() -> None:
     cycles = cost.tile_cycles(Plan("int32", 64))
     assert cycles.scores == 32 * 64 * 64 / 256
     assert cycles.values == 32 * 64 * 64 / 128
-    assert cycles.softmax == 64 * sum(count.count for count in SOFTMAX_COUNTS)
-    assert cycles.merge == 32 * sum(count.count for count in MERGE_COUNTS)
+    assert cycles.softmax == 64 * sum(count.count for count in assumed.SOFTMAX_COUNTS)
+    assert cycles.merge == 32 * sum(count.count for count in assumed.MERGE_COUNTS)
     assert cycles.total == cycles.scores + cycles.values + cycles.softmax + cycles.merge
 
 
@@ -109,10 +99,12 @@ def test_times_by_hand() -> None:
     w = cost.window(BASE, Plan("int32", 64, 4), NO_HOST)
     assert w.best.dispatch == pytest.approx(6 * 45e-6)
     assert w.worst.dispatch == pytest.approx(6 * 110e-6)
-    assert w.best.streams == pytest.approx(56 * 3 * 24 * 8320 / STREAM.best / (CLOCK.best * 1e9))
-    assert w.worst.dram == pytest.approx(w.shim_bytes / (DRAM.worst * 1e9))
+    assert w.best.streams == pytest.approx(
+        56 * 3 * 24 * 8320 / assumed.STREAM.best / (assumed.CLOCK.best * 1e9)
+    )
+    assert w.worst.dram == pytest.approx(w.shim_bytes / (assumed.DRAM.worst * 1e9))
     # at least the counted instructions, at the rate that they are assumed to issue
-    assert w.best.compute > w.core_cycles / EFFICIENCY.best / (CLOCK.best * 1e9)
+    assert w.best.compute > w.core_cycles / assumed.EFFICIENCY.best / (assumed.CLOCK.best * 1e9)
     assert w.core_cycles > 56 * 3 * 24 * cost.tile_cycles(w.plan).total
     assert w.best.total == pytest.approx(w.best.array + w.best.dispatch + w.best.host)
     assert w.real_time_factor[0] == pytest.approx(w.best.total / 30)
@@ -146,7 +138,7 @@ def test_one_column_does_four_columns_work() -> None:
 def test_a_core_with_room_for_one_tile_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = cost.window(BASE, Plan("int32", 256)).best.compute
     monkeypatch.setattr(Plan, "input_depth", 2)
-    stream = 56 * 3 * 6 * 256 * 130 / STREAM.best / (CLOCK.best * 1e9)
+    stream = 56 * 3 * 6 * 256 * 130 / assumed.STREAM.best / (assumed.CLOCK.best * 1e9)
     assert waits - cost.window(BASE, Plan("int32", 256)).best.compute == pytest.approx(stream)
 
 
@@ -185,11 +177,11 @@ def test_no_cost_claims_to_be_measured() -> None:
 
 
 def test_every_assumption_has_a_source_and_an_ordered_range() -> None:
-    for a in ASSUMPTIONS:
+    for a in assumed.ASSUMPTIONS:
         assert a.source, a.name
         assert a.best > 0, a.name
         assert a.worst > 0, a.name
-    assert DISPATCH.best < DISPATCH.worst
-    assert CLOCK.best > CLOCK.worst
-    for counts in VECTOR_COUNTS.values():
+    assert assumed.DISPATCH.best < assumed.DISPATCH.worst
+    assert assumed.CLOCK.best > assumed.CLOCK.worst
+    for counts in assumed.VECTOR_COUNTS.values():
         assert all(count.count > 0 and count.comment for count in counts)

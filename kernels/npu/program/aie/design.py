@@ -41,20 +41,8 @@ from aie.iron.controlflow import range_  # type: ignore[import-not-found, unused
 
 from kernels.contract import HEAD_DIM, TILE_SIZES
 from kernels.npu.program import memory_map, transfers
-from kernels.npu.program.plan import (
-    COLUMN_COUNTS,
-    CORES_PER_COLUMN,
-    OUTPUT_BLOCK_BYTES,
-    QUERY_BLOCK_BYTES,
-    SINGLE_TILE,
-    SINGLE_TILE_INPUT_BYTES,
-    SINGLE_TILE_OUTPUT_BYTES,
-    SINGLE_TILE_WORK,
-    STACK_BYTES,
-    WORD_BYTES,
-    Plan,
-    Work,
-)
+from kernels.npu.program import plan as p
+from kernels.npu.program.plan import Plan, Work
 
 OBJECT = "kernel.o"
 """Compiled from `kernel.cc`, beside the MLIR when it is built."""
@@ -64,9 +52,9 @@ SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
 
 def streaming(plan: Plan, heads: int) -> str:
     """MLIR text of a streaming program, with the instructions for a run of `heads` heads."""
-    query_block = _array(np.int8, QUERY_BLOCK_BYTES)
+    query_block = _array(np.int8, p.QUERY_BLOCK_BYTES)
     key_value_tile = _array(np.int8, plan.key_value_bytes)
-    output_block = _array(np.int16, OUTPUT_BLOCK_BYTES // 2)
+    output_block = _array(np.int16, p.OUTPUT_BLOCK_BYTES // 2)
     work = _work_types(plan.work)
     start = Kernel("attention_start", OBJECT, [work["state"]])
     tile = Kernel("attention_tile", OBJECT, [query_block, key_value_tile, *work.values()])
@@ -90,15 +78,15 @@ def streaming(plan: Plan, heads: int) -> str:
     workers, query_ends, key_value_ends, output_ends = [], [], [], []
     for column in range(plan.columns):
         shim, memory = devices.Tile(column, SHIM_ROW), devices.Tile(column, MEMORY_ROW)
-        cores = range(CORES_PER_COLUMN)
+        cores = range(p.CORES_PER_COLUMN)
 
         query_groups = ObjectFifo(
             _array(np.int8, transfers.QUERY_GROUP_BYTES), depth=depth, name=f"queries{column}"
         )
         query_blocks = query_groups.cons().split(
-            [core * QUERY_BLOCK_BYTES for core in cores],
+            [core * p.QUERY_BLOCK_BYTES for core in cores],
             tile=memory,
-            obj_types=[query_block] * CORES_PER_COLUMN,
+            obj_types=[query_block] * p.CORES_PER_COLUMN,
             names=[f"queries{column}_{core}" for core in cores],
         )
         stream = ObjectFifo(key_value_tile, depth=depth, name=f"stream{column}")
@@ -107,9 +95,9 @@ def streaming(plan: Plan, heads: int) -> str:
             _array(np.int16, transfers.OUTPUT_GROUP_BYTES // 2), depth=depth, name=f"output{column}"
         )
         output_blocks = output_groups.prod().join(
-            [core * (OUTPUT_BLOCK_BYTES // 2) for core in cores],
+            [core * (p.OUTPUT_BLOCK_BYTES // 2) for core in cores],
             tile=memory,
-            obj_types=[output_block] * CORES_PER_COLUMN,
+            obj_types=[output_block] * p.CORES_PER_COLUMN,
             names=[f"output{column}_{core}" for core in cores],
         )
         for i in cores:
@@ -118,7 +106,7 @@ def streaming(plan: Plan, heads: int) -> str:
             outputs = output_blocks[i].prod(depth=plan.output_depth)
             arguments = [*inputs, outputs, *buffers, start, tile, finish]
             where = devices.Tile(column, FIRST_CORE_ROW + i)
-            workers.append(Worker(core, arguments, tile=where, stack_size=STACK_BYTES))
+            workers.append(Worker(core, arguments, tile=where, stack_size=p.STACK_BYTES))
         query_ends.append(query_groups.prod(tile=shim))
         key_value_ends.append(stream.prod(tile=shim))
         output_ends.append(output_groups.cons(tile=shim))
@@ -147,8 +135,8 @@ def streaming(plan: Plan, heads: int) -> str:
 
 def single_tile() -> str:
     """MLIR text of the single-tile program: one core, whose DMA cuts row-major matrices into blocks on the way in."""
-    matrix = _array(np.int8, SINGLE_TILE * HEAD_DIM)
-    work = _work_types(SINGLE_TILE_WORK)
+    matrix = _array(np.int8, p.SINGLE_TILE * HEAD_DIM)
+    work = _work_types(p.SINGLE_TILE_WORK)
     attention = Kernel("attention_single", OBJECT, [matrix, matrix, matrix, *work.values(), matrix])
 
     def core(inputs, outputs, state, logits, weights, attention):  # type: ignore[no-untyped-def]
@@ -163,20 +151,20 @@ def single_tile() -> str:
     outputs = ObjectFifo(matrix, depth=1, name="output")
     buffers = [Buffer(kind, name=name) for name, kind in work.items()]
     arguments = [inputs.cons(), outputs.prod(), *buffers, attention]
-    worker = Worker(core, arguments, tile=devices.Tile(0, FIRST_CORE_ROW), stack_size=STACK_BYTES)
+    worker = Worker(core, arguments, tile=devices.Tile(0, FIRST_CORE_ROW), stack_size=p.STACK_BYTES)
 
     def run(qkv, output, inward, outward):  # type: ignore[no-untyped-def]
         group = TaskGroup()
         parts = {
-            "input": (qkv, inward, SINGLE_TILE_INPUT_BYTES),
-            "output": (output, outward, SINGLE_TILE_OUTPUT_BYTES),
+            "input": (qkv, inward, p.SINGLE_TILE_INPUT_BYTES),
+            "output": (output, outward, p.SINGLE_TILE_OUTPUT_BYTES),
         }
         for transfer in transfers.single_tile():
             buffer, end, nbytes = parts[transfer.stream]
             _move(transfer, end, buffer, nbytes, np.int8, group)
         group.finish()
 
-    sizes = [_array(np.int8, SINGLE_TILE_INPUT_BYTES), _array(np.int8, SINGLE_TILE_OUTPUT_BYTES)]
+    sizes = [_array(np.int8, p.SINGLE_TILE_INPUT_BYTES), _array(np.int8, p.SINGLE_TILE_OUTPUT_BYTES)]
     runtime = Runtime(run, [*sizes, inputs.prod(tile=shim), outputs.cons(tile=shim)])
     return str(Program(_device(1), runtime, workers=[worker]).resolve_program())
 
@@ -195,7 +183,7 @@ def _work_types(work: Work) -> dict[str, Any]:
 
 
 def _device(columns: int) -> Any:
-    return getattr(devices, "NPU1" if columns == max(COLUMN_COUNTS) else f"NPU1Col{columns}")()
+    return getattr(devices, "NPU1" if columns == max(p.COLUMN_COUNTS) else f"NPU1Col{columns}")()
 
 
 def _move(
@@ -203,7 +191,7 @@ def _move(
 ) -> None:
     """Put a transfer, its words as elements of the buffer's type, into the run's sequence; outputs are waited for."""
     size = np.dtype(dtype).itemsize
-    elements = WORD_BYTES // size
+    elements = p.WORD_BYTES // size
     pattern = TensorAccessPattern(
         (1, nbytes // size),
         offset=transfer.offset * elements,
@@ -222,7 +210,7 @@ def main() -> int:
     parser.add_argument("--single-tile", action="store_true", help="the single-tile program")
     parser.add_argument("--scores", default="int32", choices=("int32", "int8"), help="changes no MLIR")
     parser.add_argument("--tile-size", type=int, default=64, choices=TILE_SIZES)
-    parser.add_argument("--columns", type=int, default=4, choices=COLUMN_COUNTS)
+    parser.add_argument("--columns", type=int, default=4, choices=p.COLUMN_COUNTS)
     parser.add_argument("--heads", type=int, default=8)
     options = parser.parse_args()
     if not 1 <= options.heads <= transfers.MAX_HEADS:

@@ -100,8 +100,8 @@ def evaluate(
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
-    from app.evaluation.limits import read_limits
     from app.evaluation.reporting import Judging, candidate_of
+    from app.evaluation.rules import read_limits
     from app.evaluation.worker import Setup
     from datasets.dataset import open_dataset
     from models.decoding.options import DecodeOptions
@@ -151,8 +151,8 @@ def report(
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""
     from app.evaluation import reporting
-    from app.evaluation.limits import read_limits
     from app.evaluation.report.text import print_summary
+    from app.evaluation.rules import read_limits
     from app.evaluation.stored import EvidenceError
 
     with edge(others={OSError: LACKING}):

@@ -10,8 +10,8 @@ from app.evaluation.alignment import Operation
 from app.evaluation.breakage import Broken
 from app.evaluation.comparing import Comparison
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.limits import Limits
 from app.evaluation.records import RunDescription
+from app.evaluation.rules import Limits
 from app.evaluation.scoring import Confusions, Rates, Speed
 from app.evaluation.statistics.bootstrap import CONFIDENCE, Interval
 from app.evaluation.verdict import Verdict

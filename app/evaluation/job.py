@@ -7,17 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.console import say
 from app.evaluation import reporting, running
-from app.evaluation.batches import Batch, batches, shard
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.kernels import measure
 from app.evaluation.records import DatasetDescription
 from app.evaluation.report.text import print_summary
 from app.evaluation.reporting import Judging
 from app.evaluation.stored import EvidenceError
-from app.evaluation.worker import BatchWorker, Setup
-from datasets.utterance import Utterance
+from app.evaluation.worker import Batch, BatchWorker, Setup, batches, shard
 from kernels.backends import INTEGER_BACKENDS, find
 from models.decoding.options import language_code
 
@@ -36,17 +33,14 @@ class EvaluationJob:
     """What `evaluate` was asked for.
 
     Attributes:
-        setup: backends and options; its threads are of all workers together, as many as there are where it is None.
-        dataset: to transcribe.
+        setup: its threads are of all workers together, as many as there are where it is None.
         folder: of records and report.
-        judging: how.
         limit: only so many utterances, in the order of their ids.
         shard: `I/N`.
         batch_size: utterances decoded at once.
         workers: processes.
         resume: go on with the records there.
         bench: JSON of `tilescribe bench`, for the report.
-        progress: show bars.
     """
 
     setup: Setup
@@ -75,9 +69,15 @@ class EvaluationJob:
         utterances = self.dataset.utterances[: self.limit]
         if not utterances:
             raise EvidenceError(f"{self.dataset.name}: there are no utterances in it")
-        shard([], self.shard)
-        chosen = shard(batches(utterances, seconds_of(utterances), self.batch_size), self.shard)
-        self._check_records()
+        shard([], self.shard)  # before every recording is looked at
+        chosen = shard(batches(utterances, self.batch_size), self.shard)
+        # Before the model is loaded: a run that is there is neither overwritten nor mixed with this one.
+        there = [name for name in self.setup.backends if running.record_path(self.folder, name).exists()]
+        if there and not self.resume:
+            raise EvidenceError(
+                f"{self.folder} has records of {', '.join(there)} already: --resume goes on with them, "
+                "--output-dir takes another folder"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.bench is not None:
             reporting.keep_bench(self.bench, self.folder)
@@ -86,19 +86,10 @@ class EvaluationJob:
             [self.folder],
             self.folder,
             self.judging,
-            audio={u.id: u.audio for batch in chosen for u in batch.utterances},
+            audio={utterance.id: utterance.audio for batch in chosen for utterance in batch},
         )
         print_summary(evaluation, self.folder)
         return evaluation
-
-    def _check_records(self) -> None:
-        """Before the model is loaded: a run that is there is neither overwritten nor mixed with this one."""
-        there = [name for name in self.setup.backends if running.record_path(self.folder, name).exists()]
-        if there and not self.resume:
-            raise EvidenceError(
-                f"{self.folder} has records of {', '.join(there)} already: --resume goes on with them, "
-                "--output-dir takes another folder"
-            )
 
     def _transcribe(self, chosen: Sequence[Batch], batch_size: int) -> None:
         threads = self.setup.configuration.threads or running.available_threads()
@@ -131,7 +122,7 @@ class EvaluationJob:
         there = (self.folder / reporting.KERNELS_FILE).exists() and self.resume
         if there and integer <= reporting.read_kernels([self.folder]).validation.keys():
             return
-        utterances = sorted((u for batch in chosen for u in batch.utterances), key=lambda u: u.id)
+        utterances = sorted((u for batch in chosen for u in batch), key=lambda u: u.id)
         sampled = utterances[:: max(1, len(utterances) // SAMPLED_UTTERANCES)][:SAMPLED_UTTERANCES]
         figures = measure(
             worker, sampled, tiles=VALIDATION_TILES, seed=self.judging.seed, progress=self.progress
@@ -155,19 +146,3 @@ def backend_names(text: str) -> tuple[str, ...]:
 def default_folder(dataset: str, model: str) -> Path:
     """`evaluations/librispeech-test-clean_base`."""
     return Path("evaluations") / f"{Path(dataset).stem}_{Path(model).stem if '/' in model else model}"
-
-
-def seconds_of(utterances: Sequence[Utterance]) -> list[float]:
-    """Length of each recording: from the data set, or else from the file's header; 0 where it cannot be read."""
-    return [_seconds(u) if u.seconds is None else u.seconds for u in utterances]
-
-
-def _seconds(utterance: Utterance) -> float:
-    import av
-
-    try:
-        with av.open(str(utterance.audio)) as container:
-            return (container.duration or 0) / av.time_base
-    except (av.FFmpegError, OSError):
-        say(f"note: {utterance.audio} cannot be opened; it will be counted as failed")
-        return 0.0

@@ -23,8 +23,6 @@ class KernelValidation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether a kernel computes what it must.
 
     Attributes:
-        backend: whose kernel.
-        passed: all of it.
         device: where it was validated: `emulator` or `npu`.
         detail: in a few words what was compared, with figures, such as `64 tiles equal the reference bit for bit`.
         tile_size: keys per tile that were validated; None where the kernel has no choice.
@@ -41,7 +39,6 @@ class KernelFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """kernels.json: what was measured of the kernels themselves.
 
     Attributes:
-        schema_version: of the file; a reader takes no other.
         validation: by backend.
         extras: what `app.evaluation.report.page.render_page` takes. Figures that are not finite, such as the
             correlation of a constant output, are null in the file.
@@ -58,11 +55,11 @@ def measure(
     """Validate the backends' kernels on their device, and measure the encoder on some utterances.
 
     Args:
-        worker: model and backends.
+        worker: has the model and the backends.
         utterances: whose first 30 s are encoded.
         tiles: of the batch test.
         seed: of its operands.
-        progress: show a bar on standard error.
+        progress: whether to show a bar on standard error.
     """
     from kernels.backends import INTEGER_BACKENDS
     from models.capture import measure_layers

@@ -47,7 +47,6 @@ class RecordWriter:
     """Appends utterances to a record file, each line whole and handed to the system at once.
 
     Attributes:
-        path: the file.
         done: ids of the utterances that were there already, without those that had failed: what a run that is
             resumed need not do again.
     """
@@ -57,7 +56,7 @@ class RecordWriter:
 
         Args:
             path: its folder must exist.
-            run: the description; must be that of the file's when it is resumed.
+            run: must be that of the file when it is resumed.
             resume: go on with the file where there is one; else a file that is there is an error.
             sync_every: after so many utterances wait until they are on the disk (fsync); 0 leaves it to the system.
 
@@ -85,7 +84,7 @@ class RecordWriter:
             if self._file.read(1) not in (b"\n", b""):
                 self._file.write(b"\n")
             if not end:
-                self._append(RunLine.of(run))
+                self._append(RunLine(schema_version=1, **msgspec.structs.asdict(run)))
                 self._sync()
         except BaseException:
             self._file.close()

@@ -44,13 +44,9 @@ class RunDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         backend: one of `kernels.backends`.
         device: `cpu`, `emulator` or `npu`.
         device_reason: why it was that one.
-        dataset: what was transcribed.
         kernel: parameters such as `tile_size`; empty for `cpu`.
-        decoding: options of the decoder.
         compute: arithmetic of what is not attention, such as `{"encoder": "float32"}`.
         versions: of Python and of packages.
-        processor: its name.
-        threads: how many were used.
         started: date and time, ISO 8601.
     """
 
@@ -75,14 +71,9 @@ class RunLine(RunDescription, frozen=True, kw_only=True, tag_field="kind", tag="
     schema_version: Literal[1]
     """A reader takes no other."""
 
-    @classmethod
-    def of(cls, run: RunDescription) -> RunLine:
-        """The line of a run."""
-        return cls(schema_version=1, **msgspec.structs.asdict(run))
-
     @property
     def run(self) -> RunDescription:
-        """The run of a line."""
+        """What the line describes."""
         return RunDescription(**{name: getattr(self, name) for name in RunDescription.__struct_fields__})
 
 
@@ -100,13 +91,8 @@ class UtteranceRecord(
         id: unique in the data set.
         reference: the words that were said, as the data set has them.
         hypothesis: the raw transcript; None where the utterance failed.
-        speaker: where it is known.
-        audio_seconds: length of the audio.
-        seconds: time from audio samples to text.
-        encode_seconds: of it in the encoder.
-        decode_seconds: of it in the decoder.
+        seconds: time from audio samples to text, of which `encode_seconds` in the encoder.
         tokens: number of text tokens decoded.
-        avg_logprob: of the tokens.
         compression_ratio: of the hypothesis, as openai-whisper computes it.
         error: why the utterance failed; None where it did not.
         silent: whether the recording has no signal.
@@ -132,12 +118,7 @@ class UtteranceRecord(
 
 
 class BackendRecords(msgspec.Struct, frozen=True):
-    """A run's description with all its utterances, each id once.
-
-    Attributes:
-        run: what ran.
-        utterances: in the order of the file or files.
-    """
+    """A run's description with its utterances in the order of the file or files, each id once."""
 
     run: RunDescription
     utterances: tuple[UtteranceRecord, ...]

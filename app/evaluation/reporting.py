@@ -13,9 +13,9 @@ import msgspec
 
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.kernels import KernelFigures
-from app.evaluation.limits import Limits
 from app.evaluation.record_files import load
 from app.evaluation.report.text import report_markdown
+from app.evaluation.rules import Limits
 from app.evaluation.stored import EvidenceError, decode, read_json
 from app.evaluation.summarise import summarise
 from app.output.writers import write_whole
@@ -30,13 +30,7 @@ BENCH_FILE = "bench.json"
 
 @dataclass(frozen=True)
 class Judging:
-    """How records are judged.
-
-    Attributes:
-        limits: of the verdict.
-        replications: of the bootstrap.
-        seed: of the bootstrap, and of the kernels' test operands.
-    """
+    """How records are judged; the seed is the bootstrap's, and that of the kernels' test operands."""
 
     limits: Limits
     replications: int
@@ -58,7 +52,7 @@ def write_report(
     Args:
         folders: of one run, or of its shards.
         output: where the report goes.
-        judging: how.
+        judging: limits and bootstrap.
         audio: recordings by utterance, to be played from the page.
 
     Raises:

@@ -1,4 +1,7 @@
-"""The rules of a verdict, one function each. A rule passes, fails, or is undecided by this evidence."""
+"""The rules of a verdict, one function each, and the limits that they hold a candidate to.
+
+A rule passes, fails, or is undecided by this evidence.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from app.evaluation.comparing import Comparison
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.limits import Limits
 from app.evaluation.records import RunDescription
 from app.evaluation.statistics.bootstrap import Interval
+from app.evaluation.stored import convert, read_toml
 from kernels.backends import REFERENCE, RIVAL
 
 ENOUGH_FOR_INTERVAL = 20
@@ -23,13 +28,50 @@ SHOWN_IDS = 5
 """Utterances that a sentence names; report.json has all."""
 
 
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits of the rules.
+
+    Attributes:
+        margin: points of WER; the upper end of the interval of WER(candidate) - WER(cpu) must be under it. Half a point
+            is what a word error rate of 5 % changes by when one error in ten is new.
+        broken_per_thousand: utterances that may be broken, per thousand of the whole set, rounded down. Not 0: greedy
+            decoding turns on near-ties, so that any change of arithmetic breaks (and mends) one now and then.
+        minimum_utterances: below so many no candidate is deployed. If none of 300 is broken, up to 1 % may be (the rule
+            of three: 3 / 300 at 95 %).
+        resampling: which interval the rules read: of utterances drawn, or of speakers drawn, which is wider.
+    """
+
+    margin: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.5
+    broken_per_thousand: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    minimum_utterances: Annotated[int, msgspec.Meta(ge=0)] = 300
+    resampling: Literal["utterances", "speakers"] = "utterances"
+
+    def allowed_broken(self, utterances: int) -> int:
+        """Broken utterances that are allowed in a whole set of so many."""
+        return math.floor(self.broken_per_thousand * utterances / 1000 + 1e-9)
+
+
+def read_limits(path: Path | None = None, **overrides: Any) -> Limits:
+    """Limits from a TOML file of `Limits`' fields, then from options.
+
+    Args:
+        path: the file; None takes the defaults.
+        overrides: fields that an option gives; None leaves a field as it is.
+
+    Raises:
+        app.evaluation.stored.EvidenceError: the file cannot be read or is not TOML; a key is unknown, a value has the
+            wrong type or is out of range. The text names file and key.
+    """
+    limits = read_toml(path, Limits) if path else Limits()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return convert({**msgspec.structs.asdict(limits), **given}, Limits, "limits")
+
+
 @dataclass(frozen=True)
 class Candidate:
     """All that is known of a backend that may be deployed.
 
     Attributes:
-        run: what ran.
-        validation: of its kernel; None where there was none.
         against_cpu: its comparison with the cpu, on the utterances that both have.
         against_rival: the same with int8; None where int8 did not run or is the candidate.
         broken: utterances that it broke and the cpu did not; None without a cpu run.
@@ -59,7 +101,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """How one rule came out.
 
     Attributes:
-        name: of the rule.
         figure: what was found; None where nothing was.
         limit: what it was held to; None where the rule has no number.
         unit: of both: `points` of WER, `utterances`, or empty.

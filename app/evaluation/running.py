@@ -14,16 +14,18 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
+
 from app.evaluation import worker
-from app.evaluation.batches import Batch
 from app.evaluation.record_files import RecordWriter
 from app.evaluation.records import DatasetDescription, RunDescription
-from app.evaluation.worker import BatchWorker, Records, Setup, Wanted
+from app.evaluation.worker import Batch, BatchWorker, Records, Setup, Wanted
 
 PACKAGES = ("tilescribe", "torch", "openai-whisper", "numpy", "numba")
 
-Decode = Callable[[Sequence[Batch], Mapping[int, Wanted]], Iterator[tuple[int, Records]]]
-"""Decodes batches, and gives each one's number with its records, in any order."""
+Tasks = Sequence[tuple[Batch, Wanted]]
+Decode = Callable[[Tasks], Iterator[tuple[int, Records]]]
+"""Decodes batches, and gives each one's size with its records, in any order."""
 
 
 class WorkerLostError(Exception):
@@ -54,7 +56,7 @@ def run(
         folder: exists.
         decode: in this process or in several.
         resume: go on with the records that are there.
-        progress: show a bar on standard error.
+        progress: whether to show a bar on standard error.
 
     Raises:
         app.evaluation.stored.EvidenceError: records are there and `resume` is not set, or they are another run's.
@@ -71,25 +73,27 @@ def run(
             )
             for name, description in descriptions.items()
         }
-        sizes = {batch.number: len(batch.utterances) for batch in batches}
-        wanted = {batch.number: _wanted(batch, writers) for batch in batches}
-        left = [batch for batch in batches if any(wanted[batch.number].values())]
-        whole = sum(sizes.values())
+        tasks: list[tuple[Batch, Wanted]] = []
+        for batch in batches:
+            ids = frozenset(utterance.id for utterance in batch)
+            wanted = {name: ids - writer.done for name, writer in writers.items()}
+            tasks += [(batch, wanted)] if any(wanted.values()) else []
+        whole = sum(map(len, batches))
         bar = stack.enter_context(tqdm(total=whole, unit="utterance", disable=not progress, smoothing=0.05))
-        bar.update(whole - sum(sizes[batch.number] for batch in left))
-        for number, records in decode(left, wanted):
+        bar.update(whole - sum(len(batch) for batch, _ in tasks))
+        for size, records in decode(tasks):
             for name, its in records.items():
                 for record in its:
                     writers[name].write(record)
-            bar.update(sizes[number])
+            bar.update(size)
 
 
 def here(only: BatchWorker) -> Decode:
     """Decode in this process."""
 
-    def decode(batches: Sequence[Batch], wanted: Mapping[int, Wanted]) -> Iterator[tuple[int, Records]]:
-        for batch in batches:
-            yield batch.number, only.run(batch, wanted[batch.number])
+    def decode(tasks: Tasks) -> Iterator[tuple[int, Records]]:
+        for batch, wanted in tasks:
+            yield len(batch), only.run(batch, wanted)
 
     return decode
 
@@ -97,13 +101,13 @@ def here(only: BatchWorker) -> Decode:
 def in_processes(setup: Setup, workers: int) -> Decode:
     """Decode in processes that each load the setup, and end with this one."""
 
-    def decode(batches: Sequence[Batch], wanted: Mapping[int, Wanted]) -> Iterator[tuple[int, Records]]:
+    def decode(tasks: Tasks) -> Iterator[tuple[int, Records]]:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker.begin, initargs=(setup,))
         try:
-            futures = [pool.submit(worker.work, batch, wanted[batch.number]) for batch in batches]
-            for future in as_completed(futures):
-                yield future.result()
+            sizes = {pool.submit(worker.work, batch, wanted): len(batch) for batch, wanted in tasks}
+            for future in as_completed(sizes):
+                yield sizes[future], future.result()
         except BrokenProcessPool as error:
             raise WorkerLostError(
                 "a worker process ended on its own, perhaps for want of memory; "
@@ -121,15 +125,7 @@ def in_processes(setup: Setup, workers: int) -> Decode:
 def describe(
     loaded: BatchWorker, setup: Setup, dataset: DatasetDescription, *, batch_size: int, threads: int
 ) -> dict[str, RunDescription]:
-    """The records' first lines, by backend.
-
-    Args:
-        loaded: from `setup`.
-        setup: its options.
-        dataset: what is transcribed.
-        batch_size: utterances decoded at once.
-        threads: of all workers together.
-    """
+    """The records' first lines, by backend, for a worker loaded from `setup`; threads are of all workers together."""
     described = {}
     for name, transcriber in loaded.transcribers.items():
         attention, compute_type = transcriber.attention, transcriber.compute_type
@@ -142,7 +138,8 @@ def describe(
             device_reason=attention.reason,
             dataset=dataset,
             kernel={} if tile_size is None else {"tile_size": tile_size},
-            decoding=_plain(asdict(setup.options)) | {"batch_size": batch_size},
+            # As JSON gives it back, for a run that is resumed: tuples become lists.
+            decoding=msgspec.to_builtins(asdict(setup.options)) | {"batch_size": batch_size},
             compute={"encoder": compute_type, "decoder": compute_type},
             versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             processor=processor(),
@@ -150,16 +147,6 @@ def describe(
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
     return described
-
-
-def _wanted(batch: Batch, writers: Mapping[str, RecordWriter]) -> Wanted:
-    ids = frozenset(u.id for u in batch.utterances)
-    return {name: ids - writer.done for name, writer in writers.items()}
-
-
-def _plain(options: dict[str, object]) -> dict[str, object]:
-    """As JSON gives it back: tuples become lists."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 def processor() -> str:

@@ -18,7 +18,6 @@ from app.evaluation.evaluation import (
     Statistics,
 )
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.limits import Limits
 from app.evaluation.records import (
     DECIDES_COMPARISON,
     BackendRecords,
@@ -26,7 +25,7 @@ from app.evaluation.records import (
     UtteranceRecord,
     same_run,
 )
-from app.evaluation.rules import Candidate, unheard_words
+from app.evaluation.rules import Candidate, Limits, unheard_words
 from app.evaluation.scoring import ScoredBackend
 from app.evaluation.stored import EvidenceError
 from app.evaluation.verdict import judge

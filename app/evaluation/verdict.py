@@ -8,9 +8,8 @@ from typing import Literal
 import msgspec
 
 from app.evaluation.comparing import Comparison
-from app.evaluation.limits import Limits
 from app.evaluation.records import RunDescription
-from app.evaluation.rules import RULES, Candidate, Rule
+from app.evaluation.rules import RULES, Candidate, Limits, Rule
 from kernels import backends
 
 Outcome = Literal["DEPLOY", "HOLD", "INCONCLUSIVE"]
@@ -23,17 +22,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the evidence says of a candidate.
 
     Attributes:
-        backend: the candidate.
         outcome: HOLD if a rule failed, else INCONCLUSIVE if one is undecided, else DEPLOY.
-        rules: how each came out, those that do not apply among them.
+        rules: those that do not apply among them.
         reasons: of a HOLD the rules that failed, of an INCONCLUSIVE those undecided, in words; empty for DEPLOY.
         settled_by: of an INCONCLUSIVE: utterances that would decide all its rules; None where that is not known, or
             where it takes something else (a validation, a cpu run).
         settled: of an INCONCLUSIVE: what would decide it, in words; else None. The one figure that a reader needs: the
             rules' own are each of one rule.
-        device: where the candidate ran.
-        device_statement: what that means for accuracy, latency and energy.
-        not_measured: what nobody measured.
+        device_statement: what the device means for accuracy, latency and energy.
         notes: what does not change the outcome but whoever deploys should know.
     """
 

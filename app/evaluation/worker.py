@@ -1,20 +1,24 @@
-"""What decodes a batch with every backend: in this process, or in several."""
+"""Which utterances are decoded together, and what decodes them with every backend: in this process, or in several.
+
+Batches are fixed before anything runs, so that a resumed run decodes the same ones.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.audio.containers import AudioError
 from app.audio.reading import open_audio
 from app.configuration import Configuration
-from app.evaluation.batches import Batch
+from app.console import say
 from app.evaluation.records import UtteranceRecord
 from datasets.utterance import Utterance
 
@@ -33,23 +37,55 @@ SILENCE = 10 ** (-90 / 20)
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker loads once.
-
-    Attributes:
-        configuration: with each of the backends in turn.
-        backends: by name.
-        options: of decoding.
-    """
+    """What a worker loads once: the configuration with each of the backends in turn."""
 
     configuration: Configuration
     backends: tuple[str, ...]
     options: DecodeOptions
 
 
+Batch = tuple[Utterance, ...]
 Records = dict[str, list[UtteranceRecord]]
 """Of a batch, by backend."""
 Wanted = Mapping[str, frozenset[str]]
 """Ids of a batch's utterances that are still to be done, by backend."""
+
+
+def batches(utterances: Iterable[Utterance], size: int) -> list[Batch]:
+    """Cut a data set into batches by length, the longest first: little padding, and no long wait at the end."""
+    order = sorted(utterances, key=lambda utterance: (-_seconds(utterance), utterance.id))
+    return [tuple(order[first : first + size]) for first in range(0, len(order), size)]
+
+
+def shard(chosen: Sequence[Batch], text: str | None) -> Sequence[Batch]:
+    """Every N-th batch, from the I-th, for `I/N`; all where `text` is None.
+
+    Shards are cut from batches rather than from utterances, so that together they decode exactly what one run would.
+
+    Raises:
+        ValueError: `text` is not I/N with 1 <= I <= N.
+    """
+    if text is None:
+        return chosen
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {text!r}: it is I/N, such as 2/4 for the second of four")
+    return chosen[index - 1 :: count]
+
+
+def _seconds(utterance: Utterance) -> float:
+    """Its length: from the data set, or else from the file's header; 0 where it cannot be read."""
+    if utterance.seconds is not None:
+        return utterance.seconds
+    import av
+
+    try:
+        with av.open(str(utterance.audio)) as container:
+            return (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError):
+        say(f"note: {utterance.audio} cannot be opened; it will be counted as failed")
+        return 0.0
 
 
 class BatchWorker:
@@ -57,7 +93,7 @@ class BatchWorker:
 
     Attributes:
         model: the `whisper.model.Whisper` of all.
-        transcribers: of the backends, by name.
+        transcribers: by backend.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -89,7 +125,7 @@ class BatchWorker:
         """
         loaded: list[_Loaded] = []
         failed: dict[str, UtteranceRecord] = {}
-        for utterance in batch.utterances:
+        for utterance in batch:
             peak = _Peak()
             try:
                 loaded.append(_Loaded(utterance, self.features(utterance, peak), peak.value < SILENCE))
@@ -103,7 +139,7 @@ class BatchWorker:
                 if ids:
                     records = self._decode(self.transcribers[name], loaded)
                     every = failed | {record.id: record for record in records}
-                    results[name] = [every[u.id] for u in batch.utterances if u.id in ids]
+                    results[name] = [every[u.id] for u in batch if u.id in ids]
             return results
         finally:
             for one in loaded:
@@ -198,11 +234,11 @@ def begin(setup: Setup) -> None:
     _worker = BatchWorker(setup)
 
 
-def work(batch: Batch, wanted: Wanted) -> tuple[int, Records]:
-    """In a process of its own: decode a batch. Returns its number with its records."""
+def work(batch: Batch, wanted: Wanted) -> Records:
+    """In a process of its own: decode a batch."""
     if _worker is None:
         raise RuntimeError("the worker has not begun")
-    return batch.number, _worker.run(batch, wanted)
+    return _worker.run(batch, wanted)
 
 
 def end_with_parent() -> None:

@@ -44,7 +44,6 @@ class Tilescribe:
 
     def group(self, paths: Sequence[Path], batch_size: int) -> list[str]:
         """What `evaluate` does with each batch, from the files to the records."""
-        from app.evaluation.batches import Batch
         from app.evaluation.worker import BatchWorker, Setup
         from datasets.utterance import Utterance
 
@@ -54,8 +53,7 @@ class Tilescribe:
         texts = []
         for first in range(0, len(paths), batch_size):
             chosen = tuple(Utterance(str(p), p, "not scored") for p in paths[first : first + batch_size])
-            batch = Batch(first // batch_size, chosen)
-            records = self._worker.run(batch, {backend: frozenset(u.id for u in chosen)})
+            records = self._worker.run(chosen, {backend: frozenset(u.id for u in chosen)})
             texts += [record.hypothesis for record in records[backend]]
         return texts
 

@@ -25,7 +25,7 @@ from app.audio.reading import load_audio
 from app.cli import _evaluate, app
 from app.evaluation import job as jobs
 from app.evaluation import kernels, worker
-from app.evaluation.batches import ShardError, batches, shard
+from app.evaluation.worker import batches, shard
 from datasets.sample import sample
 from datasets.utterance import Utterance
 from models.weights import loading
@@ -179,7 +179,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_report(
     decoded: list[str] = []
 
     def counted(self: Any, batch: Any, wanted: Any) -> Any:
-        decoded.extend(u.id for u in batch.utterances)
+        decoded.extend(u.id for u in batch)
         return honest(self, batch, wanted)
 
     monkeypatch.setattr(worker.BatchWorker, "run", counted)
@@ -360,15 +360,14 @@ def test_kernel_figures_of_another_version_are_refused(whole: Path, tmp_path: Pa
 
 
 def test_batches_do_not_depend_on_the_order_given() -> None:
-    utterances = [Utterance(f"u{i}", Path(f"{i}.flac"), "text") for i in range(10)]
-    lengths = [float(i % 4) for i in range(10)]
-    first = batches(utterances, lengths, 3)
-    second = batches(utterances[::-1], lengths[::-1], 3)
-    assert first == second
-    assert [len(batch.utterances) for batch in first] == [3, 3, 3, 1]
-    assert [u.id for u in first[0].utterances] == ["u3", "u7", "u2"]
-    assert sorted(b.number for i in (1, 2, 3) for b in shard(first, f"{i}/3")) == [0, 1, 2, 3]
-    with pytest.raises(ShardError):
+    utterances = [Utterance(f"u{i}", Path(f"{i}.flac"), "text", seconds=i % 4) for i in range(10)]
+    first = batches(utterances, 3)
+    assert first == batches(utterances[::-1], 3)
+    assert [len(batch) for batch in first] == [3, 3, 3, 1]
+    assert [u.id for u in first[0]] == ["u3", "u7", "u2"]
+    shards = [batch for i in (1, 2, 3) for batch in shard(first, f"{i}/3")]
+    assert sorted(map(first.index, shards)) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="shard '0/3'"):
         shard(first, "0/3")
 
 

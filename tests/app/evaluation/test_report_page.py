@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from app.evaluation.evaluation import DifferingUtterance, Evaluation, ScoredHypothesis
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.limits import Limits
 from app.evaluation.records import BackendRecords, UtteranceRecord
 from app.evaluation.report.metrics import BACKENDS, COMPARISONS
 from app.evaluation.report.page import render_page
@@ -32,6 +31,7 @@ from app.evaluation.report.transcripts import (
     lay_out,
     ordered,
 )
+from app.evaluation.rules import Limits
 from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
 from app.output import tables

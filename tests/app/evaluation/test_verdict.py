@@ -8,9 +8,8 @@ from material.evidence_records import dataset, records, references, spoil, wrong
 from msgspec.structs import replace
 
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.limits import Limits, read_limits
 from app.evaluation.records import BackendRecords, UtteranceRecord
-from app.evaluation.rules import Rule, _needed
+from app.evaluation.rules import Limits, Rule, _needed, read_limits
 from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
 from app.evaluation.verdict import Verdict

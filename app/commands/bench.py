@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from app.commands.options import DeviceOption, JsonFileOption, check_folders, write_file
 from app.configuration import Configuration
@@ -25,33 +26,27 @@ SIZES = (*map(str, TILE_SIZES), "all")
 
 def bench(
     model: Annotated[
-        str, typer.Option(help="A name from `tilescribe models list`, or a path: sets heads and layers.")
+        str, Option(help="A name from `tilescribe models list`, or a path: sets heads and layers.")
     ] = Configuration.model,
     backends: Annotated[
         str,
-        typer.Option(
-            help=f"Of {', '.join(BACKENDS)}, with commas; {REFERENCE} is FP32, encoder windows only."
-        ),
+        Option(help=f"Of {', '.join(BACKENDS)}, with commas; {REFERENCE} is FP32, encoder windows only."),
     ] = ",".join(TILE_BACKENDS),
     device: DeviceOption = Configuration.device,
     tile_size: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="|".join(SIZES), help=f"Keys per tile; {SIZES[0]} unless given; can be repeated."
-        ),
+        Option(metavar="|".join(SIZES), help=f"Keys per tile; {SIZES[0]} unless given; can be repeated."),
     ] = None,
     threads: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", help="Processor threads; all unless given; can be repeated."),
+        Option(metavar="N", help="Processor threads; all unless given; can be repeated."),
     ] = None,
-    batch: Annotated[str, typer.Option(help="Windows at once, with commas.")] = "1",
-    tiles: Annotated[int, typer.Option(help="Single tiles to time.")] = 200,
-    repeat: Annotated[int, typer.Option(help="How often each layer and encoder window is timed.")] = 5,
+    batch: Annotated[str, Option(help="Windows at once, with commas.")] = "1",
+    tiles: Annotated[int, Option(help="Single tiles to time.")] = 200,
+    repeat: Annotated[int, Option(help="How often each layer and encoder window is timed.")] = 5,
     model_only: Annotated[
         bool,
-        typer.Option(
-            "--model-only", help="Print the cost model of the NPU alone; measures only the host's part."
-        ),
+        Option("--model-only", help="Print the cost model of the NPU alone; measures only the host's part."),
     ] = False,
     json_file: JsonFileOption = None,
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from app.console import Attempts, edge, say
 from app.output.tables import aligned
@@ -18,7 +19,7 @@ datasets_app = typer.Typer(help="List, fetch and verify LibriSpeech's test sets.
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         metavar="DIR",
         help="A set's own folder, the LibriSpeech folder or the one above it, instead of the user's cache.",
     ),
@@ -40,7 +41,7 @@ def list_datasets(data_dir: DataDir = None) -> None:
 
 @datasets_app.command("fetch")
 def fetch_datasets(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets, as `list` names them.")],
+    names: Annotated[list[str], Argument(metavar="NAME...", help="Data sets, as `list` names them.")],
     data_dir: DataDir = None,
 ) -> None:
     """Get data sets that are not on this machine yet; a download that broke off goes on."""
@@ -58,7 +59,7 @@ def fetch_datasets(
 def verify_datasets(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Data sets; all that are present by default."),
+        Argument(metavar="[NAME...]", help="Data sets; all that are present by default."),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from app.commands.options import (
     DeviceOption,
+    ModelOption,
     ProgressOption,
     ThreadsOption,
     TileSizeOption,
@@ -22,80 +24,72 @@ from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL
 from models.compute import ComputeType
 
 # What judging takes, whether the records are new or old.
-Limits = Annotated[Path | None, typer.Option(help="TOML file with the verdict's limits.", dir_okay=False)]
-Margin = Annotated[float | None, typer.Option(help="Points of WER that a candidate may lose.")]
+Limits = Annotated[Path | None, Option(help="TOML file with the verdict's limits.", dir_okay=False)]
+Margin = Annotated[float | None, Option(help="Points of WER that a candidate may lose.")]
 Bench = Annotated[
     Path | None,
-    typer.Option(
-        help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False
-    ),
+    Option(help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False),
 ]
-Replications = Annotated[int, typer.Option(min=100, help="Of the bootstrap.")]
-Gate = Annotated[bool, typer.Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")]
+Replications = Annotated[int, Option(min=100, help="Of the bootstrap.")]
+Gate = Annotated[bool, Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")]
 
 
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
         str,
-        typer.Option(
+        Option(
             help="librispeech-test-clean, -test-other, -dev-clean, -dev-other, or a .jsonl, .csv or .tsv manifest."
         ),
     ],
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            help="The set's folder, LibriSpeech or the one above it; the user's cache unless given."
-        ),
+        Option(help="The set's folder, LibriSpeech or the one above it; the user's cache unless given."),
     ] = None,
     backends: Annotated[
         str,
-        typer.Option(help=f"Of {', '.join(BACKEND_NAMES)}; {REFERENCE} is what the others are held against."),
+        Option(help=f"Of {', '.join(BACKEND_NAMES)}; {REFERENCE} is what the others are held against."),
     ] = ",".join((REFERENCE, DEFAULT, RIVAL)),
-    model: Annotated[str, typer.Option(help="A name from `tilescribe models list`, or a path.")] = "base",
+    model: ModelOption = Configuration.model,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="evaluations/DATASET_MODEL unless given.")
+        Path | None, Option("--output-dir", "-o", help="evaluations/DATASET_MODEL unless given.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on with an interrupted run.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many utterances: a part, and called one.")
+        int | None, Option(min=1, help="Only so many utterances: a part, and called one.")
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Only this shard; `tilescribe report` joins them.")
+        str | None, Option(metavar="I/N", help="Only this shard; `tilescribe report` joins them.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Utterances decoded at once.")] = 8,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; they share the threads.")] = 1,
+    batch_size: Annotated[int, Option(min=1, help="Utterances decoded at once.")] = 8,
+    workers: Annotated[int, Option(min=1, help="Processes; they share the threads.")] = 1,
     threads: ThreadsOption = None,
     compute_type: Annotated[
         ComputeType,
-        typer.Option(help="Of all but integer attention; with float32, cpu is the FP32 reference."),
+        Option(help="Of all but integer attention; with float32, cpu is the FP32 reference."),
     ] = "float32",
-    language: Annotated[
-        str, typer.Option(help="Of the data set; auto detects it for each utterance.")
-    ] = "en",
-    without_timestamps: Annotated[
-        bool, typer.Option("--without-timestamps", help="Decode text alone.")
-    ] = False,
-    beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; greedy unless given.")] = None,
+    language: Annotated[str, Option(help="Of the data set; auto detects it for each utterance.")] = "en",
+    without_timestamps: Annotated[bool, Option("--without-timestamps", help="Decode text alone.")] = False,
+    beam_size: Annotated[int | None, Option(min=1, help="Beams; greedy unless given.")] = None,
     temperature_increment_on_fallback: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Decode again at higher temperatures where it fails; not by default."),
+        Option(min=0.0, help="Decode again at higher temperatures where it fails; not by default."),
     ] = None,
     limits: Limits = None,
     margin: Margin = None,
     bench: Bench = None,
     replications: Replications = 10_000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
+    seed: Annotated[int, Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
     gate: Gate = False,
     candidate: Annotated[
-        str | None, typer.Option(help=f"Whose verdict --gate reads: {DEFAULT} where it ran, unless given.")
+        str | None, Option(help=f"Whose verdict --gate reads: {DEFAULT} where it ran, unless given.")
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out transcript lines without audio.")
+        bool, Option("--allow-missing", help="Leave out transcript lines without audio.")
     ] = False,
-    download: Annotated[bool, typer.Option(help="Fetch the data set where it is not at hand.")] = True,
+    download: Annotated[bool, Option(help="Fetch the data set where it is not at hand.")] = True,
     progress: ProgressOption = None,
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
@@ -137,17 +131,17 @@ def evaluate(
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of one run, or of its shards.")],
+    folders: Annotated[list[Path], Argument(metavar="FOLDER...", help="Of one run, or of its shards.")],
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="The first folder unless given.")
+        Path | None, Option("--output-dir", "-o", help="The first folder unless given.")
     ] = None,
     limits: Limits = None,
     margin: Margin = None,
     bench: Bench = None,
     replications: Replications = 10_000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, Option(help="Of the bootstrap.")] = 0,
     gate: Gate = False,
-    candidate: Annotated[str | None, typer.Option(help="Whose verdict --gate reads.")] = None,
+    candidate: Annotated[str | None, Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""
     from app.evaluation import reporting

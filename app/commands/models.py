@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 from app.console import Attempts, edge, say
 from app.output.tables import aligned
@@ -24,7 +25,7 @@ def list_models() -> None:
 
 @models_app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models, as `list` names them.")],
+    names: Annotated[list[str], Argument(metavar="NAME...", help="Models, as `list` names them.")],
 ) -> None:
     """Get models that are not on this machine yet, and replace damaged ones."""
     from models.weights import loading as weights
@@ -40,7 +41,7 @@ def fetch_models(
 @models_app.command("verify")
 def verify_models(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="Models; all that are present by default.")
+        list[str] | None, Argument(metavar="[NAME...]", help="Models; all that are present by default.")
     ] = None,
 ) -> None:
     """Compare the files of models on this machine with their SHA-256."""

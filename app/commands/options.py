@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import typer
+from typer import Option
 
 from app.console import FAILED, USAGE, stop
 from app.output.writers import write_whole
@@ -28,18 +28,18 @@ else:
     TileSizeItem = StrEnum("TileSizeItem", [(str(size), str(size)) for size in TILE_SIZES])
 
 DeviceOption = Annotated[
-    DeviceName, typer.Option(help="auto: the NPU where it works, else the emulator on the CPU.")
+    DeviceName, Option(help="auto: the NPU where it works, else the emulator on the CPU.")
 ]
 JsonFileOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables.")
+    str | None, Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables.")
 ]
 ModelOption = Annotated[
     str,
-    typer.Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder."),
+    Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder."),
 ]
-ProgressOption = Annotated[bool | None, typer.Option(help="Show a progress bar; by default on a terminal.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Processor threads; all unless given.")]
-TileSizeOption = Annotated[TileSize, typer.Option(help="Keys per tile.")]
+ProgressOption = Annotated[bool | None, Option(help="Show a progress bar; by default on a terminal.")]
+ThreadsOption = Annotated[int | None, Option(min=1, help="Processor threads; all unless given.")]
+TileSizeOption = Annotated[TileSize, Option(help="Keys per tile.")]
 
 Kind = TypeVar("Kind")
 

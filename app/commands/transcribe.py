@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from app.audio.containers import AudioError
 from app.audio.inputs import STANDARD_INPUT, Recording, recordings
@@ -38,99 +39,89 @@ def transcribe(
     context: typer.Context,
     audio: Annotated[
         list[str],
-        typer.Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input."),
+        Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input."),
     ],
     model: ModelOption = Configuration.model,
     backend: Annotated[
-        BackendName, typer.Option(help="Arithmetic of the encoder's attention; cpu: floating point.")
+        BackendName, Option(help="Arithmetic of the encoder's attention; cpu: floating point.")
     ] = Configuration.backend,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
     compute_type: Annotated[
         ComputeType,
-        typer.Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
+        Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
     ] = Configuration.compute_type,
     threads: ThreadsOption = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Over 1: cut at quiet places and decode so many pieces at once.")
+        int, Option(min=1, help="Over 1: cut at quiet places and decode so many pieces at once.")
     ] = 1,
     output_dir: Annotated[
         str | None,
-        typer.Option("--output-dir", "-o", help="Write files there; - writes to standard output."),
+        Option("--output-dir", "-o", help="Write files there; - writes to standard output."),
     ] = None,
     output_format: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--output-format", "-f", help=f"{', '.join(FORMATS)} or all; written to . unless -o is given."
         ),
     ] = None,
     skip_existing: Annotated[
         bool,
-        typer.Option(
-            "--skip-existing", help="Leave out what has its files already: resumes an interrupted run."
-        ),
+        Option("--skip-existing", help="Leave out what has its files already: resumes an interrupted run."),
     ] = False,
     progress: ProgressOption = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Say only what went wrong.")] = False,
     allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Transcribe what there is of files that end early.")
+        bool, Option("--allow-truncated", help="Transcribe what there is of files that end early.")
     ] = False,
-    language: Annotated[str | None, typer.Option(help="Code or name; detected unless given.")] = None,
+    language: Annotated[str | None, Option(help="Code or name; detected unless given.")] = None,
     task: Annotated[
-        Literal["transcribe", "translate"], typer.Option(help="translate: into English.")
+        Literal["transcribe", "translate"], Option(help="translate: into English.")
     ] = "transcribe",
     initial_prompt: Annotated[
-        str | None, typer.Option(help="Text before the first window: names, spelling.")
+        str | None, Option(help="Text before the first window: names, spelling.")
     ] = None,
     carry_initial_prompt: Annotated[
-        bool, typer.Option("--carry-initial-prompt", help="Put the initial prompt before every window.")
+        bool, Option("--carry-initial-prompt", help="Put the initial prompt before every window.")
     ] = False,
     condition_on_previous_text: Annotated[
-        bool, typer.Option(help="Prompt each window with the text before it.")
+        bool, Option(help="Prompt each window with the text before it.")
     ] = True,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="First temperature; 0 is greedy or beam search.")
+        float, Option(min=0.0, help="First temperature; 0 is greedy or beam search.")
     ] = 0.0,
     temperature_increment_on_fallback: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Step to the next temperature, up to 1, when decoding fails; 0: none."),
+        Option(min=0.0, help="Step to the next temperature, up to 1, when decoding fails; 0: none."),
     ] = 0.2,
-    best_of: Annotated[int, typer.Option(min=1, help="Samples at temperatures over 0.")] = 5,
+    best_of: Annotated[int, Option(min=1, help="Samples at temperatures over 0.")] = 5,
     beam_size: Annotated[
-        int | None, typer.Option(min=1, help="Beams at temperature 0; greedy unless given.")
+        int | None, Option(min=1, help="Beams at temperature 0; greedy unless given.")
     ] = None,
-    patience: Annotated[
-        float | None, typer.Option(help="Beam search patience (arxiv.org/abs/2204.05424).")
-    ] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="Length penalty (arxiv.org/abs/1609.08144).")
-    ] = None,
+    patience: Annotated[float | None, Option(help="Beam search patience (arxiv.org/abs/2204.05424).")] = None,
+    length_penalty: Annotated[float | None, Option(help="Length penalty (arxiv.org/abs/1609.08144).")] = None,
     suppress_tokens: Annotated[
-        str, typer.Option(help="Token ids never to use; -1: symbols that are not speech.")
+        str, Option(help="Token ids never to use; -1: symbols that are not speech.")
     ] = "-1",
-    seed: Annotated[int, typer.Option(help="Of sampling, so that a run can be repeated.")] = 0,
-    clip_timestamps: Annotated[
-        str, typer.Option(help="start,end,start,... in seconds: the parts to read.")
-    ] = "0",
-    compression_ratio_threshold: Annotated[float, typer.Option(help="Over it text is too repetitive.")] = 2.4,
-    logprob_threshold: Annotated[float, typer.Option(help="Under it text is too improbable.")] = -1.0,
-    no_speech_threshold: Annotated[
-        float, typer.Option(help="Over it an improbable window is silence.")
-    ] = 0.6,
+    seed: Annotated[int, Option(help="Of sampling, so that a run can be repeated.")] = 0,
+    clip_timestamps: Annotated[str, Option(help="start,end,start,... in seconds: the parts to read.")] = "0",
+    compression_ratio_threshold: Annotated[float, Option(help="Over it text is too repetitive.")] = 2.4,
+    logprob_threshold: Annotated[float, Option(help="Under it text is too improbable.")] = -1.0,
+    no_speech_threshold: Annotated[float, Option(help="Over it an improbable window is silence.")] = 0.6,
     hallucination_silence_threshold: Annotated[
-        float | None, typer.Option(help="Skip silence of so many seconds where a hallucination is likely.")
+        float | None, Option(help="Skip silence of so many seconds where a hallucination is likely.")
     ] = None,
-    word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Time every word.")] = False,
-    prepend_punctuations: Annotated[str, typer.Option(help="Belong to the word after them.")] = "\"'“¿([{-",
+    word_timestamps: Annotated[bool, Option("--word-timestamps", help="Time every word.")] = False,
+    prepend_punctuations: Annotated[str, Option(help="Belong to the word after them.")] = "\"'“¿([{-",
     append_punctuations: Annotated[
-        str, typer.Option(help="Belong to the word before them.")
+        str, Option(help="Belong to the word before them.")
     ] = "\"'.。,，!！?？:：”)]}、",
     highlight_words: Annotated[
-        bool, typer.Option("--highlight-words", help="Underline words as they are said.")
+        bool, Option("--highlight-words", help="Underline words as they are said.")
     ] = False,
-    max_line_width: Annotated[int | None, typer.Option(min=1, help="Characters in a line.")] = None,
-    max_line_count: Annotated[int | None, typer.Option(min=1, help="Lines in a subtitle.")] = None,
-    max_words_per_line: Annotated[int | None, typer.Option(min=1, help="Words in a line.")] = None,
+    max_line_width: Annotated[int | None, Option(min=1, help="Characters in a line.")] = None,
+    max_line_count: Annotated[int | None, Option(min=1, help="Lines in a subtitle.")] = None,
+    max_words_per_line: Annotated[int | None, Option(min=1, help="Words in a line.")] = None,
 ) -> None:
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
     # Options have the names of the fields that they fill.

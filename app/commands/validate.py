@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from app.commands.options import (
     DeviceOption,
@@ -27,24 +28,24 @@ if TYPE_CHECKING:
 
 def validate(
     device: DeviceOption = Configuration.device,
-    tiles: Annotated[int, typer.Option(min=1, help="Tiles to compare bit for bit.")] = 1000,
+    tiles: Annotated[int, Option(min=1, help="Tiles to compare bit for bit.")] = 1000,
     tile_size: Annotated[
-        list[TileSizeItem] | None, typer.Option(help="Keys per tile; all unless given; can be repeated.")
+        list[TileSizeItem] | None, Option(help="Keys per tile; all unless given; can be repeated.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of those tiles' operands.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of those tiles' operands.")] = 0,
     capture: Annotated[
-        bool, typer.Option(help="Also try the kernels on a real encoder's queries, keys and values.")
+        bool, Option(help="Also try the kernels on a real encoder's queries, keys and values.")
     ] = True,
     model: Annotated[
-        str, typer.Option(help="Whose encoder: a name from `tilescribe models list`, or a path.")
+        str, Option(help="Whose encoder: a name from `tilescribe models list`, or a path.")
     ] = "base",
     audio: Annotated[
-        str | None, typer.Option(metavar="FILE", help="What it hears, the first 30 s; else the sample.")
+        str | None, Option(metavar="FILE", help="What it hears, the first 30 s; else the sample.")
     ] = None,
     threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
     picture: Annotated[
-        str | None, typer.Option(metavar="FILE.svg", help="Draw errors, outputs and scores on one tile.")
+        str | None, Option(metavar="FILE.svg", help="Draw errors, outputs and scores on one tile.")
     ] = None,
     progress: ProgressOption = None,
 ) -> None:

@@ -114,32 +114,24 @@ class Handle:
 
     def split(self, offsets: list[int], *, tile: Tile, obj_types: Any, names: Any) -> list[ObjectFifo]:
         assert not self.produces
-        parts = self._parts(offsets, obj_types, names)
-        Link(tile, [self], [part.prod() for part in parts], offsets)
+        parts = [ObjectFifo(kind, depth=self.depth, name=n) for kind, n in zip(obj_types, names, strict=True)]
+        Link(tile, self, [part.prod() for part in parts], offsets)
         return parts
 
     def join(self, offsets: list[int], *, tile: Tile, obj_types: Any, names: Any) -> list[ObjectFifo]:
         assert self.produces
-        parts = self._parts(offsets, obj_types, names)
-        Link(tile, [part.cons() for part in parts], [self], offsets)
+        parts = [ObjectFifo(kind, depth=self.depth, name=n) for kind, n in zip(obj_types, names, strict=True)]
+        Link(tile, self, [part.cons() for part in parts], offsets)
         return parts
-
-    def _parts(self, offsets: list[int], obj_types: Any, names: Any) -> list[ObjectFifo]:
-        described = zip(offsets, obj_types, names, strict=True)
-        return [ObjectFifo(kind, depth=self.depth, name=name) for _, kind, name in described]
 
     def forward(self, *, tile: Tile, name: str) -> ObjectFifo:
         return self.split([0], tile=tile, obj_types=[self.fifo.obj_type], names=[name])[0]
 
-    def fill(
-        self, source: HostBuffer, tap: TensorAccessPattern, *, group: TaskGroup, wait: bool = False
-    ) -> None:
+    def fill(self, source: HostBuffer, *, tap: TensorAccessPattern, group: TaskGroup) -> None:
         assert self.produces
-        _sequence.get().transfer(self, source, tap, wait, group)
+        _sequence.get().transfer(self, source, tap, False, group)
 
-    def drain(
-        self, dest: HostBuffer, tap: TensorAccessPattern, *, group: TaskGroup, wait: bool = False
-    ) -> None:
+    def drain(self, dest: HostBuffer, *, tap: TensorAccessPattern, group: TaskGroup, wait: bool) -> None:
         assert not self.produces
         _sequence.get().transfer(self, dest, tap, wait, group)
 
@@ -174,11 +166,8 @@ class ObjectFifo:
 class Link:
     """A memory tile between fifos: one buffer pool, that of the fifo on the undivided side."""
 
-    def __init__(self, tile: Tile, sources: list[Handle], targets: list[Handle], offsets: list[int]) -> None:
-        self.tile, self.sources, self.targets = tile, sources, targets
-        whole = (sources if len(sources) == 1 else targets)[0]
-        parts = targets if len(sources) == 1 else sources
-        self.whole, self.parts = whole, parts
+    def __init__(self, tile: Tile, whole: Handle, parts: list[Handle], offsets: list[int]) -> None:
+        self.tile, self.whole, self.parts = tile, whole, parts
         element = dtype_of(whole.fifo.obj_type).itemsize
         ends = [*(o * element for o in offsets[1:]), nbytes(whole.fifo.obj_type)]
         for part, offset, end in zip(parts, offsets, ends, strict=True):
@@ -186,21 +175,15 @@ class Link:
                 f"{part.fifo.name}: parts do not meet"
             )
             assert part.depth == whole.depth, f"{part.fifo.name}: depths differ in the memory tile"
-        for handle in [*sources, *targets]:
+        for handle in (whole, *parts):
             handle.attach(self)
 
 
 class Worker:
     def __init__(
-        self,
-        core_fn: Callable[..., None],
-        fn_args: list[Any],
-        tile: Tile,
-        while_true: bool = True,
-        stack_size: int = 1024,
+        self, core_fn: Callable[..., None], fn_args: list[Any], *, tile: Tile, stack_size: int
     ) -> None:
-        self.core_fn, self.fn_args, self.tile, self.while_true = core_fn, fn_args, tile, while_true
-        self.stack_size = stack_size
+        self.core_fn, self.fn_args, self.tile, self.stack_size = core_fn, fn_args, tile, stack_size
         self.fifos = [a for a in fn_args if isinstance(a, Handle)]
         self.buffers = [a for a in fn_args if isinstance(a, Buffer)]
         for handle in self.fifos:
@@ -256,10 +239,10 @@ class Moved(NamedTuple):
     wait: bool
 
 
+@dataclass
 class RunSequence:
-    def __init__(self) -> None:
-        self.moved: list[Moved] = []
-        self.groups: list[TaskGroup] = []
+    moved: list[Moved] = field(default_factory=list)
+    groups: list[TaskGroup] = field(default_factory=list)
 
     def transfer(
         self, handle: Handle, buffer: HostBuffer, tap: TensorAccessPattern, wait: bool, group: TaskGroup
@@ -297,12 +280,12 @@ class Runtime:
     def __init__(self, seq_fn: Callable[..., None], fn_args: list[Any]) -> None:
         self.seq_fn, self.fn_args = seq_fn, fn_args
         self.buffers: list[HostBuffer] = []
-        self.handles: list[Handle] = []
-        for argument in fn_args:
-            for leaf in argument if isinstance(argument, list) else [argument]:
-                if isinstance(leaf, Handle):
-                    leaf.attach(self)
-                    self.handles.append(leaf)
+        leaves = [
+            leaf for argument in fn_args for leaf in (argument if isinstance(argument, list) else [argument])
+        ]
+        self.handles = [leaf for leaf in leaves if isinstance(leaf, Handle)]
+        for handle in self.handles:
+            handle.attach(self)
 
     def trace(self) -> RunSequence:
         arguments = []
@@ -379,8 +362,9 @@ class Program:
             depth = link.whole.depth
             used.memory[link.whole.fifo.name] = depth * nbytes(link.whole.fifo.obj_type)
             used.locks += 2 * len(link.parts)
-            for handles, channels in ((link.sources, used.incoming), (link.targets, used.outgoing)):
-                channels += [depth * (len(link.parts) if end is link.whole else 1) for end in handles]
+            divides = not link.whole.produces
+            (used.incoming if divides else used.outgoing).append(depth * len(link.parts))
+            (used.outgoing if divides else used.incoming).extend([depth] * len(link.parts))
         run = self.runtime.trace()
         for handle in self.runtime.handles:
             assert handle.tile is not None

@@ -57,7 +57,7 @@ def test_what_the_streaming_design_allocates_is_what_the_memory_map_counts(
     assert set(program.tiles) == {(column, row) for column in range(columns) for row in rows}
     for (_, row), used in program.tiles.items():
         assert_is_the_map(used, rows[row])
-    assert all(worker.while_true and worker.stack_size == STACK_BYTES for worker in program.workers)
+    assert all(worker.stack_size == STACK_BYTES for worker in program.workers)
     assert program.kernels == {"kernel.o"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
@@ -24,20 +25,15 @@ def joined(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
     """
     from av.audio.fifo import AudioFifo
 
-    fifo = AudioFifo()
-    last = None
-    for frame in frames:
-        form = _form(frame)
-        if form != last and fifo.samples:
+    for _, alike in groupby(frames, key=_form):
+        fifo = AudioFifo()
+        for frame in alike:
+            frame.pts = None
+            fifo.write(frame)
+            if fifo.samples >= frame.sample_rate:
+                yield cast("AudioFrame", fifo.read())
+        if fifo.samples:
             yield cast("AudioFrame", fifo.read())
-        if form != last:
-            fifo, last = AudioFifo(), form
-        frame.pts = None
-        fifo.write(frame)
-        if fifo.samples >= frame.sample_rate:
-            yield cast("AudioFrame", fifo.read())
-    if fifo.samples:
-        yield cast("AudioFrame", fifo.read())
 
 
 def _form(frame: AudioFrame) -> tuple[str, str, int]:
@@ -49,24 +45,16 @@ def resampled(frames: Iterator[AudioFrame]) -> Iterator[NDArray[np.float32]]:
     from av.audio.resampler import AudioResampler
     from av.error import FFmpegError
 
-    resampler: AudioResampler | None = None
-    last = None
-    for frame in frames:
-        form = _form(frame)
-        if resampler is not None and form == last:
-            yield from _samples(resampler, frame)
-            continue
-        if resampler is not None:
-            yield from _samples(resampler, None)
-        last = form
+    for _, alike in groupby(frames, key=_form):
+        frame = next(alike)
         resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         try:
             yield from _samples(resampler, frame)
         except FFmpegError:  # no rule mixes these channels (9 of them, ambisonics): all count the same
             resampler = AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE)
             yield from _samples(resampler, frame)
-    if resampler is not None:
-        yield from _samples(resampler, None)
+        for rest in chain(alike, [None]):  # None gives what is left in the resampler
+            yield from _samples(resampler, rest)
 
 
 def _samples(resampler: AudioResampler, frame: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
@@ -94,18 +82,15 @@ def regrouped(pieces: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDAr
     """Pieces of any length as blocks of `size` samples; no more than one block is held."""
     import numpy as np
 
-    block = np.empty(size, np.float32)
-    filled = 0
+    block, filled = np.empty(size, np.float32), 0
     for piece in pieces:
-        start = 0
-        while start < len(piece):
-            taken = min(size - filled, len(piece) - start)
-            block[filled : filled + taken] = piece[start : start + taken]
-            filled += taken
-            start += taken
+        rest = piece
+        while len(rest):
+            taken, rest = rest[: size - filled], rest[size - filled :]
+            block[filled : filled + len(taken)] = taken
+            filled += len(taken)
             if filled == size:
                 yield block
-                block = np.empty(size, np.float32)
-                filled = 0
+                block, filled = np.empty(size, np.float32), 0
     if filled:
         yield block[:filled]

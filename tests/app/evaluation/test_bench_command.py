@@ -31,10 +31,10 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
-def one_line(result: Result, code: int) -> str:
-    lines = result.stderr.splitlines()
-    assert (result.exit_code, result.stdout, len(lines)) == (code, "", 1), result.stderr
-    return lines[0]
+def refused(code: int, beginning: str, *arguments: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (code, "", 1), result.stderr
+    assert result.stderr.startswith(f"error: {beginning}")
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,9 @@ def test_the_heading_names_the_device(measured: tuple[Result, dict[str, Any]]) -
 def test_everything_asked_for_is_measured(measured: tuple[Result, dict[str, Any]]) -> None:
     settings = [(m["what"], m["backend"], m["tile_size"]) for m in measured[1]["measurements"]]
     assert settings == [
-        ("host", "int32", 64),
-        ("tile", "int32", 64),
-        ("tile", "int8", 64),
-        ("layer", "int32", 64),
-        ("encoder", "int32", 64),
-        ("layer", "int8", 64),
-        ("encoder", "int8", 64),
-        ("encoder", "cpu", None),
-    ]
+        ("host", "int32", 64), ("tile", "int32", 64), ("tile", "int8", 64), ("layer", "int32", 64),
+        ("encoder", "int32", 64), ("layer", "int8", 64), ("encoder", "int8", 64), ("encoder", "cpu", None),
+    ]  # fmt: skip
     phases = {(m["what"], m["backend"]): m["phases"] for m in measured[1]["measurements"]}
     assert list(phases["layer", "int8"]) == ["quantise", "run", "dequantise", "total"]
     assert list(phases["host", "int32"]) == ["quantise", "pack", "dequantise", "total"]
@@ -151,22 +145,21 @@ def test_without_weights_windows_are_left_out_with_a_line(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_one_line(arguments: list[str], message: str) -> None:
-    assert one_line(run(*arguments), USAGE) == f"error: {message}"
+    refused(USAGE, f"{message}\n", *arguments)
 
 
 def test_an_unknown_model_is_wrong_usage() -> None:
-    assert one_line(run("--model", "nonesuch"), USAGE).startswith("error: unknown model 'nonesuch'")
+    refused(USAGE, "unknown model 'nonesuch'", "--model", "nonesuch")
 
 
 def test_a_missing_weights_file_is_lacking() -> None:
-    line = one_line(run("--model", "/nonexistent/model.pt"), LACKING)
-    assert line.startswith("error: no such file or folder: '/nonexistent/model.pt'")
+    path = "/nonexistent/model.pt"
+    refused(LACKING, f"no such file or folder: '{path}'", "--model", path)
 
 
 @pytest.mark.skipif(not NO_NPU, reason="this machine has an NPU")
 def test_without_an_npu_asking_for_it_is_lacking() -> None:
-    line = one_line(run("--model", "tiny.en", "--device", "npu"), LACKING)
-    assert line.startswith("error: there is no NPU here")
+    refused(LACKING, "there is no NPU here", "--model", "tiny.en", "--device", "npu")
 
 
 def test_interrupted_runs_print_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,12 +183,8 @@ def bench_small(**options: Any) -> BenchResult:
 def test_tiles_per_second_count_tiles_of_all_windows() -> None:
     result = bench_small(backends=("int32",), tile_sizes=(64, 256), batches=(1, 3))
     layers = {(m.tile_size, m.batch): m for m in result.measurements if m.what == "layer"}
-    assert {setting: m.tiles for setting, m in layers.items()} == {
-        (64, 1): 2 * 2,
-        (256, 1): 2 * 1,
-        (64, 3): 3 * 2 * 2,
-        (256, 3): 3 * 2 * 1,
-    }
+    tiles = {(64, 1): 2 * 2, (256, 1): 2 * 1, (64, 3): 3 * 2 * 2, (256, 3): 3 * 2 * 1}
+    assert {setting: m.tiles for setting, m in layers.items()} == tiles
     for m in layers.values():
         assert m.tiles_per_second == pytest.approx(1e3 * m.tiles / m.phases["run"].p50_ms)
 

@@ -10,12 +10,7 @@ from kernels import backends, legacy
 from kernels import contract as c
 from kernels.device import Device
 from kernels.validation.batch import BatchOptions, BatchResult, run_batch
-from kernels.validation.founding_tile import (
-    CORRELATION,
-    FOUNDING_CORRELATION,
-    TileResult,
-    validate_tile,
-)
+from kernels.validation.founding_tile import CORRELATION, FOUNDING_CORRELATION, TileResult, validate_tile
 
 __all__ = ["TileResult", "Validation", "validate_kernel", "validate_tile"]
 
@@ -50,11 +45,12 @@ class Validation:
     def detail(self, kernel: str) -> str:
         """One kernel's findings in a line."""
         tile, batch = self._tile(kernel), self._batch_of(kernel)
-        line = f"correlation {tile.accuracy.correlation:.4f} with FP32 on the founding report's tile"
+        target = f"target {CORRELATION}" if tile.targets else "no target: its scores are beyond INT8"
         if tile.legacy:
-            line += f", target {FOUNDING_CORRELATION:.2f}"
-        else:
-            line += f", target {CORRELATION}" if tile.targets else ", no target: its scores are beyond INT8"
+            target = f"target {FOUNDING_CORRELATION:.2f}"
+        line = (
+            f"correlation {tile.accuracy.correlation:.4f} with FP32 on the founding report's tile, {target}"
+        )
         return f"{batch.summary()}; {line}" if batch else line
 
     def _tile(self, kernel: str) -> TileResult:

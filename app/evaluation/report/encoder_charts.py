@@ -51,10 +51,10 @@ def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
             chart.text(xs.at(place), bottom + 20, label, "tick", "middle")
     for backend, values in known.items():
         chart.said.append(f"{backend}: {', '.join(map(t.percent, values))}")
-        points = [(xs.at(k), y(v)) for k, v in enumerate(values) if v and v > 0]
-        for (x1, y1), (x2, y2) in pairwise(points):
-            chart.line(x1, y1, x2, y2, f"thin s{style(backend)}")
-        for place, (x, height) in enumerate(points):
+        points = {k: (xs.at(k), y(v)) for k, v in enumerate(values) if v and v > 0}
+        for start, end in pairwise(points.values()):
+            chart.line(*start, *end, f"thin s{style(backend)}")
+        for place, (x, height) in points.items():
             chart.mark(x, height, style(backend), f"{backend}, layer {place + 1}: {t.percent(values[place])}")
     return chart.render(bottom + 28)
 
@@ -75,15 +75,13 @@ def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
 
 
 def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
-    scores = {layer["layer"] + 1: [head["scores"] for head in layer["heads"]] for layer in rows}
-    clipped = {layer["layer"] + 1: layer["clipped"] for layer in rows}
     title = f"Range of the attention scores by layer and head, and what {kernel} holds"
     chart = Chart(f"scores-chart-{kernel}", title)
-    heights = [max(3.0 * len(heads) + 9, 20) for heads in scores.values()]
+    scores = [[head["scores"] for head in layer["heads"]] for layer in rows]
+    heights = [max(3.0 * len(heads) + 9, 20) for heads in scores]
     top = 22.0
     bottom = top + sum(heights)
-    held = [one["held"] for heads in scores.values() for one in heads if one.get("held")]
-    if held:
+    if held := [one["held"] for heads in scores for one in heads if one.get("held")]:
         # What the worst head holds, which may be narrower than a pixel.
         least, largest = max(low for low, _ in held), min(high for _, high in held)
         x1, x2 = scale.at(least), scale.at(largest)
@@ -94,15 +92,14 @@ def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
     chart.text(100, 14, "clipped", "tick", "end")
     chart.axis(scale, [(top, bottom)], bottom, [t.typeset(t.short(x)) for x in scale.ticks(5)], 5)
     y = top
-    for (layer, heads), height in zip(scores.items(), heights, strict=True):
-        middle = y + height / 2
+    for layer, heads, height in zip(rows, scores, heights, strict=True):
+        number, clipped, middle = layer["layer"] + 1, layer["clipped"], y + height / 2
         ends = min(one["least"] for one in heads), max(one["largest"] for one in heads)
-        chart.said.append(f"layer {layer}: {t.span(*ends, 1)}, clipped {t.percent(clipped[layer], 3)}")
-        chart.text(0, middle + 4, str(layer), "tick")
-        chart.text(100, middle + 4, _clipped(clipped[layer]), "value", "end")
-        start = middle - 3 * (len(heads) - 1) / 2
+        chart.said.append(f"layer {number}: {t.span(*ends, 1)}, clipped {t.percent(clipped, 3)}")
+        chart.text(0, middle + 4, str(number), "tick")
+        chart.text(100, middle + 4, _clipped(clipped), "value", "end")
         for place, one in enumerate(heads):
-            line = start + 3 * place
+            line = middle + 3 * (place - (len(heads) - 1) / 2)
             classes = "score clips" if one.get("clipped") else "score"
             chart.line(scale.at(one["least"]), line, scale.at(one["largest"]), line, classes)
         y += height

@@ -163,8 +163,12 @@ def console(metrics: Iterable[Metric[Row]], rows: Iterable[Row], *more: Cells) -
 def markdown(metrics: Iterable[Metric[Row]], rows: Iterable[Row]) -> list[str]:
     """A table in GitHub's Markdown; text from outside has to be escaped before."""
     table = written(metrics, rows, "markdown")
-    cells = [[column.heading for column in table.columns], ["---"] * len(table.columns), *table.rows]
-    return [f"| {' | '.join(row)} |" for row in cells]
+    return markdown_table([column.heading for column in table.columns], table.rows)
+
+
+def markdown_table(heading: Cells, rows: Iterable[Cells]) -> list[str]:
+    """The same from cells."""
+    return [f"| {' | '.join(row)} |" for row in [heading, ["---"] * len(heading), *rows]]
 
 
 def typeset(text: str) -> str:

@@ -131,29 +131,22 @@ def _bar(label: str, total: int, start: int = 0) -> Any:
 
 
 def _get(url: str, part: Path, nbytes: int, md5: str, label: str) -> None:
-    """Fill `part` from one mirror and check it."""
-    while True:
-        inherited = size_of(part) > 0
-        _fill(url, part, nbytes, label)
-        found = md5_of(part)
-        if found == md5:
-            return
-        part.unlink()
-        if not inherited:
-            raise _MirrorError(f"sent a file with MD5 {found}, not {md5}")
-        # The beginning, which an earlier run or another mirror left, may be what is wrong.
-        note(f"{label}: what an earlier try left does not fit; starting again")
-
-
-def _fill(url: str, part: Path, nbytes: int, label: str) -> None:
-    """Bring `part` to `nbytes` from one mirror, asking again for the rest as long as each try brings some."""
+    """Fill `part` from one mirror and check it, asking again for the rest as long as each try brings some."""
+    inherited = size_of(part) > 0
     for _ in range(_TRIES):
         have = size_of(part)
         if have == nbytes:
-            return
-        if have > nbytes:
+            found = md5_of(part)
+            if found == md5:
+                return
+            if not inherited:
+                part.unlink()
+                raise _MirrorError(f"sent a file with MD5 {found}, not {md5}")
+            # The beginning, which an earlier run or another mirror left, may be what is wrong.
+            note(f"{label}: what an earlier try left does not fit; starting again")
+        if have >= nbytes:
             part.unlink()
-            have = 0
+            have, inherited = 0, False
         try:
             _receive(url, part, have, nbytes, label)
         except _DroppedError as error:

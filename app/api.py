@@ -16,13 +16,13 @@ from kernels.device import DeviceLost as DeviceLost
 from kernels.device import DeviceName
 from models.attention import Attention, open_attention
 from models.compute import ComputeType, ResolvedType, compute_reason, resolve_compute_type
+from models.decoder import Decoder
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.options import OptionsError as OptionsError
-from models.decoding.recogniser import Decoder, Recogniser, decoder_of
+from models.decoding.recogniser import Recogniser, decoder_of, encoder_of
 from models.decoding.results import Segment
 from models.decoding.results import Word as Word
-from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError
@@ -186,7 +186,7 @@ class Transcriber:
         self.attention = attention or _open_attention(configuration)
         self.compute_type = resolve_compute_type(configuration.compute_type)
         self.compute_reason = compute_reason(configuration.compute_type)
-        self.encoder = Encoder(weights.model, self.attention, self.compute_type)
+        self.encoder = encoder_of(weights.model, self.attention, self.compute_type)
         self.recogniser = Recogniser(
             weights.model, self.encoder, decoder or decoder_of(weights.model, self.compute_type)
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from kernels import backends, legacy
 from kernels.backends import Backend
@@ -15,7 +16,8 @@ from kernels.device import Device, DeviceError, DeviceName
 from kernels.opening import Opened, open_device
 from kernels.quantise import quantise
 from kernels.workers import Workers
-from models import bfloat16_attention
+
+Reals: TypeAlias = npt.NDArray[np.float32]
 
 FINE_VALUE_LAYERS = frozenset({0})
 """Layers whose values are held in two INT8 columns each: errors of the first layer grow through all the others."""
@@ -34,46 +36,33 @@ class Attention(Protocol):
     device: str
     reason: str
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """softmax(q k^T / 8) v.
 
         Args:
-            q: queries, float32 or bfloat16, shape (windows, tokens, heads, 64).
+            q: queries, float32, shape (windows, tokens, heads, 64), any strides.
             k: keys, like `q`.
             v: values, like `q`.
             layer: which of the encoder's layers this is, from 0.
 
         Returns:
-            float32, shape (windows, tokens, heads, 64).
+            float32, shape (windows, tokens, heads, 64), windows and tokens in C order.
         """
         ...
 
 
 class CpuAttention:
-    """Softmax attention: of float32 in FP32, the reference that the others are measured against.
-
-    Of bfloat16 its products are of bfloat16, and softmax and sums in float32.
-    """
+    """Softmax attention in float32, the reference that the others are measured against."""
 
     name: str = "cpu"
     device = "cpu"
     reason = "in floating point on the CPU"
 
-    def __init__(self, workers: Workers | None = None) -> None:
-        """Make one; `workers` are threads for bfloat16, as many as there are processors unless given."""
-        self._bfloat16 = None
-        if bfloat16_attention.available():
-            self._bfloat16 = bfloat16_attention.Bfloat16Attention(workers or Workers())
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `Attention`."""
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if q.dtype != torch.bfloat16 or self._bfloat16 is None:
-            return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).float()
-        result = torch.empty(q.shape[0], q.shape[2], q.shape[1], HEAD_DIM).transpose(1, 2)
-        queries, keys, values = (_numbers(x) for x in (q, k, v))
-        self._bfloat16.run(queries, keys, values, result.numpy())
-        return result.transpose(1, 2)
+        queries, keys, values = (torch.from_numpy(x).transpose(1, 2) for x in (q, k, v))
+        attended: Reals = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).numpy()
+        return attended
 
 
 class TileAttention:
@@ -97,20 +86,15 @@ class TileAttention:
         self._device = device
         self._workers = workers
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
-        queries, keys, values = (_numbers(x.transpose(1, 2)) for x in (q, k, v))
+        queries, keys, values = (x.swapaxes(1, 2) for x in (q, k, v))
         fine = layer in FINE_VALUE_LAYERS
         quantised = quantise(queries, keys, values, self._scores, fine_values=fine, workers=self._workers)
         output = self._device.run(quantised.operands, scores=self._scores, tile_size=self.tile_size)
-        result = torch.empty(*q.shape[:3], HEAD_DIM)
-        quantised.dequantise(output, result.transpose(1, 2).numpy(), workers=self._workers)
+        result = np.empty((*q.shape[:3], HEAD_DIM), np.float32)
+        quantised.dequantise(output, result.swapaxes(1, 2), workers=self._workers)
         return result
-
-
-def _numbers(x: Tensor) -> Any:
-    """float32 as it is; bfloat16, which numpy does not have, as its bits in int16."""
-    return x.view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 class LegacyAttention:
@@ -125,13 +109,12 @@ class LegacyAttention:
         self.name = backend.name
         self._kernel = legacy.LegacyKernel(backend.scores, workers)
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
-        heads = legacy.quantise(*(x.float().transpose(1, 2).numpy() for x in (q, k, v)))
-        output = self._kernel.run(heads.q, heads.k, heads.v)
-        result = torch.from_numpy(output * heads.value_step[:, None, None])
+        heads = legacy.quantise(*(x.swapaxes(1, 2) for x in (q, k, v)))
+        output = self._kernel.run(heads.q, heads.k, heads.v) * heads.value_step[:, None, None]
         windows, tokens, n, _ = q.shape
-        return result.view(windows, n, tokens, HEAD_DIM).transpose(1, 2)
+        return output.reshape(windows, n, tokens, HEAD_DIM).swapaxes(1, 2)
 
 
 def open_attention(
@@ -147,8 +130,7 @@ def open_attention(
     Args:
         name: of the backend; see `kernels.backends`.
         device: where the integer kernels run; those that have no program for the NPU run on the emulator alone.
-        threads: worker threads of the emulator, and of bfloat16's attention; as many as there are
-            processors unless given.
+        threads: worker threads of the emulator; as many as there are processors unless given.
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.
         opened: a device that is open already, which the integer kernels run on instead of opening one.
 
@@ -158,7 +140,7 @@ def open_attention(
     """
     chosen, workers = backends.find(name), Workers(threads)
     if chosen.kernel == "float":
-        return CpuAttention(workers)
+        return CpuAttention()
     if chosen.kernel == "legacy":
         if device == "npu":
             raise DeviceError(f"{LegacyAttention.reason}: use --device emulator with {name}")

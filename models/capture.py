@@ -91,13 +91,13 @@ class MeasuredAttention(CpuAttention):
         self._others = others
         self._on_head = on_head
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Array, k: Array, v: Array, *, layer: int) -> Array:
         """See `Attention`; takes one window at a time."""
         expected = super().__call__(q, k, v, layer=layer)
-        exact = expected[0].numpy()
-        queries, keys, values = (x[0].transpose(0, 1).numpy() for x in (q, k, v))
+        exact = expected[0]
+        queries, keys, values = (x[0].swapaxes(0, 1) for x in (q, k, v))
         for other in self._others:
-            found = other(q, k, v, layer=layer)[0].numpy()
+            found = other(q, k, v, layer=layer)[0]
             heads = []
             for head, scores in enumerate(_score_ranges(other.name, queries, keys, values, layer)):
                 heads.append(HeadResult(head, accuracy(found[:, head], exact[:, head]), scores))

@@ -1,10 +1,17 @@
-"""What the matrix products outside the integer attention are computed in, and what this processor can do fast."""
+"""What everything outside the integer attention is computed in, and what this processor can do fast."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["COMPUTE_TYPES", "ComputeType", "ResolvedType", "compute_reason", "resolve_compute_type"]
+__all__ = [
+    "COMPUTE_TYPES",
+    "ComputeType",
+    "ResolvedType",
+    "compute_reason",
+    "has_bfloat16",
+    "resolve_compute_type",
+]
 
 ComputeType = Literal["auto", "float32", "bfloat16", "int8"]
 """As CTranslate2 names them; `auto` is the fastest one here that leaves the word error rate where float32 has it."""
@@ -12,17 +19,16 @@ ResolvedType = Literal["float32", "bfloat16", "int8"]
 
 COMPUTE_TYPES: tuple[ComputeType, ...] = get_args(ComputeType)
 
-_INSTRUCTIONS = {
-    "bfloat16": ("avx512_bf16", "amx_bf16"),
-    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
-}
-"""Of which one is enough, by compute type; as `torch.cpu.get_capabilities` names them."""
+_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+"""Instructions of which one is enough, as `torch.cpu.get_capabilities` names them."""
 
 
 def resolve_compute_type(name: ComputeType = "auto") -> ResolvedType:
     """The compute type that runs on this processor where `name` is asked for.
 
-    A processor without the instructions of `bfloat16` or `int8` gets `float32`, which is faster there.
+    `float32` is PyTorch, the reference; the others are OpenVINO. `bfloat16` is weights and products in bfloat16, and
+    `float32` on a processor without instructions for it. `int8`, which `auto` is, holds the decoder's weights in INT8;
+    products are of bfloat16 where the processor has it, else of float32.
 
     Raises:
         ValueError: `name` is not a compute type.
@@ -35,20 +41,27 @@ def compute_reason(name: ComputeType = "auto") -> str:
     return _resolve(name)[1]
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16."""
+    return _instruction() is not None
+
+
 def _resolve(name: ComputeType) -> tuple[ResolvedType, str]:
     if name not in COMPUTE_TYPES:
         raise ValueError(f"compute type {name!r}: it has to be one of {', '.join(COMPUTE_TYPES)}")
-    if name == "float32":
-        return "float32", "asked for"
-    wanted: ResolvedType = "bfloat16" if name == "auto" else name
-    found = next((i for i in _INSTRUCTIONS[wanted] if i in _instructions()), None)
-    if found is None:
-        return "float32", f"the processor has no instructions for {wanted}"
-    return wanted, f"the processor has {found}" if name == "auto" else "asked for"
+    if name == "auto":
+        found = _instruction()
+        return (
+            "int8",
+            f"the processor has {found}" if found else "the processor has no instructions for bfloat16",
+        )
+    if name == "bfloat16" and not has_bfloat16():
+        return "float32", "the processor has no instructions for bfloat16"
+    return name, "asked for"
 
 
-def _instructions() -> frozenset[str]:
-    """The processor's instruction set extensions."""
+def _instruction() -> str | None:
     import torch
 
-    return frozenset(key for key, value in torch.cpu.get_capabilities().items() if value is True)
+    found = torch.cpu.get_capabilities()
+    return next((name for name in _BFLOAT16 if found.get(name) is True), None)

@@ -1,30 +1,160 @@
-"""Whisper's text decoder with a preallocated self-attention cache and shared cross-attention memory.
+"""Whisper's text decoder on a KV cache, with cross-attention keys and values that are computed once per window.
 
-openai-whisper keeps its cache by forward hooks that concatenate tensors at every token. Here the keys and
-values of one window's audio are computed once and shared, as views, by all beams and samples of that
-window and by all its fallback temperatures; the cache of the text is a fixed block that is written in place.
+openai-whisper keeps its cache by forward hooks that concatenate tensors, and attends to one row of encoder states per
+sequence. Here the cross-attention keys and values of a window are shared by all its beams and samples, and by all its
+fallback temperatures, and windows that have ended are no longer computed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.few_rows import MOST_ROWS, Threads, attend, multiply, multiply_half
+__all__ = ["AudioMemory", "CachedDecoder", "Decoder", "Memory", "Sequences"]
 
-__all__ = ["AudioMemory", "CachedDecoder", "TextCache"]
+_WORTH_DROPPING = 0.75
+"""Share of the windows still going on at which the others are dropped: it copies the keys and values of those left."""
+
+
+class Memory(Protocol):
+    """Cross-attention keys and values of a batch of windows, as the decoder that made them reads them."""
+
+    def __len__(self) -> int:
+        """How many windows these are."""
+        ...
+
+    def select(self, indices: list[int]) -> Self:
+        """The windows at `indices`, in that order; without a copy where these are all of them."""
+        ...
+
+
+class Decoder(Protocol):
+    """A decoder's forward pass; `Sequences` is what to call it through."""
+
+    def attend_to(self, states: Tensor) -> Memory:
+        """Cross-attention keys and values of encoder states, float32, shape (windows, n_audio_ctx, n_text_state)."""
+        ...
+
+    def start(self) -> Any:
+        """An empty KV cache."""
+        ...
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        cache: Any,
+        position: int,
+        sources: npt.NDArray[np.int32],
+        memory: Any,
+        wanted: list[int],
+    ) -> Tensor:
+        """Run tokens through all layers, and add their keys and values to the cache.
+
+        Args:
+            tokens: int64, shape (sequences, tokens), as many sequences to each window of `memory`, in its order.
+            cache: from `start`; its rows become those of `tokens`.
+            position: of the first token, which is how many the cache holds.
+            sources: the row of the cache that each sequence continues; of no meaning where it is empty.
+            memory: from `attend_to`.
+            wanted: which of the tokens need logits.
+
+        Returns:
+            Logits, float32, shape (sequences, wanted, n_vocab).
+        """
+        ...
+
+
+class Sequences:
+    """Sequences of tokens that a decoder reads, as many of them to each of a batch of windows.
+
+    They are counted over windows and group. All that a window's sequences have in common is computed once.
+    """
+
+    def __init__(self, decoder: Decoder, memory: Memory, n_group: int, capacity: int) -> None:
+        """Begin `n_group` empty sequences for each window of `memory`, of at most `capacity` tokens."""
+        self._decoder, self._memory, self._capacity = decoder, memory, capacity
+        self._cache = decoder.start()
+        self._length = 0
+        self._windows = np.arange(len(memory))
+        self._members = np.arange(len(memory) * n_group).reshape(-1, n_group)
+        self._rows = np.zeros(self._members.size, np.int32)
+
+    def prefill(self, tokens: Tensor, positions: list[int]) -> Tensor:
+        """Read a prompt, once per window.
+
+        Args:
+            tokens: int64, shape (windows, tokens), at most as many as the capacity.
+            positions: those whose logits are wanted.
+
+        Returns:
+            Logits, float32, shape (windows, positions, n_vocab).
+        """
+        rows = np.arange(len(tokens), dtype=np.int32)
+        logits = self._run(tokens, rows, positions)
+        self._rows[self._members] = rows[:, None]
+        return logits
+
+    def step(self, tokens: Tensor, active: Tensor | None = None) -> Tensor:
+        """Read one more token of every sequence.
+
+        Args:
+            tokens: int64, shape (sequences,).
+            active: bool, shape (sequences,): those that go on; the others cannot do so later.
+
+        Returns:
+            Logits, float32, shape (sequences, n_vocab); of sequences that have ended they mean nothing.
+
+        Raises:
+            IndexError: the sequences are as long as the capacity allows.
+        """
+        if self._length >= self._capacity:
+            raise IndexError(f"the cache holds {self._capacity} tokens")
+        if active is not None:
+            self._drop_windows(active.numpy())
+        chosen = self._members[self._windows].ravel()
+        found = self._run(tokens[chosen, None], self._rows[chosen], [0])[:, 0]
+        self._rows[chosen] = np.arange(len(chosen))
+        if len(chosen) == len(tokens):
+            return found
+        return torch.zeros(len(tokens), found.shape[1]).index_copy_(0, torch.from_numpy(chosen), found)
+
+    def reorder(self, sources: list[int]) -> None:
+        """Let sequence i continue sequence `sources[i]` of the same window."""
+        self._rows = self._rows[sources]
+
+    def _run(self, tokens: Tensor, rows: npt.NDArray[np.int32], wanted: list[int]) -> Tensor:
+        logits = self._decoder.run(
+            tokens,
+            cache=self._cache,
+            position=self._length,
+            sources=rows,
+            memory=self._memory,
+            wanted=wanted,
+        )
+        self._length += tokens.shape[1]
+        return logits
+
+    def _drop_windows(self, active: npt.NDArray[np.bool_]) -> None:
+        going_on = np.flatnonzero(active[self._members[self._windows]].any(1))
+        if 0 < len(going_on) <= _WORTH_DROPPING * len(self._windows):
+            self._memory = self._memory.select(going_on.tolist())
+            self._windows = self._windows[going_on]
 
 
 @dataclass(frozen=True)
 class AudioMemory:
-    """Cross-attention keys and values of a batch of windows, float32.
+    """Cross-attention keys and values of a batch of windows, in PyTorch.
 
-    keys, values : per layer (n_audio, n_head, n_audio_ctx, d_head)
+    Attributes:
+        keys: per layer, float32, shape (windows, n_head, n_audio_ctx, d_head).
+        values: the same of the values.
     """
 
     keys: tuple[Tensor, ...]
@@ -34,218 +164,69 @@ class AudioMemory:
         return len(self.keys[0])
 
     def select(self, indices: list[int]) -> AudioMemory:
-        """The windows at `indices`, in that order; without a copy where these are all of them."""
+        """See `Memory`."""
         if indices == list(range(len(self))):
             return self
         return AudioMemory(tuple(k[indices] for k in self.keys), tuple(v[indices] for v in self.values))
 
 
-class TextCache:
-    """Self-attention keys and values of the tokens so far, in one block per layer.
-
-    keys, values : float32 (n_layer, n_audio, n_group, n_head, capacity, d_head), filled up to `length`
-    """
-
-    def __init__(self, decoder: Any, n_audio: int, n_group: int, capacity: int) -> None:
-        shape = (decoder.n_layer, n_audio, n_group, decoder.n_head, capacity, decoder.d_head)
-        self.keys = torch.empty(shape)
-        self.values = torch.empty(shape)
-        self.length = 0
-
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Append (n_audio, n_group or 1, n_head, n_tokens, d_head) to one layer, without moving `length`."""
-        stop = self.length + keys.shape[-2]
-        self.keys[layer, ..., self.length : stop, :] = keys
-        self.values[layer, ..., self.length : stop, :] = values
-
-    def reorder(self, sources: list[int]) -> None:
-        """Let sequence i continue sequence `sources[i]`; sequences are counted over audio and group."""
-        moved = [i for i, source in enumerate(sources) if i != source]
-        if not moved:
-            return
-        origins = [sources[i] for i in moved]
-        for block in (self.keys, self.values):
-            filled = block.flatten(1, 2)[..., : self.length, :]
-            filled[:, moved] = filled[:, origins]
-
-
-class _Layer(NamedTuple):
-    attn_ln: tuple[Tensor, Tensor]
-    query: tuple[Tensor, Tensor]
-    key: Tensor
-    value: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
-    cross_ln: tuple[Tensor, Tensor]
-    cross_query: tuple[Tensor, Tensor]
-    cross_key: Tensor
-    cross_value: tuple[Tensor, Tensor]
-    cross_out: tuple[Tensor, Tensor]
-    mlp_ln: tuple[Tensor, Tensor]
-    mlp_in: tuple[Tensor, Tensor]
-    mlp_out: tuple[Tensor, Tensor]
-
-
-def _affine(module: Any) -> tuple[Tensor, Tensor]:
-    return module.weight.detach(), module.bias.detach()
-
-
-def _layer(block: Any) -> _Layer:
-    return _Layer(
-        attn_ln=_affine(block.attn_ln),
-        query=_affine(block.attn.query),
-        key=block.attn.key.weight.detach(),
-        value=_affine(block.attn.value),
-        out=_affine(block.attn.out),
-        cross_ln=_affine(block.cross_attn_ln),
-        cross_query=_affine(block.cross_attn.query),
-        cross_key=block.cross_attn.key.weight.detach(),
-        cross_value=_affine(block.cross_attn.value),
-        cross_out=_affine(block.cross_attn.out),
-        mlp_ln=_affine(block.mlp_ln),
-        mlp_in=_affine(block.mlp[0]),
-        mlp_out=_affine(block.mlp[2]),
-    )
-
-
 class CachedDecoder:
-    """The decoder of a `whisper.model.Whisper`, reading that model's float32 CPU weights in place.
+    """The decoder of a `whisper.model.Whisper`, by that model's own float32 layers: the reference.
 
     Logits equal those of `model.decoder(tokens, states)` to float32 rounding.
     """
 
     def __init__(self, model: Any) -> None:
-        decoder = model.decoder
-        self.n_head = int(model.dims.n_text_head)
-        self.d_model = int(model.dims.n_text_state)
-        self.d_head = self.d_model // self.n_head
-        self.n_ctx = int(model.dims.n_text_ctx)
-        self.layers = [_layer(block) for block in decoder.blocks]
-        self.n_layer = len(self.layers)
-        self._embedding: Tensor = decoder.token_embedding.weight.detach()
-        self._positions: Tensor = decoder.positional_embedding.detach()
-        self._ln = _affine(decoder.ln)
-        self._threads = Threads()
-        self._nothing = torch.zeros(self.d_model)
-        half = self._embedding.half()
-        lossless = torch.equal(half.float(), self._embedding)
-        self._half_embedding = half.numpy().view(np.uint16) if lossless else None
+        self._module = model.decoder
+        self._n_head = int(model.dims.n_text_head)
 
     @torch.inference_mode()
     def attend_to(self, states: Tensor) -> AudioMemory:
-        """Cross-attention keys and values of encoder states, float32 (n_audio, n_audio_ctx, d_model)."""
-        keys, values = [], []
-        for layer in self.layers:
-            keys.append(self._heads(F.linear(states, layer.cross_key)).contiguous())
-            values.append(self._heads(F.linear(states, *layer.cross_value)).contiguous())
-        return AudioMemory(tuple(keys), tuple(values))
+        """See `Decoder`."""
+        layers = [block.cross_attn for block in self._module.blocks]
+        return AudioMemory(
+            tuple(self._heads(layer.key(states)).contiguous() for layer in layers),
+            tuple(self._heads(layer.value(states)).contiguous() for layer in layers),
+        )
+
+    def start(self) -> list[tuple[Tensor, Tensor]]:
+        """See `Decoder`: keys and values of each layer, shape (sequences, n_head, tokens, d_head)."""
+        return []
 
     @torch.inference_mode()
-    def prefill(self, tokens: Tensor, memory: AudioMemory, cache: TextCache, positions: list[int]) -> Tensor:
-        """Run a prompt once per window, and give its cache to every sequence of the window's group.
-
-        tokens : int64 (n_audio, n_tokens), n_tokens <= capacity, into an empty cache
-        positions : the positions whose logits are wanted
-
-        Returns float32 logits (n_audio, len(positions), n_vocab).
-        """
-        n_tokens = tokens.shape[1]
-        x = F.embedding(tokens, self._embedding) + self._positions[:n_tokens]
-        for i, layer in enumerate(self.layers):
-            y = self._norm(x, layer.attn_ln)
-            q, k, v = (self._heads(z) for z in self._project(y, layer))
-            cache.write(i, k.unsqueeze(1), v.unsqueeze(1))
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=n_tokens > 1)
-            x = x + F.linear(self._join(attended), *layer.out)
-            q = self._heads(F.linear(self._norm(x, layer.cross_ln), *layer.cross_query))
-            attended = F.scaled_dot_product_attention(q, memory.keys[i], memory.values[i])
-            x = x + F.linear(self._join(attended), *layer.cross_out)
-            x = x + self._mlp(x, layer)
-        cache.length = n_tokens
-        wanted = self._norm(x[:, positions], self._ln)
-        return self._logits(wanted.flatten(0, 1)).view(*wanted.shape[:2], -1)
-
-    @torch.inference_mode()
-    def step(
-        self, tokens: Tensor, memory: AudioMemory, cache: TextCache, active: Tensor | None = None
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        cache: list[tuple[Tensor, Tensor]],
+        position: int,
+        sources: npt.NDArray[np.int32],
+        memory: AudioMemory,
+        wanted: list[int],
     ) -> Tensor:
-        """Run one more token of every sequence.
-
-        tokens : int64 (n_audio * n_group,)
-        active : bool (n_audio * n_group,); the logits of the others are 0, and they cannot go on
-
-        Returns float32 logits (n_audio * n_group, n_vocab). Raises IndexError where the cache is full.
-        """
-        capacity = cache.keys.shape[4]
-        if cache.length >= capacity:
-            raise IndexError(f"the cache holds {capacity} tokens")
-        rows = torch.arange(len(tokens)) if active is None else active.nonzero()[:, 0]
-        audio = rows // cache.keys.shape[2]
-        x = F.embedding(tokens[rows], self._embedding) + self._positions[cache.length]
-        stop = cache.length + 1
-        for i, layer in enumerate(self.layers):
-            y = self._norm(x, layer.attn_ln)
-            q, k, v = self._project(y, layer)
-            keys, values = cache.keys[i].flatten(0, 1), cache.values[i].flatten(0, 1)
-            keys[rows, :, cache.length], values[rows, :, cache.length] = self._split(k), self._split(v)
-            x = x + self._linear(self._attend(q, keys, values, rows, stop), *layer.out)
-            q = self._linear(self._norm(x, layer.cross_ln), *layer.cross_query)
-            keys, values = memory.keys[i], memory.values[i]
-            x = x + self._linear(self._attend(q, keys, values, audio, keys.shape[2]), *layer.cross_out)
-            x = x + self._mlp(x, layer)
-        cache.length = stop
-        logits = self._logits(self._norm(x, self._ln))
-        if len(rows) == len(tokens):
-            return logits
-        return torch.zeros(len(tokens), logits.shape[1]).index_copy_(0, rows, logits)
-
-    def _project(self, y: Tensor, layer: _Layer) -> tuple[Tensor, Tensor, Tensor]:
-        return self._linear(y, *layer.query), self._linear(y, layer.key), self._linear(y, *layer.value)
-
-    def _mlp(self, x: Tensor, layer: _Layer) -> Tensor:
-        hidden = F.gelu(self._linear(self._norm(x, layer.mlp_ln), *layer.mlp_in))
-        return self._linear(hidden, *layer.mlp_out)
-
-    def _norm(self, x: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
-        return F.layer_norm(x, (self.d_model,), *affine)
+        """See `Decoder`."""
+        decoder, n_tokens = self._module, tokens.shape[1]
+        embedding = decoder.token_embedding.weight
+        x = F.embedding(tokens, embedding) + decoder.positional_embedding[position : position + n_tokens]
+        past = [(k[sources], v[sources]) for k, v in cache]
+        cache.clear()
+        for i, block in enumerate(decoder.blocks):
+            y, attn = block.attn_ln(x), block.attn
+            q, k, v = (self._heads(layer(y)) for layer in (attn.query, attn.key, attn.value))
+            if past:
+                k, v = torch.cat([past[i][0], k], 2), torch.cat([past[i][1], v], 2)
+            cache.append((k, v))
+            x = x + attn.out(self._join(F.scaled_dot_product_attention(q, k, v, is_causal=n_tokens > 1)))
+            # The sequences of a window are more queries to the same keys and values.
+            y = block.cross_attn.query(block.cross_attn_ln(x)).view(len(memory), -1, x.shape[2])
+            attended = F.scaled_dot_product_attention(self._heads(y), memory.keys[i], memory.values[i])
+            x = x + block.cross_attn.out(self._join(attended).view(x.shape))
+            x = x + block.mlp(block.mlp_ln(x))
+        logits: Tensor = decoder.ln(x[:, wanted]) @ embedding.T
+        return logits
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.n_head, self.d_head).transpose(1, 2)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(-1, self.n_head, self.d_head)
+        return x.view(*x.shape[:2], self._n_head, -1).transpose(1, 2)
 
     def _join(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """A linear layer of float32 (n, n_in), or any other shape that `torch.nn.functional.linear` takes."""
-        if x.ndim != 2 or len(x) > MOST_ROWS:
-            return F.linear(x, weight, bias)
-        out = torch.empty(len(x), len(weight))
-        added = self._nothing[: len(weight)] if bias is None else bias
-        self._threads.take()
-        multiply(weight.numpy(), added.numpy(), x.numpy(), out.numpy())
-        return out
-
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, source: Tensor, length: int) -> Tensor:
-        """Attention of rows q (n, d_model) to the first `length` of the keys and values of their sources."""
-        out = torch.empty_like(q)
-        self._threads.take()
-        attend(
-            self._split(q).numpy(),
-            keys.numpy(),
-            values.numpy(),
-            source.numpy(),
-            length,
-            self._split(out).numpy(),
-        )
-        return out
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """Scores float32 (n, n_vocab) of the rows of x (n, d_model)."""
-        if self._half_embedding is None or len(x) > MOST_ROWS:
-            return (self._embedding @ x.T).T
-        logits = torch.empty(len(x), len(self._embedding))
-        self._threads.take()
-        multiply_half(self._half_embedding, x.contiguous().numpy(), logits.numpy())
-        return logits

@@ -23,7 +23,7 @@ from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 from kernels.quantise import hadamard
-from models.attention import Attention, CpuAttention, open_attention
+from models.attention import Attention, CpuAttention, Reals, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights.loading import load
@@ -78,13 +78,12 @@ class Simulated(CpuAttention):
         self._fraction_bits = fraction_bits
         self._skip_layer = skip_layer
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """Window by window: the scores of all at once would not fit."""
         if layer == self._skip_layer:
             return super().__call__(q, k, v, layer=layer)
-        return torch.cat(
-            [self._window(*window) for window in zip(*(x.split(1) for x in (q, k, v)), strict=True)]
-        )
+        windows = zip(*(torch.from_numpy(x).split(1) for x in (q, k, v)), strict=True)
+        return torch.cat([self._window(*window) for window in windows]).numpy()
 
     def _window(self, *qkv: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in qkv)

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from app.audio.reading import load_audio
 from app.evaluation.benchmark_results import Setting
 from datasets.sample import sample
 from kernels.contract import DEFAULT_TILE_SIZE
 from kernels.opening import Opened
-from models.attention import Attention, open_attention
+from models.attention import Attention, Reals, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 
@@ -29,7 +28,7 @@ class TimedAttention:
         self.nanoseconds = 0
         self._attention = attention
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `models.attention.Attention`."""
         start = time.perf_counter_ns()
         result = self._attention(q, k, v, layer=layer)

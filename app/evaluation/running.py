@@ -21,7 +21,7 @@ from app.evaluation.record_files import RecordWriter
 from app.evaluation.records import DatasetDescription, RunDescription
 from app.evaluation.worker import Batch, BatchWorker, Records, Setup, Wanted
 
-PACKAGES = ("tilescribe", "torch", "openai-whisper", "numpy", "numba")
+PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba")
 
 Tasks = Sequence[tuple[Batch, Wanted]]
 Decode = Callable[[Tasks], Iterator[tuple[int, Records]]]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from whisper.decoding import DecodingOptions
 
-from models.decoder import TextCache
+from models.decoder import Memory, Sequences
 from models.decoding.options import DecodeOptions
-from models.decoding.recogniser import Memory, Recogniser
+from models.decoding.recogniser import Recogniser
 from models.decoding.search import Hypothesis, WindowDecoding
 
 __all__ = ["decode_with_fallback", "detect_languages"]
@@ -38,8 +38,7 @@ def detect_languages(recogniser: Recogniser, memory: Memory) -> list[dict[str, f
         raise ValueError("an English-only model cannot detect languages")
     tokenizer, decoder = recogniser.tokenizer(), recogniser.decoder
     start = torch.full((len(memory), 1), tokenizer.sot)
-    cache = TextCache(decoder, len(memory), 1, capacity=1)
-    logits = decoder.prefill(start, memory, cache, [0])[:, 0]
+    logits = Sequences(decoder, memory, n_group=1, capacity=1).prefill(start, [0])[:, 0]
     codes, tokens = tokenizer.all_language_codes, list(tokenizer.all_language_tokens)
     probabilities = logits[:, tokens].softmax(dim=-1).tolist()
     return [dict(zip(codes, row, strict=True)) for row in probabilities]

@@ -4,49 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any
 
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from models.attention import Attention
 from models.compute import ComputeType, resolve_compute_type
-from models.decoder import CachedDecoder, TextCache
-from models.int8_decoder import Int8Decoder
+from models.decoder import CachedDecoder, Decoder
+from models.encoder import Encoder
+from models.graphs.decoder import GraphDecoder
+from models.graphs.encoder import GraphEncoder
 
-__all__ = ["Decoder", "Memory", "Recogniser", "decoder_of"]
-
-
-class Memory(Protocol):
-    """Keys and values of a batch of windows, as the decoder that made them reads them."""
-
-    def __len__(self) -> int:
-        """How many windows these are."""
-        ...
-
-    def select(self, indices: list[int]) -> Self:
-        """The windows at `indices`, in that order."""
-        ...
-
-
-class Decoder(Protocol):
-    """A decoder: `CachedDecoder`, which says what the methods do, or `Int8Decoder`."""
-
-    n_layer: int
-    n_head: int
-    d_head: int
-
-    def attend_to(self, states: Tensor) -> Any:
-        """The memory of encoder states."""
-        ...
-
-    def prefill(self, tokens: Tensor, memory: Any, cache: TextCache, positions: list[int]) -> Tensor:
-        """Logits of a prompt."""
-        ...
-
-    def step(self, tokens: Tensor, memory: Any, cache: TextCache, active: Tensor | None = None) -> Tensor:
-        """Logits of one more token of every sequence."""
-        ...
+__all__ = ["Recogniser", "decoder_of", "encoder_of"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +57,26 @@ class Recogniser:
         )
 
 
+def encoder_of(
+    weights: Any, attention: Attention, compute_type: ComputeType = "float32"
+) -> Callable[[Tensor], Tensor]:
+    """An encoder that computes all but its attention in a compute type.
+
+    Args:
+        weights: a `whisper.model.Whisper`.
+        attention: the backend of its self-attention.
+        compute_type: of all else; with floating-point attention, of that too.
+
+    Raises:
+        ValueError: there is no such compute type, or the model's heads are not 64 wide.
+    """
+    if resolve_compute_type(compute_type) == "float32":
+        return Encoder(weights, attention)
+    return GraphEncoder(weights, attention)
+
+
 def decoder_of(weights: Any, compute_type: ComputeType = "float32") -> Decoder:
     """A decoder that computes in a compute type.
-
-    `float32` gives a `CachedDecoder`; everything else an `Int8Decoder` where the processor has instructions for
-    it, `bfloat16` too: a step's time is that of reading the weights, and bfloat16's are twice the bytes.
 
     Args:
         weights: a `whisper.model.Whisper`.
@@ -99,5 +85,5 @@ def decoder_of(weights: Any, compute_type: ComputeType = "float32") -> Decoder:
     Raises:
         ValueError: there is no such compute type.
     """
-    in_int8 = resolve_compute_type(compute_type) != "float32" and resolve_compute_type("int8") == "int8"
-    return Int8Decoder(weights) if in_int8 else CachedDecoder(weights)
+    resolved = resolve_compute_type(compute_type)
+    return CachedDecoder(weights) if resolved == "float32" else GraphDecoder(weights, int8=resolved == "int8")

@@ -1,4 +1,4 @@
-"""The search for a window's text: openai-whisper's decoding task, stepping a `CachedDecoder`.
+"""The search for a window's text: openai-whisper's decoding task, stepping a decoder.
 
 Logit filters, greedy and beam search, and ranking are `whisper.decoding`'s. What differs is that a batch's
 encoded audio is shared by the sequences of each window, and that samples can be drawn reproducibly.
@@ -17,15 +17,15 @@ from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder, Infer
 from whisper.tokenizer import Tokenizer
 from whisper.utils import compression_ratio
 
-from models.decoder import CachedDecoder, TextCache
-from models.decoding.recogniser import Decoder, Memory, Recogniser
+from models.decoder import CachedDecoder, Decoder, Memory, Sequences
+from models.decoding.recogniser import Recogniser
 from models.decoding.token_rules import GreedyChoice, TokenRules
 
 __all__ = ["CachedInference", "Hypothesis", "WindowDecoding"]
 
 
 class CachedInference(Inference):  # type: ignore[misc]
-    """`whisper.decoding.Inference` on a `CachedDecoder`, for one batch of windows."""
+    """`whisper.decoding.Inference` on a decoder, for one batch of windows."""
 
     def __init__(self, decoder: Decoder, n_group: int, capacity: int, sot_index: int, eot: int) -> None:
         self._decoder = decoder
@@ -33,7 +33,7 @@ class CachedInference(Inference):  # type: ignore[misc]
         self._capacity = capacity
         self._sot_index = sot_index
         self._eot = eot
-        self._cache: TextCache | None = None
+        self._sequences: Sequences | None = None
 
     def logits(self, tokens: Tensor, audio_features: Memory) -> Tensor:
         """Compute the logits of a prompt at its start-of-transcript token and its end, then of each last token.
@@ -45,23 +45,21 @@ class CachedInference(Inference):  # type: ignore[misc]
         Returns:
             float32, shape (n_audio * n_group, 2 or 1, n_vocab).
         """
-        if self._cache is None:
-            self._cache = TextCache(self._decoder, len(audio_features), self._n_group, self._capacity)
-            positions = [self._sot_index, tokens.shape[1] - 1]
-            prompts = tokens[:: self._n_group]
-            logits = self._decoder.prefill(prompts, audio_features, self._cache, positions)
+        if self._sequences is None:
+            self._sequences = Sequences(self._decoder, audio_features, self._n_group, self._capacity)
+            logits = self._sequences.prefill(tokens[:: self._n_group], [self._sot_index, tokens.shape[1] - 1])
             return logits.repeat_interleave(self._n_group, dim=0)
         last = tokens[:, -1]
-        return self._decoder.step(last, audio_features, self._cache, last != self._eot).unsqueeze(1)
+        return self._sequences.step(last, last != self._eot).unsqueeze(1)
 
     def rearrange_kv_cache(self, source_indices: list[int]) -> None:
         """Let sequence i continue sequence `source_indices[i]`."""
-        if self._cache is not None:
-            self._cache.reorder(source_indices)
+        if self._sequences is not None:
+            self._sequences.reorder(source_indices)
 
     def cleanup_caching(self) -> None:
         """Free the cache."""
-        self._cache = None
+        self._sequences = None
 
 
 @dataclass(frozen=True)

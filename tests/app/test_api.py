@@ -14,6 +14,8 @@ from app.configuration import Configuration
 from datasets.utterance import Utterance
 from models.compute import compute_reason, resolve_compute_type
 from models.decoding.results import Segment
+from models.encoder import Encoder
+from models.graphs.encoder import GraphEncoder
 
 
 def test_what_is_public_can_be_imported() -> None:
@@ -114,8 +116,10 @@ def test_a_file_without_permission_is_one_line(
 
 
 def test_the_compute_type_that_was_asked_for_is_the_encoders() -> None:
-    model = app.load_model("tiny.en", "cpu", compute_type="float32")
-    assert (model.compute_type, model.encoder.compute_type) == ("float32", "float32")
+    for compute_type, encoder in (("float32", Encoder), ("int8", GraphEncoder)):
+        model = app.load_model("tiny.en", "cpu", compute_type=compute_type)
+        assert model.compute_type == compute_type
+        assert isinstance(model.encoder, encoder)
     with pytest.raises(ValueError, match="compute type 'half': it has to be one of auto"):
         app.load_model("tiny.en", "cpu", compute_type="half")  # type: ignore[arg-type]
 

@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,11 +8,15 @@ from material.small_models import recogniser_of, small_random_model
 from whisper.decoding import DecodingOptions, DecodingTask, decode
 from whisper.tokenizer import get_tokenizer
 
-from models.decoder import CachedDecoder, TextCache
-from models.decoding.fallback import decode_with_fallback
+from models.compute import ComputeType, has_bfloat16, resolve_compute_type
+from models.decoder import CachedDecoder, Decoder, Sequences
+from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.options import DecodeOptions
-from models.decoding.recogniser import Recogniser
+from models.decoding.recogniser import Recogniser, decoder_of
 from models.decoding.search import WindowDecoding
+from models.graphs.decoder import GraphDecoder
+
+Make = Callable[[Any], Decoder]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,46 +29,128 @@ def model_and_states(request: pytest.FixtureRequest) -> Iterator[tuple[Any, torc
         yield small_random_model(), torch.randn(2, 1500, 128)
 
 
+@pytest.fixture(params=["PyTorch", "OpenVINO"])
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a decoder of a model that computes in float32."""
+    if request.param == "PyTorch":
+        return CachedDecoder
+    monkeypatch.setattr("models.graphs.decoder.has_bfloat16", lambda: False)
+    return partial(GraphDecoder, int8=False)
+
+
 @torch.no_grad()
 def test_logits_are_those_of_whisper_also_after_reordering(
-    model_and_states: tuple[Any, torch.Tensor],
+    model_and_states: tuple[Any, torch.Tensor], make: Make
 ) -> None:
     model, states = model_and_states
     generator = torch.Generator().manual_seed(1)
     prompt = torch.randint(0, 50000, (2, 9), generator=generator)
     expected = model.decoder(prompt, states)
-    decoder = CachedDecoder(model)
-    memory = decoder.attend_to(states)
-    cache = TextCache(decoder, n_audio=2, n_group=3, capacity=14)
-    logits = decoder.prefill(prompt, memory, cache, [2, 8])
+    decoder = make(model)
+    sequences = Sequences(decoder, decoder.attend_to(states), n_group=3, capacity=14)
+    logits = sequences.prefill(prompt, [2, 8])
     torch.testing.assert_close(logits, expected[:, [2, 8]], rtol=0, atol=3e-4)
-    sequences = prompt.repeat_interleave(3, dim=0)
+    read = prompt.repeat_interleave(3, dim=0)
     for order in ([0, 1, 2, 3, 4, 5], [1, 1, 0, 5, 3, 4], [2, 0, 2, 3, 3, 3], [0, 2, 1, 4, 5, 5]):
-        sequences = sequences[order]
-        cache.reorder(order)
+        sequences.reorder(order)
         new = torch.randint(0, 50000, (6,), generator=generator)
-        sequences = torch.cat([sequences, new[:, None]], dim=1)
-        logits = decoder.step(new, memory, cache)
-        expected = model.decoder(sequences, states.repeat_interleave(3, dim=0))[:, -1]
-        torch.testing.assert_close(logits, expected, rtol=0, atol=3e-4)
+        read = torch.cat([read[order], new[:, None]], dim=1)
+        expected = model.decoder(read, states.repeat_interleave(3, dim=0))[:, -1]
+        torch.testing.assert_close(sequences.step(new), expected, rtol=0, atol=3e-4)
 
 
 @torch.no_grad()
-def test_a_step_leaves_out_sequences_that_ended() -> None:
+@pytest.mark.parametrize("going_on", ["1111 00", "0011 11", "1100 00", "1000 11", "0100 01"])
+def test_a_step_leaves_out_windows_that_ended(make: Make, going_on: str) -> None:
     model, states = small_random_model(), torch.randn(3, 1500, 128)
-    decoder = CachedDecoder(model)
+    decoder = make(model)
     memory = decoder.attend_to(states)
-    tokens = torch.tensor([11, 12, 13, 14, 15, 16])
+    live = torch.tensor([mark == "1" for mark in going_on.replace(" ", "")])
 
     def steps(active: torch.Tensor | None) -> list[torch.Tensor]:
-        cache = TextCache(decoder, 3, 2, capacity=4)
-        decoder.prefill(torch.tensor([[5, 6], [7, 8], [9, 10]]), memory, cache, [1])
-        return [decoder.step(new, memory, cache, active) for new in (tokens, tokens + 20)]
+        sequences = Sequences(decoder, memory, 2, capacity=6)
+        sequences.prefill(torch.tensor([[5, 6], [7, 8], [9, 10]]), [1])
+        results = []
+        for first in (11, 31, 51):
+            results.append(sequences.step(torch.arange(first, first + 6), active))
+            # Each window's sequences continue the one that goes on, or themselves.
+            sources = [next((i for i in (s, s ^ 1) if live[i]), s) for s in range(6)]
+            sequences.reorder(sources)
+        return results
 
-    going_on = torch.tensor([True, False, True, True, False, True])
-    for whole, some in zip(steps(None), steps(going_on), strict=True):
-        torch.testing.assert_close(some[going_on], whole[going_on], rtol=1e-5, atol=1e-4)
-        assert not some[~going_on].any()
+    for whole, some in zip(steps(None), steps(live), strict=True):
+        torch.testing.assert_close(some[live], whole[live], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_vocab", [51864, 51865])
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_int8_logits_are_near_those_in_float32(
+    n_vocab: int, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bfloat16 and not has_bfloat16():
+        pytest.skip("this processor has no instructions for bfloat16")
+    monkeypatch.setattr("models.graphs.decoder.has_bfloat16", lambda: bfloat16)
+    model, states = small_random_model(n_vocab), torch.randn(2, 1500, 128)
+    decoders = CachedDecoder(model), GraphDecoder(model, int8=True)
+    exact, ours = (Sequences(d, d.attend_to(states), n_group=3, capacity=14) for d in decoders)
+    generator = torch.Generator().manual_seed(1)
+    prompt = torch.randint(0, 50000, (2, 9), generator=generator)
+    expected, logits = exact.prefill(prompt, [2, 8]), ours.prefill(prompt, [2, 8])
+    for order in ([0, 1, 2, 3, 4, 5], [1, 1, 0, 5, 3, 4], [2, 0, 2, 3, 3, 3], None):
+        spread = expected.std()
+        assert logits.shape == expected.shape
+        # what INT8 leaves of weights shows, or they would not be INT8
+        assert 1e-3 * spread < (logits - expected).std() < 0.02 * spread
+        if order is not None:
+            exact.reorder(order)
+            ours.reorder(order)
+            new = torch.randint(0, 50000, (6,), generator=generator)
+            expected, logits = exact.step(new), ours.step(new)
+
+
+def test_int8_logits_of_likely_tokens_are_those_of_the_embedding(tiny: Any, states: torch.Tensor) -> None:
+    """Differences among them are as they are in float32, but for what the layers did."""
+    decoders = CachedDecoder(tiny), GraphDecoder(tiny, int8=True)
+    sot = get_tokenizer(False).sot_sequence_including_notimestamps
+    exact, ours = (
+        Sequences(d, d.attend_to(states), 1, 448).prefill(torch.tensor([sot, sot]), [1])[:, 0]
+        for d in decoders
+    )
+    likely = ours > ours.amax(1, keepdim=True) - 5
+    assert likely.sum() > 10
+    # measured: 0.02 among the likely; 0.3 among the others
+    assert (ours - exact)[likely].std() < 0.1 < (ours - exact)[~likely].std()
+
+
+def test_windows_do_not_depend_on_their_batch(make: Make) -> None:
+    model, states = small_random_model(), torch.randn(3, 1500, 128)
+    decoder = make(model)
+    memory = decoder.attend_to(states)
+    prompt, new = torch.tensor([[5, 6], [7, 8], [9, 10]]), torch.tensor([11, 12, 13])
+
+    def last(windows: list[int]) -> torch.Tensor:
+        sequences = Sequences(decoder, memory.select(windows), 1, capacity=3)
+        sequences.prefill(prompt[windows], [1])
+        return sequences.step(new[windows])
+
+    together = last([0, 1, 2])
+    for windows in ([0], [1], [2], [2, 0]):
+        torch.testing.assert_close(last(windows), together[windows], rtol=1e-5, atol=1e-4)
+
+
+def test_texts_that_are_read_in_turn_do_not_meet(make: Make) -> None:
+    decoder = make(small_random_model())
+    memory = decoder.attend_to(torch.randn(1, 1500, 128))
+
+    def read(first: int) -> Iterator[torch.Tensor]:
+        sequences = Sequences(decoder, memory, 1, capacity=4)
+        yield sequences.prefill(torch.tensor([[first]]), [0])[:, 0]
+        for token in (first + 1, first + 2):
+            yield sequences.step(torch.tensor([token]))
+
+    in_turn = list(zip(read(5), read(50), strict=True))
+    for found, alone in zip(in_turn, zip(list(read(5)), list(read(50)), strict=True), strict=True):
+        torch.testing.assert_close(found, alone)
 
 
 @pytest.mark.parametrize("n_vocab", [51864, 51865])
@@ -76,13 +163,21 @@ def test_the_suppressed_tokens_are_whispers(n_vocab: int) -> None:
     assert found == DecodingTask(model, options)._get_suppress_tokens()
 
 
-def test_a_full_cache_is_refused() -> None:
-    decoder = CachedDecoder(small_random_model())
-    memory = decoder.attend_to(torch.randn(1, 1500, 128))
-    cache = TextCache(decoder, 1, 1, capacity=2)
-    decoder.prefill(torch.tensor([[1, 2]]), memory, cache, [1])
+def test_a_full_cache_is_refused(make: Make) -> None:
+    decoder = make(small_random_model())
+    sequences = Sequences(decoder, decoder.attend_to(torch.randn(1, 1500, 128)), 1, capacity=2)
+    sequences.prefill(torch.tensor([[1, 2]]), [1])
     with pytest.raises(IndexError):
-        decoder.step(torch.tensor([3]), memory, cache)
+        sequences.step(torch.tensor([3]))
+
+
+def test_the_kind_of_decoder_follows_the_compute_type() -> None:
+    model = small_random_model()
+    assert isinstance(decoder_of(model), CachedDecoder)
+    assert isinstance(decoder_of(model, "int8"), GraphDecoder)
+    assert isinstance(decoder_of(model, "auto"), GraphDecoder)
+    with pytest.raises(ValueError, match="float16"):
+        decoder_of(model, "float16")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +215,56 @@ def test_a_beam_does_not_depend_on_its_batch(recogniser: Recogniser, states: tor
     together = decode_with_fallback(recogniser, states, options)
     alone = [decode_with_fallback(recogniser, states[i : i + 1], options)[0] for i in (0, 1)]
     assert [r.tokens for r in together] == [r.tokens for r in alone]
+
+
+@pytest.mark.parametrize("compute_type", ["int8", "bfloat16"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="greedy"),
+        pytest.param({"beam_size": 3}, id="beam"),
+        pytest.param({"temperature": 0.2, "best_of": 2}, id="sampling"),
+        pytest.param({"without_timestamps": True, "suppress_tokens": ""}, id="unfiltered"),
+    ],
+)
+def test_speech_is_read_in_other_compute_types(
+    tiny: Any,
+    recogniser: Recogniser,
+    states: torch.Tensor,
+    compute_type: ComputeType,
+    options: dict[str, Any],
+) -> None:
+    if resolve_compute_type(compute_type) != compute_type:
+        pytest.skip("this processor has no instructions for bfloat16")
+    chosen = DecodeOptions(**{"temperature": 0.0, **options})
+    other = recogniser_of(tiny, compute_type)
+    speech, _ = decode_with_fallback(other, states, chosen)
+    (alone,) = decode_with_fallback(other, states[:1], chosen)
+    assert alone.tokens == speech.tokens
+    assert "a lighthouse turns its last slow circle above them" in speech.text
+    (exact,) = decode_with_fallback(recogniser, states[:1], chosen)
+    assert speech.avg_logprob == pytest.approx(exact.avg_logprob, abs=0.1)
+    assert speech.no_speech_prob == pytest.approx(exact.no_speech_prob, abs=0.02)
+
+
+def test_a_prompt_is_read_in_int8(tiny: Any, recogniser: Recogniser, states: torch.Tensor) -> None:
+    options = DecodeOptions(temperature=0.0)
+    prompt = get_tokenizer(False).encode(" A harbour before sunrise, and the market in the afternoon." * 8)
+    (hypothesis,) = decode_with_fallback(recogniser_of(tiny, "int8"), states[:1], options, prompt=prompt)
+    (exact,) = decode_with_fallback(recogniser, states[:1], options, prompt=prompt)
+    assert hypothesis.text == exact.text
+    assert "a lighthouse turns its last slow circle above them" in hypothesis.text
+
+
+def test_languages_are_detected_in_int8() -> None:
+    model, states = small_random_model(51865), torch.randn(2, 1500, 128)
+    found, expected = (
+        detect_languages(recogniser, recogniser.decoder.attend_to(states))
+        for recogniser in (recogniser_of(model, "int8"), recogniser_of(model))
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert list(one) == list(other)
+        assert list(one.values()) == pytest.approx(list(other.values()), rel=0.2, abs=0.01)
 
 
 def test_only_the_window_that_fails_falls_back(recogniser: Recogniser, states: torch.Tensor) -> None:

@@ -1,0 +1,208 @@
+"""Whisper's text decoder on OpenVINO: one graph, whose state is the KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import torch
+from openvino import Type, opset6
+from openvino import opset13 as op
+from torch import Tensor
+
+from kernels.contract import HEAD_DIM
+from models.compute import has_bfloat16
+from models.graphs.operations import (
+    add,
+    by_heads,
+    cast,
+    compile_graph,
+    constant,
+    feed_forward,
+    join_heads,
+    layer_norm,
+    linear,
+    parameter,
+    product,
+    query_key_value,
+    split_heads,
+    transpose,
+)
+
+__all__ = ["GraphDecoder", "GraphMemory"]
+
+_LIKELY = np.float32(6)
+"""Logits that are less than this under the largest are scored again in float32.
+
+Most of what INT8 does to the probabilities comes from the embedding; this takes it away, for the tokens that a search
+can choose.
+"""
+_INPUTS = ("tokens", "positions", "sources", "wanted")
+"""Of the decoder's graph, before its cross-attention keys and values."""
+
+
+@dataclass(frozen=True)
+class GraphMemory:
+    """Cross-attention keys and values of a batch of windows; see `models.decoder.Memory`.
+
+    Attributes:
+        arrays: for each layer keys (windows, n_head, 64, n_audio_ctx) and values (windows, n_head, n_audio_ctx, 64),
+            float32, or the bits of bfloat16 in int16.
+    """
+
+    arrays: tuple[npt.NDArray[Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def select(self, indices: list[int]) -> GraphMemory:
+        """See `models.decoder.Memory`."""
+        if indices == list(range(len(self))):
+            return self
+        return GraphMemory(tuple(x[indices] for x in self.arrays))
+
+    def tensors(self) -> list[Any]:
+        """The same memory as OpenVINO has it."""
+        kind = Type.bf16 if self.arrays[0].dtype == np.int16 else Type.f32
+        return [ov.Tensor(x, ov.Shape(x.shape), kind) for x in self.arrays]
+
+
+@dataclass
+class _Cache:
+    """The KV cache of some sequences, which is the state of a request, and the windows that it attends to."""
+
+    request: Any
+    memory: GraphMemory | None = None
+
+
+class GraphDecoder:
+    """The decoder of a `whisper.model.Whisper`; see `models.decoder.Decoder`.
+
+    Its cross-attention is in bfloat16 where the processor has it, else in float32.
+    """
+
+    def __init__(self, model: Any, *, int8: bool) -> None:
+        """Make the decoder of `model`, with weights in INT8, or as its cross-attention is."""
+        self._dims = model.dims
+        self._kind = Type.bf16 if has_bfloat16() else Type.f32
+        self._embedding = model.decoder.token_embedding.weight.detach().numpy()
+        self._attend_to = compile_graph(_memory_graph(model, self._kind))
+        self._decode = compile_graph(_decoder_graph(model, self._kind, Type.i8 if int8 else self._kind))
+
+    def attend_to(self, states: Tensor) -> GraphMemory:
+        """See `models.decoder.Decoder`."""
+        dims, held = self._dims, np.int16 if self._kind == Type.bf16 else np.float32
+        keys = (len(states), dims.n_text_head, HEAD_DIM, dims.n_audio_ctx)
+        values = (len(states), dims.n_text_head, dims.n_audio_ctx, HEAD_DIM)
+        memory = GraphMemory(tuple(np.empty(shape, held) for shape in (keys, values) * dims.n_text_layer))
+        request = self._attend_to.create_infer_request()
+        for i, tensor in enumerate(memory.tensors()):
+            request.set_output_tensor(i, tensor)
+        request.infer([states.numpy()], share_inputs=True)
+        return memory
+
+    def start(self) -> _Cache:
+        """See `models.decoder.Decoder`."""
+        return _Cache(self._decode.create_infer_request())
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        cache: _Cache,
+        position: int,
+        sources: npt.NDArray[np.int32],
+        memory: GraphMemory,
+        wanted: list[int],
+    ) -> Tensor:
+        """See `models.decoder.Decoder`."""
+        if cache.memory is not memory:
+            for i, tensor in enumerate(memory.tensors(), len(_INPUTS)):
+                cache.request.set_input_tensor(i, tensor)
+            cache.memory = memory
+        positions = np.arange(position, position + tokens.shape[1])
+        inputs = tokens.numpy(), positions, sources, np.array(wanted, np.int64)
+        found = cache.request.infer(
+            dict(zip(_INPUTS, inputs, strict=True)), share_inputs=True, share_outputs=True
+        )
+        logits, states = found[0].copy(), found[1]
+        for row, state in zip(
+            logits.reshape(-1, logits.shape[2]), states.reshape(-1, states.shape[2]), strict=True
+        ):
+            likely = np.flatnonzero(row > row.max() - _LIKELY)
+            row[likely] = self._embedding[likely] @ state
+        return torch.from_numpy(logits)
+
+
+def _memory_graph(model: Any, kind: Any) -> Any:
+    """Encoder states -> keys and values of each layer, laid out as the decoder's products take them."""
+    dims = model.dims
+    states = parameter("states", (-1, dims.n_audio_ctx, dims.n_audio_state))
+    outputs = []
+    for block in model.decoder.blocks:
+        attn = block.cross_attn
+        keys, values = (split_heads(linear(states, [module], kind)) for module in (attn.key, attn.value))
+        outputs += [transpose(keys, 0, 2, 3, 1), transpose(values, 0, 2, 1, 3)]
+    return ov.Model(outputs, [states], "cross-attention keys and values")
+
+
+def _decoder_graph(model: Any, memory_kind: Any, kind: Any) -> Any:
+    """Tokens and cross-attention keys and values -> logits, and the states that they were made of.
+
+    Args:
+        model: a `whisper.model.Whisper`.
+        memory_kind: of cross-attention.
+        kind: of the weights; see `product`.
+    """
+    decoder, dims = model.decoder, model.dims
+    kinds = Type.i64, Type.i64, Type.i32, Type.i64
+    shapes = (-1, -1), (-1,), (-1,), (-1,)
+    inputs = [parameter(*one) for one in zip(_INPUTS, shapes, kinds, strict=True)]
+    tokens, positions, sources, wanted = inputs
+    sinks: list[Any] = []
+    first, second = op.constant(0, Type.i64), op.constant(1, Type.i64)
+
+    def size(x: Any) -> Any:
+        return op.gather(op.shape_of(x), constant([0]), first)
+
+    def grown(new: Any, name: str) -> Any:
+        """Keys or values so far with the new ones, in the form that OpenVINO knows as a KV cache."""
+        shape = op.concat([size(tokens), constant([dims.n_text_head, 0, HEAD_DIM])], 0)
+        empty = op.broadcast(op.constant(0.0, Type.f32), shape)
+        any_length = ov.PartialShape([-1, dims.n_text_head, -1, HEAD_DIM])
+        past = opset6.read_value(empty, name, Type.f32, any_length)
+        both = op.concat([op.gather(past, sources, first), new], 2)
+        sinks.append(opset6.assign(both, name))
+        return both
+
+    def cross_attention(x: Any, attn: Any, layer: int) -> Any:
+        """The sequences of a window are more queries to the same keys and values."""
+        heads = dims.n_text_head
+        keys = parameter(f"keys {layer}", (-1, heads, HEAD_DIM, dims.n_audio_ctx), memory_kind)
+        values = parameter(f"values {layer}", (-1, heads, dims.n_audio_ctx, HEAD_DIM), memory_kind)
+        inputs.extend((keys, values))
+        q = op.multiply(cast(linear(x, [attn.query], kind), Type.f32), op.constant(HEAD_DIM**-0.5, Type.f32))
+        by_window = op.reshape(q, op.concat([size(keys), constant([-1, heads, HEAD_DIM])], 0), False)
+        scores = op.matmul(cast(transpose(by_window, 0, 2, 1, 3), memory_kind), keys, False, False)
+        probabilities = cast(op.softmax(cast(scores, Type.f32), -1), memory_kind)
+        attended = transpose(op.matmul(probabilities, values, False, False), 0, 2, 1, 3)
+        return linear(cast(op.reshape(attended, op.shape_of(q), False), Type.f32), [attn.out], kind)
+
+    embedding = decoder.token_embedding.weight.detach().numpy()
+    x = op.add(
+        op.gather(constant(embedding), tokens, first),
+        op.gather(constant(decoder.positional_embedding), positions, first),
+    )
+    for layer, block in enumerate(decoder.blocks):
+        q, k, v = by_heads(cast(query_key_value(x, block, kind), Type.f32))
+        keys, values = grown(k, f"keys {layer}"), grown(v, f"values {layer}")
+        attended = op.scaled_dot_product_attention(q, keys, values, causal=True)
+        x = add(x, linear(join_heads(attended), [block.attn.out], kind))
+        x = add(x, cross_attention(layer_norm(x, block.cross_attn_ln), block.cross_attn, layer))
+        x = add(x, feed_forward(x, block, kind))
+    last = layer_norm(op.gather(x, wanted, second), decoder.ln)
+    logits = cast(product(last, embedding, kind), Type.f32)
+    return ov.Model([op.result(logits), op.result(last)], sinks, inputs, "decoder")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numba
 import numpy as np
@@ -40,9 +39,6 @@ def hadamard() -> npt.NDArray[np.float32]:
 
 
 _HADAMARD = hadamard()
-
-Reals: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.int16]"
-"""float32, or the bits of bfloat16."""
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
@@ -82,9 +78,9 @@ class Quantised:
 
 
 def quantise(
-    q: Reals,
-    k: Reals,
-    v: Reals,
+    q: npt.NDArray[np.float32],
+    k: npt.NDArray[np.float32],
+    v: npt.NDArray[np.float32],
     scores: c.ScoreType = "int32",
     *,
     fine_values: bool = False,
@@ -93,10 +89,9 @@ def quantise(
     """Quantise the heads of a layer.
 
     Args:
-        q: queries, float32 or the bits of bfloat16 as int16, shape (..., rows, 64), any strides. The leading axes
-            count heads, in C order.
-        k: keys, of the same type, shape (..., keys, 64), any strides.
-        v: values, of the same type, shape (..., keys, 64), any strides.
+        q: queries, float32, shape (..., rows, 64), any strides. The leading axes count heads, in C order.
+        k: keys, float32, shape (..., keys, 64), any strides.
+        v: values, float32, shape (..., keys, 64), any strides.
         scores: the kernel that the operands are for; `int8` scores count in steps of `INT8_SCORE_STEP`.
         fine_values: give the values 64 more columns for what INT8 leaves over.
         workers: threads to share the heads among; none unless given.
@@ -133,7 +128,7 @@ def quantise(
 
     def head(h: int) -> None:
         place = heads[h]
-        queries, keys_, values = (_rows(x[place]) for x in (q, k, v))
+        queries, keys_, values = (np.ascontiguousarray(x[place], np.float32) for x in (q, k, v))
         if not (_finite(queries) and _finite(keys_) and _finite(values)):
             raise c.ContractError("queries, keys or values are not finite")
         rotated_queries, rotated_keys = queries @ _HADAMARD, keys_ @ _HADAMARD
@@ -159,14 +154,6 @@ def _each(head: Callable[[int], None], count: int, workers: Workers | None) -> N
             head(h)
     else:
         workers.each(head, count)
-
-
-def _rows(x: Reals) -> npt.NDArray[np.float32]:
-    """A head in float32, its rows together: so they are worked on many numbers at a time."""
-    if x.dtype != np.int16:
-        return np.ascontiguousarray(x, np.float32)
-    bits: npt.NDArray[np.uint32] = np.ascontiguousarray(x).view(np.uint16).astype(np.uint32)
-    return np.left_shift(bits, np.uint32(16), out=bits).view(np.float32)
 
 
 @_jit

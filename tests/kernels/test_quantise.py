@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from material.operands import ARRAYS, heads_of
 
 from kernels import contract as c
@@ -431,19 +430,6 @@ def test_strides_leading_axes_and_threads_change_nothing(workers: Workers | None
     for h in range(12):
         part = Quantised(heads_of(strided.operands, [h]), strided.value_scale[[h]])
         assert_same(quantise(*(x[h] for x in flat), fine_values=fine_values), part)
-
-
-@pytest.mark.parametrize("fine_values", [False, True])
-def test_the_bits_of_bfloat16_are_the_numbers_that_they_stand_for(fine_values: bool) -> None:
-    whole = [torch.from_numpy(x).bfloat16() for x in layer(41)]
-    bits = [x.view(torch.int16).numpy() for x in whole]
-    assert_same(
-        quantise(*bits, fine_values=fine_values),
-        quantise(*(x.float().numpy() for x in whole), fine_values=fine_values),
-    )
-    bits[1][0, 0, 0] = 0x7F80  # infinity
-    with pytest.raises(ContractError, match="not finite"):
-        quantise(*bits)
 
 
 def test_the_inputs_are_left_alone() -> None:

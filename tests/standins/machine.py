@@ -22,11 +22,11 @@ import pytest
 from material.buffers import unpack
 
 from kernels import contract as c
-from kernels.contract import TILE_SIZES
 from kernels.emulator import Emulator
 from kernels.npu.build import manifest
 from kernels.npu.build.host_kernel import HostKernel
 from kernels.npu.build.manifest import XCLBIN, Program, instructions_name
+from kernels.npu.cost import plans
 from kernels.npu.program import plan as p
 from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import Plan
@@ -34,6 +34,8 @@ from kernels.npu.program.plan import Plan
 MAGIC = b"xclbin2\x00"
 INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")
 KERNEL = "MLIR_AIE"
+
+PROGRAMS = {program.name: program for program in map(Program, (*plans(), *c.SCORE_TYPES))}
 
 Fault = Literal["timeout", "hang", "error", "abort", "slow", "lost while waiting"]
 """`timeout`: the driver ends the run. `hang`: nobody does. `slow`: it is over only once it is waited for."""
@@ -60,8 +62,8 @@ def build_programs(
 ) -> None:
     """Builds of the stand-in's programs as `store` finds them: all with 4 columns, and the single tile's."""
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
-    for scores in p.SINGLE_TILE_LOGIT:
-        for tile_size in TILE_SIZES if counts else ():
+    for scores in c.SCORE_TYPES:
+        for tile_size in c.TILE_SIZES if counts else ():
             _build(folder, Program(Plan(scores, tile_size)), counts)
         if single:
             _build(folder, Program(scores), (0,))
@@ -75,13 +77,6 @@ def _build(folder: Path, program: Program, counts: Sequence[int]) -> None:
 
 def _key(name: str) -> list[int]:
     return list(hashlib.sha256(name.encode()).digest()[:4])
-
-
-def program_of(name: str) -> Program:
-    """The program that `Program.name` names."""
-    kind = name.split("_")
-    scores: c.ScoreType = "int8" if kind[0] == "int8" else "int32"
-    return Program(scores if kind[1] == "single" else Plan(scores, int(kind[1][1:]), int(kind[2][1:])))
 
 
 @dataclass
@@ -148,7 +143,7 @@ class Machine:
         known = len(words) == len(INSTRUCTIONS) + 5 and (words[:3] == INSTRUCTIONS).all()
         if not known or list(words[4:]) != _key(about["program"]):
             return "ERROR"
-        heads, program = int(words[3]), program_of(about["program"])
+        heads, program = int(words[3]), PROGRAMS[about["program"]]
         plan = program.plan
         single = (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES)
         sizes = plan.buffer_bytes(heads) if plan else single
@@ -167,7 +162,7 @@ class Machine:
 
     def _stream(self, plan: Plan, heads: int, queries: Any, stream: Any, output: Any) -> None:
         if self.cores == "host":
-            _host().run_buffers(plan, heads, queries, stream, output)
+            HostKernel().run_buffers(plan, heads, queries, stream, output)
             return
         operands, bits = unpack(queries, stream, plan, heads)
         operands.check(plan.tile_size, plan.scores, bits)
@@ -176,7 +171,7 @@ class Machine:
 
     def _single(self, scores: c.ScoreType, data: Any, output: Any) -> None:
         if self.cores == "host":
-            _host().run_single(scores, data, output)
+            HostKernel().run_single(scores, data, output)
             return
         q, k, v = data.view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)
         operands = tile_operands(scores, q, k, v)
@@ -187,8 +182,3 @@ class Machine:
 @cache
 def _emulator() -> Emulator:
     return Emulator()
-
-
-@cache
-def _host() -> HostKernel:
-    return HostKernel()

@@ -61,7 +61,7 @@ class Program:
 
     @property
     def options(self) -> str:
-        """Options of `scripts/build_xclbin` that build it."""
+        """Of `scripts/build_xclbin`, to build it."""
         plan = self.plan
         rest = f"--tile-size {plan.tile_size} --columns {plan.columns}" if plan else "--single-tile"
         return f"--scores {self.scores} {rest}"
@@ -136,8 +136,7 @@ def source_hash() -> str:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def instructions_name(heads: int) -> str:

@@ -87,14 +87,8 @@ class Toolchain:
 
     def design_command(self, program: Program, heads: int) -> list[str]:
         """The command that prints the program's MLIR."""
-        command = [sys.executable, str(AIE / "design.py")]
-        if program.plan is None:
-            return [*command, "--single-tile"]
-        plan = program.plan
-        return [
-            *command, "--scores", plan.scores, "--tile-size", str(plan.tile_size),
-            "--columns", str(plan.columns), "--heads", str(heads),
-        ]  # fmt: skip
+        options = [*program.options.split(), "--heads", str(heads)] if program.plan else ["--single-tile"]
+        return [sys.executable, str(AIE / "design.py"), *options]
 
     def aiecc_command(self, heads: int, work: Path, stage: Path, *, with_xclbin: bool) -> list[str]:
         """The command that makes a run's instructions, in `stage`, from the design in `work`; and the program itself.

@@ -23,7 +23,7 @@ from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.program import layout
 from kernels.npu.program import plan as p
 from kernels.npu.program.plan import Plan
-from kernels.npu.runtime.xrt import Launch, Session, XrtError, binding
+from kernels.npu.runtime.xrt import Session, XrtError, binding
 from kernels.self_check import compare, random_operands
 
 TIMEOUT_MS = 5000
@@ -182,7 +182,7 @@ class NpuDevice:
             part = layout.pick_heads(split, _heads_of_run(start, count, total))
             layout.pack_queries(part, output_bits, launch.inputs[0])
             layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
-            self._run(launch, count)
+            launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * count)
             output = launch.output.view("<i2").reshape(count, p.PADDED_TOKENS, c.HEAD_DIM)
             for head in range(start, min(start + count, total)):
                 parts[divmod(head, heads)] = output[head - start, :rows]
@@ -193,11 +193,8 @@ class NpuDevice:
         build = self._builds(Program(scores))[0]
         launch = self._session.launch(build, 1, (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES))
         launch.inputs[0].view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)[:] = matrices
-        self._run(launch, 1)
+        launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD)
         return launch.output.view(np.int8).reshape(p.SINGLE_TILE, c.HEAD_DIM).copy()
-
-    def _run(self, launch: Launch, heads: int) -> None:
-        launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads)
 
     def _builds(self, program: Program) -> dict[int, store.Build]:
         """The program's builds by their number of heads, held against the sources at the first use."""

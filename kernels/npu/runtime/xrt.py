@@ -123,14 +123,13 @@ class Session:
         self._device = None
 
     def _load(self, xclbin: Path) -> _Context:
-        context = None
+        # The driver has few contexts, for all processes together: where there is none left, give back our others.
         if self._contexts:
-            # The driver has few contexts, for all processes together: where there is none left, give back our others.
             with suppress(XrtError):
-                context = _Context(self._xrt, self._device, xclbin)
-            if context is None:
-                self._close_contexts()
-        self._contexts[xclbin] = context or _Context(self._xrt, self._device, xclbin)
+                self._contexts[xclbin] = _Context(self._xrt, self._device, xclbin)
+                return self._contexts[xclbin]
+            self._close_contexts()
+        self._contexts[xclbin] = _Context(self._xrt, self._device, xclbin)
         return self._contexts[xclbin]
 
     def _close_contexts(self) -> None:

@@ -19,20 +19,19 @@ from app import load_model
 from app.audio.reading import load_audio
 from datasets.utterance import Utterance
 from kernels import reference
-from kernels.contract import SCORE_TYPES, TILE_SIZES, ScoreType
+from kernels.contract import SCORE_TYPES, ScoreType
 from kernels.emulator import Emulator
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
+from kernels.npu.cost import plans
 from kernels.npu.diagnosis import npu_obstacle
 from kernels.npu.program.layout import tile_operands
-from kernels.npu.program.plan import COLUMN_COUNTS, PADDED_TOKENS, ROWS_PER_CORE, Plan
+from kernels.npu.program.plan import PADDED_TOKENS, ROWS_PER_CORE, Plan
 from kernels.npu.runtime.device import NpuDevice
 from kernels.validation.founding_tile import tile_data
 from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.hardware
-
-PLANS = [Plan(scores, size, n) for scores in SCORE_TYPES for size in TILE_SIZES for n in COLUMN_COUNTS]
 
 passed: list[str] = []
 """What agreed bit for bit, for the verdict."""
@@ -78,7 +77,7 @@ def test_single_tile(npu: NpuDevice, scores: ScoreType) -> None:
     passed.append(f"single tile {scores}")
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
 def test_streaming(plan: Plan) -> None:
     counts = built(plan)
     emulator = Emulator()
@@ -88,12 +87,8 @@ def test_streaming(plan: Plan) -> None:
         for heads in counts:
             for valid, bits in ((PADDED_TOKENS, 16), (1500, 16), (plan.tile_size + 1, 8)):
                 chosen = random_operands(random, heads, PADDED_TOKENS, PADDED_TOKENS, valid_keys=valid)
-                found = npu.run(chosen, output_bits=bits, **how)
-                assert np.array_equal(found, emulator.run(chosen, output_bits=bits, **how)), (
-                    heads,
-                    valid,
-                    bits,
-                )
+                found, expected = (one.run(chosen, output_bits=bits, **how) for one in (npu, emulator))
+                assert np.array_equal(found, expected), (heads, valid, bits)
         # 128 value columns, fewer rows, a number of heads without instructions; by the reference, a row of each core
         wide = random.integers(-128, 128, (3, 700, 128)).astype(np.int8)
         chosen = random_operands(random, 3, 1500, 700, v=wide, valid_keys=300)

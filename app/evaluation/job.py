@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +83,8 @@ class EvaluationJob:
         if self.bench is not None:
             reporting.keep_bench(self.bench, self.folder)
         self._transcribe(chosen, min(self.batch_size, len(utterances)))
-        evaluation = reporting.write_report(
-            [self.folder],
-            self.folder,
-            self.judging,
-            audio={utterance.id: utterance.audio for batch in chosen for utterance in batch},
-        )
+        audio = {utterance.id: utterance.audio for batch in chosen for utterance in batch}
+        evaluation = reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
         print_summary(evaluation, self.folder)
         return evaluation
 
@@ -100,9 +97,9 @@ class EvaluationJob:
             worker, setup, self._description(), batch_size=batch_size, threads=each * self.workers
         )
         self._measure_kernels(worker, chosen)
-        decode = running.here(worker)
+        decode = partial(running.here, worker)
         if self.workers > 1:
-            decode = running.in_processes(setup, self.workers)
+            decode = partial(running.in_processes, setup, self.workers)
             del worker  # so that only the workers hold a model
         running.run(descriptions, chosen, self.folder, decode, resume=self.resume, progress=self.progress)
 

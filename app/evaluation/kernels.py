@@ -52,14 +52,9 @@ class KernelFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def measure(
     worker: BatchWorker, utterances: Sequence[Utterance], *, tiles: int, seed: int, progress: bool
 ) -> KernelFigures:
-    """Validate the backends' kernels on their device, and measure the encoder on some utterances.
+    """Validate the backends' kernels on their device, and measure the encoder on the utterances' first 30 s.
 
-    Args:
-        worker: has the model and the backends.
-        utterances: whose first 30 s are encoded.
-        tiles: of the batch test.
-        seed: of its operands.
-        progress: whether to show a bar on standard error.
+    Tiles are those of the kernel's batch test, the seed is of its operands; a bar goes to standard error.
     """
     from kernels.backends import INTEGER_BACKENDS
     from models.capture import measure_layers

@@ -6,8 +6,8 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import msgspec
@@ -35,15 +35,14 @@ def read(path: Path) -> BackendRecords:
         else:
             run = line.run
         if run is None:
-            raise EvidenceError(
-                f"{path}:1: not a run's description: the first line of a record file must be one"
-            )
+            text = "not a run's description: the first line of a record file must be one"
+            raise EvidenceError(f"{path}:1: {text}")
     if run is None:
         raise EvidenceError(f"{path}: empty, or cut in its first line: a run that had not begun; remove it")
     return BackendRecords(run, tuple(utterances))
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager["RecordWriter"]):
     """Appends utterances to a record file, each line whole and handed to the system at once.
 
     Attributes:
@@ -122,12 +121,7 @@ class RecordWriter:
         os.fsync(self._file.fileno())
         self._unsynced = 0
 
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -47,13 +47,9 @@ class BenchFile(msgspec.Struct, frozen=True):
 def write_report(
     folders: Sequence[Path], output: Path, judging: Judging, *, audio: Mapping[str, Path] | None = None
 ) -> Evaluation:
-    """Score the records of some folders as one run, and write the report.
+    """Score the records of some folders, of one run or of its shards, and write the report to `output`.
 
-    Args:
-        folders: of one run, or of its shards.
-        output: where the report goes.
-        judging: limits and bootstrap.
-        audio: recordings by utterance, to be played from the page.
+    `audio` has recordings by utterance, to be played from the page.
 
     Raises:
         EvidenceError: there are no records, or they do not belong together.
@@ -108,12 +104,7 @@ def candidate_of(name: str | None, backends: Sequence[str]) -> str | None:
 
 
 def keep_bench(path: Path, folder: Path) -> None:
-    """Put the JSON of `tilescribe bench` beside the records.
-
-    Raises:
-        EvidenceError: it is something else.
-        OSError: it cannot be read or written.
-    """
+    """Put the JSON of `tilescribe bench` beside the records. Raises `EvidenceError` where it is something else."""
     data = path.read_bytes()
     _bench(path, data)
     write_whole(folder / BENCH_FILE, data.decode("utf-8"))

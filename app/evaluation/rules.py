@@ -17,7 +17,6 @@ import msgspec
 from app.evaluation.comparing import Comparison
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import RunDescription
-from app.evaluation.statistics.bootstrap import Interval
 from app.evaluation.stored import convert, read_toml
 from kernels.backends import REFERENCE, RIVAL
 
@@ -143,15 +142,15 @@ def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
 
     It fails where the lower end is above it: then more data of this kind would hardly bring it under.
     """
-    margin, comparison = limits.margin, candidate.against_cpu
+    margin = limits.margin
     rule = partial(Rule, name=f"WER against {REFERENCE}", limit=margin, unit="points")
-    found = _interval(comparison, limits)
-    if comparison is None or comparison.difference is None or found is None:
-        return rule(passed=None, sentence=_why_none(comparison, REFERENCE, limits))
-    difference, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
-    rule, figures = partial(rule, figure=high), _points(difference, low, high)
-    if comparison.utterances < ENOUGH_FOR_INTERVAL:
-        text = f"{comparison.utterances} utterances are too few to trust it: at least {ENOUGH_FOR_INTERVAL}"
+    found = _points(candidate.against_cpu, REFERENCE, limits)
+    if isinstance(found, str):
+        return rule(passed=None, sentence=found)
+    utterances, difference, low, high, figures = found
+    rule = partial(rule, figure=high)
+    if utterances < ENOUGH_FOR_INTERVAL:
+        text = f"{utterances} utterances are too few to trust it: at least {ENOUGH_FOR_INTERVAL}"
         return rule(passed=None, sentence=f"{figures}; {text}", settled_by=ENOUGH_FOR_INTERVAL)
     if high < margin:
         text = f"the upper end is under the margin of {margin:g} by {margin - high:.2f}"
@@ -160,7 +159,7 @@ def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
         text = f"even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
         return rule(passed=False, sentence=f"{figures}; {text}")
     half = high - difference if difference < margin else difference - low
-    needed = _needed(comparison.utterances, half, abs(margin - difference))
+    needed = _needed(utterances, half, abs(margin - difference))
     text = f"{figures} straddles the margin of {margin:g}"
     if needed is None:
         text += "; it is at the margin itself, where no number of utterances settles it"
@@ -173,26 +172,22 @@ def against_rival(candidate: Candidate, limits: Limits) -> Rule:
     By the figures themselves it passes; it fails only where the paired interval is wholly above 0. Worse by less than
     chance makes is undecided: it is no ground for preferring the candidate, nor one against it.
     """
-    comparison = candidate.against_rival
     rule = partial(Rule, name=f"WER against {RIVAL}", limit=0.0, unit="points")
-    found = _interval(comparison, limits)
     if candidate.run.backend == RIVAL:
         text = f"does not apply: {RIVAL} is the candidate itself"
         return rule(passed=None, sentence=text, applies=False)
-    if comparison is None or comparison.difference is None or found is None:
-        return rule(passed=None, sentence=_why_none(comparison, RIVAL, limits))
-    difference, low, high = (100 * x for x in (comparison.difference, found.low, found.high))
-    rule, figures = partial(rule, figure=difference), _points(difference, low, high)
+    found = _points(candidate.against_rival, RIVAL, limits)
+    if isinstance(found, str):
+        return rule(passed=None, sentence=found)
+    utterances, difference, low, _, figures = found
+    rule = partial(rule, figure=difference)
     if difference <= 0:
         return rule(passed=True, sentence=f"{difference:+.2f} points: no worse")
-    if low > 0 and comparison.utterances >= ENOUGH_FOR_INTERVAL:
+    if low > 0 and utterances >= ENOUGH_FOR_INTERVAL:
         return rule(passed=False, sentence=f"{figures}: worse, by more than chance")
-    needed = _needed(comparison.utterances, difference - low, difference) or 0
-    return rule(
-        passed=None,
-        sentence=f"{figures}: worse, but by no more than chance may make",
-        settled_by=max(needed, ENOUGH_FOR_INTERVAL),
-    )
+    needed = max(_needed(utterances, difference - low, difference) or 0, ENOUGH_FOR_INTERVAL)
+    text = f"{figures}: worse, but by no more than chance may make"
+    return rule(passed=None, sentence=text, settled_by=needed)
 
 
 def broken_utterances(candidate: Candidate, limits: Limits) -> Rule:
@@ -267,23 +262,21 @@ def unheard_words(ids: tuple[str, ...] | list[str]) -> str:
     return f"{len(ids):,} {those} ({names}): all of them count as deleted, by every backend"
 
 
-def _points(difference: float, low: float, high: float) -> str:
-    return f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-
-
-def _interval(comparison: Comparison | None, limits: Limits) -> Interval | None:
-    if comparison is None:
-        return None
-    by_speaker = limits.resampling == "speakers"
-    return comparison.speaker_interval if by_speaker else comparison.utterance_interval
-
-
-def _why_none(comparison: Comparison | None, baseline: str, limits: Limits) -> str:
+def _points(
+    comparison: Comparison | None, baseline: str, limits: Limits
+) -> tuple[int, float, float, float, str] | str:
+    """Utterances, difference, low and high end in points, and these in words; or why they are not known."""
     if comparison is None:
         return f"not known: there is no {baseline} run on these utterances; add {baseline} to --backends"
     if comparison.difference is None:
         return "not known: the references have no words"
-    return f"not known: drawing {limits.resampling} needs at least two, known for every utterance"
+    by_speaker = limits.resampling == "speakers"
+    interval = comparison.speaker_interval if by_speaker else comparison.utterance_interval
+    if interval is None:
+        return f"not known: drawing {limits.resampling} needs at least two, known for every utterance"
+    difference, low, high = (100 * x for x in (comparison.difference, interval.low, interval.high))
+    words = f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    return comparison.utterances, difference, low, high, words
 
 
 def _needed(utterances: int, half_width: float, distance: float) -> int | None:

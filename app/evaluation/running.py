@@ -24,8 +24,8 @@ from app.evaluation.worker import Batch, BatchWorker, Records, Setup, Wanted
 PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba")
 
 Tasks = Sequence[tuple[Batch, Wanted]]
-Decode = Callable[[Tasks], Iterator[tuple[int, Records]]]
-"""Decodes batches, and gives each one's size with its records, in any order."""
+Done = Iterator[tuple[int, Records]]
+"""The batches' sizes with their records, in any order."""
 
 
 class WorkerLostError(Exception):
@@ -41,22 +41,14 @@ def run(
     descriptions: Mapping[str, RunDescription],
     batches: Sequence[Batch],
     folder: Path,
-    decode: Decode,
+    decode: Callable[[Tasks], Done],
     *,
     resume: bool,
     progress: bool,
 ) -> None:
-    """Decode all batches with all backends, and write records to `folder`.
+    """Decode all batches with all backends, and write records to `folder`, which exists.
 
     A kill loses at most the batches in flight. What a resumed run finds done it does not do again.
-
-    Args:
-        descriptions: by backend, for the records' first lines.
-        batches: in the order of the run.
-        folder: exists.
-        decode: in this process or in several.
-        resume: go on with the records that are there.
-        progress: whether to show a bar on standard error.
 
     Raises:
         app.evaluation.stored.EvidenceError: records are there and `resume` is not set, or they are another run's.
@@ -88,38 +80,30 @@ def run(
             bar.update(size)
 
 
-def here(only: BatchWorker) -> Decode:
+def here(only: BatchWorker, tasks: Tasks) -> Done:
     """Decode in this process."""
-
-    def decode(tasks: Tasks) -> Iterator[tuple[int, Records]]:
-        for batch, wanted in tasks:
-            yield len(batch), only.run(batch, wanted)
-
-    return decode
+    for batch, wanted in tasks:
+        yield len(batch), only.run(batch, wanted)
 
 
-def in_processes(setup: Setup, workers: int) -> Decode:
+def in_processes(setup: Setup, workers: int, tasks: Tasks) -> Done:
     """Decode in processes that each load the setup, and end with this one."""
-
-    def decode(tasks: Tasks) -> Iterator[tuple[int, Records]]:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker.begin, initargs=(setup,))
-        try:
-            sizes = {pool.submit(worker.work, batch, wanted): len(batch) for batch, wanted in tasks}
-            for future in as_completed(sizes):
-                yield sizes[future], future.result()
-        except BrokenProcessPool as error:
-            raise WorkerLostError(
-                "a worker process ended on its own, perhaps for want of memory; "
-                "--resume goes on from what is done, with fewer --workers"
-            ) from error
-        finally:
-            processes = list((pool._processes or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-
-    return decode
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=worker.begin, initargs=(setup,))
+    try:
+        sizes = {pool.submit(worker.work, batch, wanted): len(batch) for batch, wanted in tasks}
+        for future in as_completed(sizes):
+            yield sizes[future], future.result()
+    except BrokenProcessPool as error:
+        raise WorkerLostError(
+            "a worker process ended on its own, perhaps for want of memory; "
+            "--resume goes on from what is done, with fewer --workers"
+        ) from error
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
 
 
 def describe(

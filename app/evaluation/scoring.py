@@ -162,29 +162,20 @@ def score(
 def rates(alignments: Iterable[Alignment]) -> Rates:
     """Sum up utterances: corpus rates, not means of the utterances' rates."""
     chosen = list(alignments)
-
-    def total(name: str) -> int:
-        return sum(getattr(alignment, name) for alignment in chosen)
-
-    words, characters, wrong = total("words"), total("characters"), total("character_errors")
+    names = ("words", "hits", "substitutions", "deletions", "insertions", "characters", "character_errors")
+    counts: dict[str, int] = {name: sum(getattr(one, name) for one in chosen) for name in names}
+    errors, words, characters = sum(one.errors for one in chosen), counts["words"], counts["characters"]
     return Rates(
         utterances=len(chosen),
-        words=words,
-        hits=total("hits"),
-        substitutions=total("substitutions"),
-        deletions=total("deletions"),
-        insertions=total("insertions"),
-        wer=total("errors") / words if words else None,
-        characters=characters,
-        character_errors=wrong,
-        cer=wrong / characters if characters else None,
+        wer=errors / words if words else None,
+        cer=counts["character_errors"] / characters if characters else None,
+        **counts,
     )
 
 
 def by_speaker(backend: ScoredBackend) -> dict[str, Rates]:
     """Rates of each speaker, by name; utterances without a speaker are left out."""
-    groups = _grouped(backend, lambda record: record.speaker)
-    return {speaker: groups[speaker] for speaker in sorted(groups)}
+    return dict(sorted(_grouped(backend, lambda record: record.speaker).items()))
 
 
 def by_length(backend: ScoredBackend) -> dict[str, Rates]:
@@ -235,10 +226,9 @@ def confusions(alignments: Iterable[Alignment]) -> Confusions:
 def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
     """Time per audio; None where no utterance has both."""
     timed = [r for r in records if r.seconds is not None and r.audio_seconds]
-    if not timed:
+    audio, seconds = _total([r.audio_seconds for r in timed]), _total([r.seconds for r in timed])
+    if not audio or seconds is None:
         return None
-    audio = math.fsum(r.audio_seconds or 0.0 for r in timed)
-    seconds = math.fsum(r.seconds or 0.0 for r in timed)
     return Speed(
         utterances=len(timed),
         audio_seconds=audio,

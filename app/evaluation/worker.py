@@ -223,7 +223,8 @@ class _Timed:
         return states
 
 
-_worker: BatchWorker | None = None
+_worker: BatchWorker
+"""In a process of its own."""
 
 
 def begin(setup: Setup) -> None:
@@ -236,8 +237,6 @@ def begin(setup: Setup) -> None:
 
 def work(batch: Batch, wanted: Wanted) -> Records:
     """In a process of its own: decode a batch."""
-    if _worker is None:
-        raise RuntimeError("the worker has not begun")
     return _worker.run(batch, wanted)
 
 

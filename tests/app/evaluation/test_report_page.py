@@ -100,15 +100,11 @@ class Page(HTMLParser):
         return json.loads(self.texts[self.all("script", type="application/json")[0]])
 
 
-def spoken(number: int) -> list[str]:
-    return [WORDS[(number * 5 + k * (1 + number % 3)) % len(WORDS)] for k in range(6 + number % 9)]
-
-
 def records(backend: str, utterances: int, **description: Any) -> BackendRecords:
     """`int32` errs once more than the cpu now and then, `legacy-int8` loops, is silent or garbles."""
     found = []
     for number in range(utterances):
-        words = spoken(number)
+        words = [WORDS[(number * 5 + k * (1 + number % 3)) % len(WORDS)] for k in range(6 + number % 9)]
         heard = list(words)
         if number % 4 == 0:
             heard[1] = "cat"
@@ -327,16 +323,12 @@ def test_the_scripts_data_is_the_alignment(page: Page, evaluation: Evaluation) -
 
 def test_text_from_outside_stays_text() -> None:
     base = evaluate(24, ("cpu", "int32"))
-    hostile = replace(
-        base.differing[0],
-        id=HOSTILE,
-        speaker=HOSTILE,
-        reference=HOSTILE,
-        transcripts=tuple(
-            replace(t, hypothesis=HOSTILE, operations=(("S", HOSTILE, HOSTILE), ("I", "", HOSTILE)))
-            for t in base.differing[0].transcripts
-        ),
+    operations = ("S", HOSTILE, HOSTILE), ("I", "", HOSTILE)
+    transcripts = tuple(
+        replace(t, hypothesis=HOSTILE, operations=operations) for t in base.differing[0].transcripts
     )
+    named = dict.fromkeys(("id", "speaker", "reference"), HOSTILE)
+    hostile = replace(base.differing[0], **named, transcripts=transcripts)
     words = dict.fromkeys(("model", "device_reason", "processor"), HOSTILE)
     described = replace(
         base.backends[0].run, **words, decoding={HOSTILE: HOSTILE}, versions={HOSTILE: [HOSTILE]}
@@ -453,11 +445,9 @@ def test_far_backends_are_beyond_the_scale_and_say_their_figure(page: Page) -> N
     assert any("legacy-int8" in words and "beyond this scale" in words for words in captions)
 
 
-def heard(
-    backend: str, *operations: Any, errors: int = 0, same: bool = False, text: str = ""
-) -> ScoredHypothesis:
+def heard(backend: str, *operations: Any, errors: int = 0, same: bool = False) -> ScoredHypothesis:
     return ScoredHypothesis(
-        backend=backend, hypothesis=text, errors=errors, same_as_cpu=same, broken=(), operations=operations
+        backend=backend, hypothesis="<", errors=errors, same_as_cpu=same, broken=(), operations=operations
     )
 
 
@@ -508,7 +498,7 @@ def test_audio_paths_become_urls(path: str, url: str) -> None:
 
 
 def test_json_in_a_script_has_nothing_that_html_reads() -> None:
-    cpu = heard("cpu", same=True, text="<")
+    cpu = heard("cpu", same=True)
     utterance = DifferingUtterance(
         id="<!--", speaker=None, reference="\u2028</ScRiPt>&", audio_seconds=None, words=1, transcripts=(cpu,)
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from material.evidence_records import dataset, records, references, run, spoil, wrong
@@ -25,14 +26,16 @@ HEARD = {
 }
 
 
-def runs(expected: int | None = 120) -> dict[str, BackendRecords]:
-    return {name: records(name, texts, SAID, expected=expected) for name, texts in HEARD.items()}
+VALIDATION = {"int32": KernelValidation("int32", True, "emulator", "64 tiles equal the reference", 64)}
+
+
+def runs(**fields: Any) -> dict[str, BackendRecords]:
+    return {name: records(name, texts, SAID, **{"expected": 120, **fields}) for name, texts in HEARD.items()}
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    validation = {"int32": KernelValidation("int32", True, "emulator", "64 tiles equal the reference", 64)}
-    return summarise(runs(), validation=validation, replications=500)
+    return summarise(runs(), validation=VALIDATION, replications=500)
 
 
 def text(evaluation: Evaluation) -> str:
@@ -45,11 +48,10 @@ def test_the_same_records_give_the_same_bytes(evaluation: Evaluation) -> None:
         utterances = list(one.utterances)
         random.Random(name).shuffle(utterances)
         shuffled[name] = replace(one, utterances=tuple(utterances))
-    validation = {"int32": KernelValidation("int32", True, "emulator", "64 tiles equal the reference", 64)}
-    again = summarise(shuffled, validation=validation, replications=500)
+    again = summarise(shuffled, validation=VALIDATION, replications=500)
     assert text(again) == text(evaluation)
     assert report_markdown(again) == report_markdown(evaluation)
-    assert text(summarise(runs(), validation=validation, replications=500, seed=1)) != text(evaluation)
+    assert text(summarise(runs(), validation=VALIDATION, replications=500, seed=1)) != text(evaluation)
 
 
 def test_another_backend_changes_no_figure_of_the_others(evaluation: Evaluation) -> None:
@@ -113,22 +115,16 @@ def test_differing_utterances_show_both_sides(evaluation: Evaluation) -> None:
 def test_a_whole_set_goes_by_its_name_and_a_part_never(evaluation: Evaluation) -> None:
     assert evaluation.dataset.title == "librispeech-test-clean"
     assert "**This is not" not in report_markdown(evaluation)
-    part = summarise(runs(2620), replications=100)
-    assert part.dataset.title == "a subset of librispeech-test-clean: 120 of 2,620 utterances"
-    assert not part.dataset.complete
-    page = report_markdown(part)
-    assert page.startswith("# tiny.en on a subset of librispeech-test-clean: 120 of 2,620 utterances\n")
-    assert "**This is not the librispeech-test-clean WER**" in page
-    unknown = summarise(runs(None), replications=100)
-    assert unknown.dataset.title == "120 utterances of librispeech-test-clean, whose size is not known"
-    torn = summarise(
-        {
-            name: records(name, heard, SAID, dataset=replace(dataset(120), complete=False))
-            for name, heard in HEARD.items()
-        },
-        replications=100,
-    )
-    assert torn.dataset.title == "120 utterances of librispeech-test-clean, which was not whole"
+    for described, title in (
+        (dataset(2620), "a subset of librispeech-test-clean: 120 of 2,620 utterances"),
+        (dataset(None), "120 utterances of librispeech-test-clean, whose size is not known"),
+        (dataset(120, complete=False), "120 utterances of librispeech-test-clean, which was not whole"),
+    ):
+        part = summarise(runs(dataset=described), replications=100)
+        assert (part.dataset.title, part.dataset.complete) == (title, False)
+        page = report_markdown(part)
+        assert page.startswith(f"# tiny.en on {title}\n")
+        assert "**This is not the librispeech-test-clean WER**" in page
 
 
 def test_the_page_is_short_and_says_it_all(evaluation: Evaluation) -> None:
@@ -240,7 +236,7 @@ def test_records_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(EvidenceError, match=r"utterance u0000: reference of int32 is not that of the others"):
         summarise({**given, "int32": replace(given["int32"], utterances=(other, *rest))})
     with pytest.raises(EvidenceError, match=r"cpu: 120 utterances of a data set of 100"):
-        summarise(runs(100))
+        summarise(runs(expected=100))
     with pytest.raises(EvidenceError, match=r"no records"):
         summarise({})
 
@@ -251,19 +247,22 @@ def test_real_references(speech: Path) -> None:
 
     real = list(utterances(speech / "LibriSpeech" / "test-clean"))
     said = [u.text for u in real]
+
+    def deaf(words: list[str], chance: random.Random) -> list[str]:
+        return [w for w in words if chance.random() > 0.04]
+
     heard = {
-        "cpu": spoil(said, lambda words, chance: [w for w in words if chance.random() > 0.04]),
-        "int32": spoil(said, lambda words, chance: [w for w in words if chance.random() > 0.04], seed=9),
+        "cpu": spoil(said, deaf),
+        "int32": spoil(said, deaf, seed=9),
         "legacy-int8": spoil(said, wrong(0.9)),
     }
     given = {}
     for name, texts in heard.items():
         made = records(name, texts, said, expected=2620)
-        named = tuple(
-            replace(record, id=u.id, speaker=u.speaker)
-            for record, u in zip(made.utterances, real, strict=True)
+        named = (
+            replace(one, id=u.id, speaker=u.speaker) for one, u in zip(made.utterances, real, strict=True)
         )
-        given[name] = replace(made, utterances=named)
+        given[name] = replace(made, utterances=tuple(named))
     found = summarise(given, replications=1000)
     assert not found.dataset.complete
     assert found.verdict("legacy-int8").outcome == "HOLD"

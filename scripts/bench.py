@@ -57,18 +57,13 @@ def missing(only: list[str]) -> tuple[list[str], str | None]:
 
 def table(ratios: list[Ratio]) -> str:
     """The figures in Markdown: a row for each comparison, a column for each model."""
-    from app.output.tables import markdown_table
-
     models = list(dict.fromkeys(ratio.model for ratio in ratios))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for r in ratios:
         rows.setdefault((r.what, r.peer, str(r.goal), str(r.aim)), {})[r.model] = r.spread
-    return "\n".join(
-        markdown_table(
-            ["", "against", "at most", "aim", *models],
-            [[*row, *(cells.get(model, "") for model in models)] for row, cells in rows.items()],
-        )
-    )
+    lines = [("", "against", "at most", "aim", *models), ["---"] * (4 + len(models))]
+    lines += [(*row, *(cells.get(model, "") for model in models)) for row, cells in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def measure(given: argparse.Namespace, only: list[str], folder: Path, ratios: list[Ratio]) -> list[str]:

@@ -196,11 +196,13 @@ def _start(bench: Bench) -> Iterator[Ratio]:
     theirs = [str(scripts / "whisper"), *common, "--model", str(checkpoint), "--fp16", "False"]
     # Greedy and without fallback: what it does unless asked, five beams, takes longer.
     theirs += ["--beam_size", "None", "--output_dir", str(folder / "whisper"), "--output_format", "txt"]
-    sides = [partial(first_word, command, environment) for command in (ours, theirs)]
-    for side in sides:
-        side()
+    starts = [partial(first_word, command, environment) for command in (ours, theirs)]
+    for start in starts:
+        start()
     what = "process start to first word, 10 s of audio"
-    yield bench.ratio("start", what, "openai-whisper's command", "s", *interleave(*sides, bench.pairs))
+    yield bench.ratio(
+        "start", what, "openai-whisper's command", "s", *interleave(starts[0], starts[1], bench.pairs)
+    )
 
 
 def first_word(command: list[str], environment: dict[str, str]) -> float:

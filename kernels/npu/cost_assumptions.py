@@ -32,47 +32,29 @@ class Assumption:
 
 
 # fmt: off
-CLOCK = Assumption(
-    "clock of the array", 1.309, 1.024, "GHz",
+CLOCK = Assumption("clock of the array", 1.309, 1.024, "GHz",
     "amdxdna driver, npu1_regs.c: H clock 1.024 and 1.309 GHz at the middle levels (0.8 at the lowest, 1.6 at the "
-    "highest), from which it reckons 2 TOPS a column at 1.028 GHz: 4 cores of 256 multiplications",
-)
-INT8_MACS = Assumption(
-    "int8 x int8 multiplications of a core", 256, 256, "a cycle",
-    "AMD AM020, AIE-ML architecture manual: 256 MAC operations of 8 x 8 bits",
-)
-INT16_MACS = Assumption(
-    "int16 x int8 multiplications of a core", 128, 128, "a cycle",
-    "AIE API, mmul for 16 x 8 bits: a block of 4 x 4 x 8 is one instruction",
-)
-EFFICIENCY = Assumption(
-    "counted instructions that a core issues", 1.0, 0.4, "a cycle",
+    "highest), from which it reckons 2 TOPS a column at 1.028 GHz: 4 cores of 256 multiplications")
+INT8_MACS = Assumption("int8 x int8 multiplications of a core", 256, 256, "a cycle",
+    "AMD AM020, AIE-ML architecture manual: 256 MAC operations of 8 x 8 bits")
+INT16_MACS = Assumption("int16 x int8 multiplications of a core", 128, 128, "a cycle",
+    "AIE API, mmul for 16 x 8 bits: a block of 4 x 4 x 8 is one instruction")
+EFFICIENCY = Assumption("counted instructions that a core issues", 1.0, 0.4, "a cycle",
     "assumed: a bundle holds more than one, but results wait for each other; mlir-aie question 2735 finds at most 80 % "
-    "of the peak inside matrix kernels",
-)
-STREAM = Assumption(
-    "stream or DMA channel", 4, 4, "bytes a cycle",
-    "AMD AM020: each channel of the array interface's DMA sustains 4 bytes a cycle; two in, two out a column",
-)
-DRAM = Assumption(
-    "DRAM bandwidth that the array gets", 55.5, 7.8, "GB/s",
-    "mlir-aie pull requests 2559 (a copy, both ways, before its change; device not named) and 1126 (a push of 4 MiB)",
-)
-DISPATCH = Assumption(
-    "one dispatch without its work, the NPU awake", 45, 110, "us",
+    "of the peak inside matrix kernels")
+STREAM = Assumption("stream or DMA channel", 4, 4, "bytes a cycle",
+    "AMD AM020: each channel of the array interface's DMA sustains 4 bytes a cycle; two in, two out a column")
+DRAM = Assumption("DRAM bandwidth that the array gets", 55.5, 7.8, "GB/s",
+    "mlir-aie pull requests 2559 (a copy, both ways, before its change; device not named) and 1126 (a push of 4 MiB)")
+DISPATCH = Assumption("one dispatch without its work, the NPU awake", 45, 110, "us",
     "mlir-aie questions 2381 (45 us for an empty kernel, 60 for a small one) and 2944 (107 to 148 us for a small one; "
-    "136 ms after ten seconds' pause, which is not counted here)",
-)
-SYNC = Assumption(
-    "synchronising buffers with the CPU's caches", 40, 10, "GB/s", "assumed: flushing runs at the memory's speed"
-)
-DIVISION = Assumption(
-    "floor(2^45 / sum) of a row on the scalar unit", 140, 400, "cycles",
-    "28 steps in aie/attention.hpp, assumed to take 5 to 14 cycles each",
-)
-TILE_CALL = Assumption(
-    "locks and calls around a tile", 60, 150, "cycles", "assumed: acquire, call, loop set-up, release"
-)
+    "136 ms after ten seconds' pause, which is not counted here)")
+SYNC = Assumption("synchronising buffers with the CPU's caches", 40, 10, "GB/s",
+    "assumed: flushing runs at the memory's speed")
+DIVISION = Assumption("floor(2^45 / sum) of a row on the scalar unit", 140, 400, "cycles",
+    "28 steps in aie/attention.hpp, assumed to take 5 to 14 cycles each")
+TILE_CALL = Assumption("locks and calls around a tile", 60, 150, "cycles",
+    "assumed: acquire, call, loop set-up, release")
 # fmt: on
 
 ASSUMPTIONS = (CLOCK, INT8_MACS, INT16_MACS, EFFICIENCY, STREAM, DRAM, DISPATCH, SYNC, DIVISION, TILE_CALL)

@@ -130,9 +130,9 @@ class Host:
         except OSError:
             return None
 
-    def matches(self, pattern: str) -> tuple[str, ...]:
-        """Paths that fit a shell pattern, sorted; folders that cannot be read hold none."""
-        return tuple(sorted(glob.glob(pattern, root_dir=self.root)))
+    def matches(self, *patterns: str) -> list[str]:
+        """Paths that fit each shell pattern in turn, sorted; folders that cannot be read hold none."""
+        return [path for pattern in patterns for path in sorted(glob.glob(pattern, root_dir=self.root))]
 
     def shown(self, path: Path) -> str:
         """A path as a user of the machine writes it."""
@@ -149,8 +149,6 @@ def _memlock() -> tuple[int | None, int | None] | None:
         import resource
     except ImportError:  # not a Unix
         return None
-    soft, hard = (
-        None if limit == resource.RLIM_INFINITY else limit
-        for limit in resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    )
+    limits = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    soft, hard = (None if limit == resource.RLIM_INFINITY else limit for limit in limits)
     return soft, hard

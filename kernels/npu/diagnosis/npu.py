@@ -88,7 +88,7 @@ def firmware(host: Host) -> Answer:
     version = host.text(f"{_npu(host)}/fw_version")
     if version:
         return ok(f"version {version}")
-    files = [path for pattern in FIRMWARE for path in host.matches(pattern)]
+    files = host.matches(*FIRMWARE)
     if files:
         names = ", ".join(map(os.path.basename, files))
         return ok(f"/{os.path.dirname(files[0])}: {names}; not loaded")
@@ -117,7 +117,7 @@ def driver(host: Host) -> Answer:
             "`sudo dmesg | grep amdxdna` says why; often the firmware is missing or does not fit the driver",
         )
     release = host.text("proc/sys/kernel/osrelease")
-    if release and any(host.matches(f"lib/modules/{release}/{pattern}") for pattern in MODULES):
+    if release and host.matches(*(f"lib/modules/{release}/{pattern}" for pattern in MODULES)):
         return missing("the driver amdxdna is not loaded", "run `sudo modprobe amdxdna`")
     return missing(
         "the driver amdxdna is not installed for this kernel",

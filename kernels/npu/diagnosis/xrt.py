@@ -99,7 +99,8 @@ def _find_xrt(host: Host) -> _Xrt | None:
     chosen = host.environment.get("XILINX_XRT")
     prefixes = (*([Path(chosen)] if chosen else []), host.path(OWN_PREFIX))
     places = [(where, where / name) for where in prefixes for name in ("lib", "lib64")]
-    for where, libraries in (*places, *((folder, folder) for folder in _folders(host, LIBRARY_FOLDERS))):
+    places += [(folder, folder) for folder in map(host.path, host.matches(*LIBRARY_FOLDERS))]
+    for where, libraries in places:
         found = files(libraries, "libxrt_coreutil.so.*")
         if found:
             return _Xrt(where, libraries, _json_version(where / "version.json") or _library_version(found))
@@ -130,7 +131,8 @@ def pyxrt(host: Host) -> Answer:
     for module in modules:
         if _fits(module, host.python):
             return _probe(host, module)
-    elsewhere = [module for folder in _folders(host, SYSTEM_PYTHON) for module in files(folder, "pyxrt*")]
+    system = [host.path(folder) for folder in host.matches(*SYSTEM_PYTHON)]
+    elsewhere = [module for folder in system for module in files(folder, "pyxrt*")]
     for module in elsewhere:
         if not _fits(module, host.python):
             continue
@@ -147,7 +149,7 @@ def pyxrt(host: Host) -> Answer:
         if others[-1] >= (3, 11):
             remedy = f"make Tilescribe's environment with Python {built[-1]}, or {remedy}"
         return wrong(f"pyxrt is built for Python {', '.join(built)}, and this is {running}", remedy)
-    for folder in (*map(Path, host.import_path), *_folders(host, SYSTEM_PYTHON)):
+    for folder in (*map(Path, host.import_path), *system):
         if os.path.isdir(folder / "xrt" / "backends" / "raycing"):  # its ray tracing
             return missing(
                 f"there is no pyxrt; the package xrt in {host.shown(folder / 'xrt')} is an X-ray tracer, not XRT",
@@ -212,7 +214,3 @@ def _fits(module: Path, python: tuple[int, int]) -> bool:
     if module.name in ("pyxrt.so", "pyxrt.abi3.so", "pyxrt.py"):
         return True
     return _built_for(module) == python or (module.name == "pyxrt" and os.path.exists(module / "__init__.py"))
-
-
-def _folders(host: Host, patterns: tuple[str, ...]) -> list[Path]:
-    return [host.path(folder) for pattern in patterns for folder in host.matches(pattern)]

@@ -29,8 +29,7 @@ def bench(
         str, Option(help="A name from `tilescribe models list`, or a path: sets heads and layers.")
     ] = Configuration.model,
     backends: Annotated[
-        str,
-        Option(help=f"Of {', '.join(BACKENDS)}, with commas; {REFERENCE} is FP32, encoder windows only."),
+        str, Option(help=f"Of {', '.join(BACKENDS)}, with commas; {REFERENCE} is FP32, encoder windows only.")
     ] = ",".join(TILE_BACKENDS),
     device: DeviceOption = Configuration.device,
     tile_size: Annotated[
@@ -38,8 +37,7 @@ def bench(
         Option(metavar="|".join(SIZES), help=f"Keys per tile; {SIZES[0]} unless given; can be repeated."),
     ] = None,
     threads: Annotated[
-        list[int] | None,
-        Option(metavar="N", help="Processor threads; all unless given; can be repeated."),
+        list[int] | None, Option(metavar="N", help="Processor threads; all unless given; can be repeated.")
     ] = None,
     batch: Annotated[str, Option(help="Windows at once, with commas.")] = "1",
     tiles: Annotated[int, Option(help="Single tiles to time.")] = 200,

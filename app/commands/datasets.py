@@ -58,8 +58,7 @@ def fetch_datasets(
 @datasets_app.command("verify")
 def verify_datasets(
     names: Annotated[
-        list[str] | None,
-        Argument(metavar="[NAME...]", help="Data sets; all that are present by default."),
+        list[str] | None, Argument(metavar="[NAME...]", help="Data sets; all that are present by default.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -47,8 +47,7 @@ def evaluate(
         Option(help="The set's folder, LibriSpeech or the one above it; the user's cache unless given."),
     ] = None,
     backends: Annotated[
-        str,
-        Option(help=f"Of {', '.join(BACKEND_NAMES)}; {REFERENCE} is what the others are held against."),
+        str, Option(help=f"Of {', '.join(BACKEND_NAMES)}; {REFERENCE} is what the others are held against.")
     ] = ",".join((REFERENCE, DEFAULT, RIVAL)),
     model: ModelOption = Configuration.model,
     device: DeviceOption = Configuration.device,
@@ -67,8 +66,7 @@ def evaluate(
     workers: Annotated[int, Option(min=1, help="Processes; they share the threads.")] = 1,
     threads: ThreadsOption = None,
     compute_type: Annotated[
-        ComputeType,
-        Option(help="Of all but integer attention; with float32, cpu is the FP32 reference."),
+        ComputeType, Option(help="Of all but integer attention; with float32, cpu is the FP32 reference.")
     ] = "float32",
     language: Annotated[str, Option(help="Of the data set; auto detects it for each utterance.")] = "en",
     without_timestamps: Annotated[bool, Option("--without-timestamps", help="Decode text alone.")] = False,

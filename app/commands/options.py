@@ -34,8 +34,7 @@ JsonFileOption = Annotated[
     str | None, Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables.")
 ]
 ModelOption = Annotated[
-    str,
-    Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder."),
+    str, Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder.")
 ]
 ProgressOption = Annotated[bool | None, Option(help="Show a progress bar; by default on a terminal.")]
 ThreadsOption = Annotated[int | None, Option(min=1, help="Processor threads; all unless given.")]

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 def transcribe(
     context: typer.Context,
     audio: Annotated[
-        list[str],
-        Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input."),
+        list[str], Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input.")
     ],
     model: ModelOption = Configuration.model,
     backend: Annotated[
@@ -56,8 +55,7 @@ def transcribe(
         int, Option(min=1, help="Over 1: cut at quiet places and decode so many pieces at once.")
     ] = 1,
     output_dir: Annotated[
-        str | None,
-        Option("--output-dir", "-o", help="Write files there; - writes to standard output."),
+        str | None, Option("--output-dir", "-o", help="Write files there; - writes to standard output.")
     ] = None,
     output_format: Annotated[
         str | None,

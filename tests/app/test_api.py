@@ -52,10 +52,7 @@ def test_a_transcript_says_what_made_it(tiny_en: app.Transcriber, spoken: Uttera
         "emulator",
         "asked for",
     )
-    assert (run.compute_type, run.compute_reason) == (
-        resolve_compute_type("auto"),
-        compute_reason("auto"),
-    )
+    assert (run.compute_type, run.compute_reason) == (resolve_compute_type("auto"), compute_reason("auto"))
     written = transcript.to_dict()["tilescribe"]
     assert (written["compute_type"], written["compute_reason"]) == (run.compute_type, run.compute_reason)
     assert run.model_sha256 == tiny_en.weights.sha256

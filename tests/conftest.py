@@ -89,3 +89,12 @@ def speech() -> Path:
 def scripts() -> Path:
     """Where this environment's console scripts are."""
     return Path(sys.executable).parent
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tilescribe's cache folder, empty like openai-whisper's; nothing goes through a proxy."""
+    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "cache"

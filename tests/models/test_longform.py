@@ -202,13 +202,14 @@ def _batched(
 
 
 def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long: Array) -> None:
-    segments, progress = _batched(recogniser, long, 3)
-    alone, _ = _batched(recogniser, long, 1)
+    audio = long[: 48 * SECOND]
+    segments, progress = _batched(recogniser, audio, 2)
+    alone, _ = _batched(recogniser, audio, 1)
     assert [(s.start, s.end, s.text) for s in segments] == [(s.start, s.end, s.text) for s in alone]
     assert [s.id for s in segments] == list(range(len(segments)))
     assert all(b.start >= a.end - 1e-6 for a, b in pairwise(segments))
     assert progress == sorted(progress)
-    assert progress[-1] == pytest.approx(len(long) / SECOND, abs=0.01)
+    assert progress[-1] == pytest.approx(len(audio) / SECOND, abs=0.01)
     text = "".join(segment.text for segment in segments).lower()
     for words in (
         "wakes before the sun",
@@ -216,7 +217,7 @@ def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long:
         "full of voices",
         "fish has been sold",
     ):
-        assert text.count(words) == 4, words
+        assert text.count(words) == 3, words
 
 
 def test_a_prompt_goes_to_the_first_piece_only_unless_carried(

@@ -10,13 +10,7 @@ from typer.testing import CliRunner, Result
 from app.commands.models import models_app
 from models.weights import loading as weights
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setenv("no_proxy", "*")
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def run(*arguments: str) -> Result:

@@ -57,22 +57,15 @@ def write_program(
     return xclbin, instructions
 
 
-def build_programs(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12), *, single: bool = True
-) -> None:
+def build_programs(monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12)) -> None:
     """Builds of the stand-in's programs as `store` finds them: all with 4 columns, and the single tile's."""
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
-    for scores in c.SCORE_TYPES:
-        for tile_size in c.TILE_SIZES if counts else ():
-            _build(folder, Program(Plan(scores, tile_size)), counts)
-        if single:
-            _build(folder, Program(scores), (0,))
-
-
-def _build(folder: Path, program: Program, counts: Sequence[int]) -> None:
-    folder = folder / f"{program.name}-{manifest.source_hash()[:16]}-standin"
-    write_program(folder, program, counts)
-    manifest.write(folder, program, counts, {})
+    for program in PROGRAMS.values():
+        if program.plan is None or program.plan.columns == 4:
+            heads = counts if program.plan else (0,)
+            build = folder / f"{program.name}-{manifest.source_hash()[:16]}-standin"
+            write_program(build, program, heads)
+            manifest.write(build, program, heads, {})
 
 
 def _key(name: str) -> list[int]:
@@ -84,7 +77,6 @@ class Machine:
     """One NPU and its driver.
 
     Attributes:
-        present: whether there is an NPU.
         memory: bytes that buffers may take in all.
         contexts: that the driver can hold; 6 was found by mlir-aie's authors (xrtruntime/hostruntime.py).
         cores: what computes: the emulator, the host-compiled source, or nothing (the output stays as it is).

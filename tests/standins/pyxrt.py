@@ -44,10 +44,10 @@ from standins.machine import MAGIC, Machine
 machine = Machine()
 
 
-def install(monkeypatch: pytest.MonkeyPatch, **how: Any) -> Machine:
-    """Put the stand-in in the place of pyxrt, before a new machine with these attributes."""
+def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Put the stand-in in the place of pyxrt, before a new machine."""
     global machine
-    machine = Machine(**how)
+    machine = Machine()
     monkeypatch.setitem(sys.modules, "pyxrt", sys.modules[__name__])
     return machine
 

@@ -11,7 +11,7 @@ from material.buffers import unblocked, unpack
 from material.operands import random_operands
 
 from kernels import contract as c
-from kernels.npu.program import layout, plan
+from kernels.npu.program import layout
 from kernels.npu.program.plan import Plan
 
 
@@ -79,14 +79,6 @@ def test_values_of_128_columns_become_twice_the_heads() -> None:
     assert layout.by_columns(twice) is twice
 
 
-def test_more_rows_or_keys_than_a_run_takes_are_refused() -> None:
-    random = np.random.default_rng(5)
-    with pytest.raises(c.ContractError, match="1600 rows and 70 keys: a run on the NPU takes 1536 of each"):
-        layout.check_fits(random_operands(random, 1, 1600, 70))
-    with pytest.raises(c.ContractError, match="2 rows and 1664 keys"):
-        layout.check_fits(random_operands(random, 1, 2, 1664))
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -98,9 +90,3 @@ def test_more_rows_or_keys_than_a_run_takes_are_refused() -> None:
 def test_plans_outside_the_contract_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(c.ContractError, match=message):
         Plan(**wrong)
-
-
-@pytest.mark.parametrize("columns", plan.COLUMN_COUNTS)
-def test_every_row_of_a_head_has_one_core(columns: int) -> None:
-    program = Plan(columns=columns)
-    assert program.groups_per_column * columns * plan.GROUP_ROWS == plan.PADDED_TOKENS

@@ -1,16 +1,22 @@
 """The record of a run: what one backend made of each utterance, one JSON object a line, the run's description first.
 
-Raw hypotheses are the record. Every figure is computed from them afterwards and can be computed again.
+Raw hypotheses are the record. Every figure is computed from them afterwards and can be computed again. A run appends
+to its file, so that what it had done when it was killed is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 
-from app.evaluation.stored import EvidenceError
+from app.evaluation.stored import EvidenceError, reason
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -153,3 +159,183 @@ def same_run(
             key = next(k for k in sorted({*a, *b}, key=str) if a.get(k) != b.get(k) or (k in a) != (k in b))
             name, a, b = f"{name}.{key}", a.get(key), b.get(key)
         raise EvidenceError(f"not the same run: {name} is {a!r} in {first_name} and {b!r} in {second_name}")
+
+
+_LINE = msgspec.json.Decoder(RunLine | UtteranceRecord)
+
+
+def read(path: Path) -> BackendRecords:
+    """A record file as it is, each line an utterance; a last line that was cut is left out.
+
+    Raises:
+        EvidenceError: the file cannot be read, is empty, has a damaged line, or does not hold one run that this version
+            knows; the text has file and line.
+    """
+    run: RunDescription | None = None
+    utterances = []
+    for number, (_, line) in enumerate(_lines(path), start=1):
+        if isinstance(line, UtteranceRecord):
+            utterances.append(line)
+        elif run is not None:
+            raise EvidenceError(f"{path}:{number}: a second run's description; one file holds one run")
+        else:
+            run = line.run
+        if run is None:
+            text = "not a run's description: the first line of a record file must be one"
+            raise EvidenceError(f"{path}:1: {text}")
+    if run is None:
+        raise EvidenceError(f"{path}: empty, or cut in its first line: a run that had not begun; remove it")
+    return BackendRecords(run, tuple(utterances))
+
+
+class RecordWriter(AbstractContextManager["RecordWriter"]):
+    """Appends utterances to a record file, each line whole and handed to the system at once.
+
+    Attributes:
+        done: ids of the utterances that were there already, without those that had failed: what a run that is
+            resumed need not do again.
+    """
+
+    def __init__(self, path: Path, run: RunDescription, *, resume: bool = False, sync_every: int = 0) -> None:
+        """Begin a file, or go on with one.
+
+        Args:
+            path: its folder must exist.
+            run: must be that of the file when it is resumed.
+            resume: go on with the file where there is one; else a file that is there is an error.
+            sync_every: after so many utterances wait until they are on the disk (fsync); 0 leaves it to the system.
+
+        Raises:
+            EvidenceError: the file is there and `resume` is not set; it is damaged, or another run's; or another
+                run is writing to it.
+            OSError: the file cannot be written.
+        """
+        self.path = path
+        self.done: frozenset[str] = frozenset()
+        self._sync_every, self._unsynced = sync_every, 0
+        self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - open as long as the writer
+        try:
+            self._lock()
+            if path.stat().st_size and not resume:
+                raise EvidenceError(f"{path}: there already; resume it, or choose another folder")
+            # After a kill the last line may be cut; what is left of it goes, its utterance is done again.
+            end = max((end for end, _ in _lines(path)), default=0)
+            if end:
+                earlier = read(path)
+                same_run(earlier.run, run, str(path), "this run")
+                self.done = frozenset(u.id for u in earlier.utterances if u.error is None)
+            self._file.truncate(end)
+            self._file.seek(max(end - 1, 0))
+            if self._file.read(1) not in (b"\n", b""):
+                self._file.write(b"\n")
+            if not end:
+                self._append(RunLine(schema_version=1, **msgspec.structs.asdict(run)))
+                self._sync()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def write(self, record: UtteranceRecord) -> None:
+        """Append one utterance. Raises OSError."""
+        self._append(record)
+        self._unsynced += 1
+        if self._sync_every and self._unsynced >= self._sync_every:
+            self._sync()
+
+    def close(self) -> None:
+        """Wait until all is on the disk, and close."""
+        if not self._file.closed:
+            self._sync()
+            self._file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EvidenceError(f"{self.path}: another run is writing to it") from None
+
+    def _append(self, line: RunLine | UtteranceRecord) -> None:
+        try:
+            data = msgspec.json.encode(line)
+        except UnicodeEncodeError:
+            # Surrogates that a tokeniser left behind cannot be UTF-8; the replacement is a visible question mark.
+            data = json.dumps(msgspec.to_builtins(line), ensure_ascii=False).encode("utf-8", "replace")
+        self._file.write(data + b"\n")
+        self._file.flush()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._unsynced = 0
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load(paths: Iterable[Path]) -> BackendRecords:
+    """Read the files of one backend: shards of a data set, or a run in parts, taken as one run.
+
+    An utterance that failed and later succeeded counts as done; one that is there twice with the same text counts
+    once, with the times of the first.
+
+    Args:
+        paths: at least one.
+
+    Raises:
+        EvidenceError: a file is damaged, the files are of different runs, or give different texts for an utterance.
+    """
+    files = [(path, read(path)) for path in paths]
+    if not files:
+        raise EvidenceError("no record files")
+    first, its = files[0]
+    records: dict[str, tuple[UtteranceRecord, Path]] = {}
+    for path, file in files:
+        same_run(its.run, file.run, str(first), str(path))
+        for record in file.utterances:
+            if record.id not in records or _replaces(record, *records[record.id], path):
+                records[record.id] = record, path
+    return BackendRecords(_joined([file.run for _, file in files]), tuple(r for r, _ in records.values()))
+
+
+def _replaces(record: UtteranceRecord, earlier: UtteranceRecord, home: Path, path: Path) -> bool:
+    for name in ("reference", "speaker"):
+        if getattr(record, name) != getattr(earlier, name):
+            raise EvidenceError(f"utterance {record.id}: {name} differs between {home} and {path}")
+    if record.error is not None:
+        return False
+    if earlier.error is None and record.hypothesis != earlier.hypothesis:
+        raise EvidenceError(f"utterance {record.id}: two hypotheses, in {home} and {path}")
+    return earlier.error is not None
+
+
+def _joined(runs: Sequence[RunDescription]) -> RunDescription:
+    """One description; what says where and when is joined, and threads that differ are no one number."""
+
+    def join(values: Iterable[str | None]) -> str | None:
+        return "; ".join(sorted({v for v in values if v})) or None
+
+    threads = {run.threads for run in runs}
+    return msgspec.structs.replace(
+        runs[0],
+        device_reason=join(run.device_reason for run in runs) or "",
+        processor=join(run.processor for run in runs),
+        threads=threads.pop() if len(threads) == 1 else None,
+        started=min((run.started for run in runs if run.started), default=None),
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, RunLine | UtteranceRecord]]:
+    """End in bytes and content of each line; stops before a last line that was cut."""
+    try:
+        with open(path, "rb") as file:
+            end = 0
+            for number, line in enumerate(file, start=1):
+                end += len(line)
+                try:
+                    found = _LINE.decode(line)
+                except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+                    if not line.endswith(b"\n") and not isinstance(error, msgspec.ValidationError):
+                        return
+                    raise EvidenceError(f"{path}:{number}: {reason(error)}") from None
+                yield end, found
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror or error}") from None

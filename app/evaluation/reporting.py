@@ -13,7 +13,7 @@ import msgspec
 
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.kernels import KernelFigures
-from app.evaluation.record_files import load
+from app.evaluation.records import load
 from app.evaluation.report.text import report_markdown
 from app.evaluation.rules import Limits
 from app.evaluation.stored import EvidenceError, decode, read_json

@@ -17,8 +17,7 @@ from pathlib import Path
 import msgspec
 
 from app.evaluation import worker
-from app.evaluation.record_files import RecordWriter
-from app.evaluation.records import DatasetDescription, RunDescription
+from app.evaluation.records import DatasetDescription, RecordWriter, RunDescription
 from app.evaluation.worker import Batch, BatchWorker, Records, Setup, Wanted
 
 PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba")

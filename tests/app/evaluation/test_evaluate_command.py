@@ -241,16 +241,12 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert parent.communicate(timeout=60)[0] == b""
 
 
-def test_scoring_again_needs_no_audio_and_no_model(whole: Path, tmp_path: Path) -> None:
-    done = report(whole, "-o", tmp_path, *FEW)
-    assert done.exit_code == 0, done.output
-    assert (tmp_path / "report.json").read_bytes() == (whole / "report.json").read_bytes()
-
-
-def test_a_gate_exits_by_the_verdict(whole: Path, tmp_path: Path) -> None:
+def test_scoring_again_gives_the_same_and_a_gate_exits_by_the_verdict(whole: Path, tmp_path: Path) -> None:
+    assert report(whole, "-o", tmp_path, *FEW).exit_code == 0
     inconclusive = report(whole, "-o", tmp_path, "--gate", *FEW)
     assert inconclusive.exit_code == 4, inconclusive.output
     assert "int32        INCONCLUSIVE" in inconclusive.stdout
+    assert (tmp_path / "report.json").read_bytes() == (whole / "report.json").read_bytes()
     unknown = report(whole, "-o", tmp_path, "--gate", "--candidate", "int8", *FEW)
     assert unknown.exit_code == 2
     assert "candidate 'int8': it has to be one of the backends, and not cpu: int32" in unknown.stderr
@@ -326,12 +322,6 @@ def test_a_data_set_that_is_not_there(arguments: list[str], code: int, message: 
     assert message in done.stderr
 
 
-def test_report_of_a_folder_without_records(tmp_path: Path) -> None:
-    done = report(tmp_path)
-    assert done.exit_code == 2
-    assert "no records/*.jsonl in it; give a folder that `evaluate` wrote" in done.stderr
-
-
 def test_what_bench_measured_goes_into_the_report(whole: Path, how: tuple[Any, ...], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -350,11 +340,15 @@ def test_what_bench_measured_goes_into_the_report(whole: Path, how: tuple[Any, .
     assert "not what `tilescribe bench --json` of this version writes" in refused.stderr
 
 
-def test_kernel_figures_of_another_version_are_refused(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "old"
-    shutil.copytree(whole, folder)
-    (folder / "kernels.json").write_text('{"schema_version": 0}')
-    done = report(folder)
+def test_a_report_without_records_or_with_kernel_figures_of_another_version(
+    whole: Path, tmp_path: Path
+) -> None:
+    empty = report(tmp_path)
+    assert empty.exit_code == 2
+    assert "no records/*.jsonl in it; give a folder that `evaluate` wrote" in empty.stderr
+    shutil.copytree(whole, tmp_path / "old")
+    (tmp_path / "old" / "kernels.json").write_text('{"schema_version": 0}')
+    done = report(tmp_path / "old")
     assert done.exit_code == 2
     assert "kernels.json: schema_version: Invalid enum value 0; remove it and run evaluate" in done.stderr
 

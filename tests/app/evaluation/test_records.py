@@ -9,8 +9,7 @@ import pytest
 from material.evidence_records import dataset, run
 from msgspec.structs import replace
 
-from app.evaluation.record_files import RecordWriter, load, read
-from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
+from app.evaluation.records import BackendRecords, RecordWriter, RunDescription, UtteranceRecord, load, read
 from app.evaluation.reporting import keep_bench, read_kernels
 from app.evaluation.stored import EvidenceError
 

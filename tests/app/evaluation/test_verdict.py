@@ -8,7 +8,7 @@ from material.evidence_records import dataset, records, references, spoil, wrong
 from msgspec.structs import replace
 
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.records import BackendRecords, UtteranceRecord
+from app.evaluation.records import UtteranceRecord
 from app.evaluation.rules import Limits, Rule, _needed, read_limits
 from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
@@ -61,12 +61,39 @@ def test_deploy_needs_every_rule() -> None:
     assert verdict.not_measured == ("latency on the NPU", "energy")
 
 
-def test_without_validation_nothing_is_deployed() -> None:
-    verdict = judged(CPU, validation=None)
-    assert verdict.outcome == "INCONCLUSIVE"
-    assert verdict.exit_code == 4
-    assert verdict.settled_by is None
-    assert verdict.reasons == ("kernel validation: not done: run `tilescribe validate` for int32",)
+@pytest.mark.parametrize(
+    ("given", "reason", "settled_by"),
+    [
+        ({"validation": None}, "kernel validation: not done: run `tilescribe validate` for int32", None),
+        ({"count": 399}, "whole data set: 399 of 400 utterances: a part is never deployed on", 400),
+        (
+            {"dataset": dataset(None)},
+            "whole data set: 400 utterances, of a set whose size is not known",
+            None,
+        ),
+        (
+            {"dataset": replace(dataset(), complete=False)},
+            "whole data set: all 400 utterances of a set that is itself not whole",
+            400,
+        ),
+        (
+            {"count": 100, "expected": 100},
+            "sample size: 100 utterances; at least 300 are needed to see what is rare",
+            300,
+        ),
+        (
+            {"int8": None},
+            "WER against int8: not known: there is no int8 run on these utterances; add int8 to --backends",
+            None,
+        ),
+    ],
+)
+def test_what_is_missing_leaves_it_undecided(
+    given: dict[str, Any], reason: str, settled_by: int | None
+) -> None:
+    verdict = judged(CPU, **given)
+    assert (verdict.outcome, verdict.exit_code) == ("INCONCLUSIVE", 4)
+    assert (verdict.reasons, verdict.settled_by) == ((reason,), settled_by)
 
 
 @pytest.mark.parametrize(
@@ -87,24 +114,7 @@ def test_validation_must_be_of_what_ran(change: dict[str, Any], outcome: str, wo
     assert words in verdict.reasons[0]
 
 
-def test_a_part_is_never_deployed() -> None:
-    verdict = judged(CPU, count=399)
-    assert verdict.outcome == "INCONCLUSIVE"
-    assert verdict.reasons == ("whole data set: 399 of 400 utterances: a part is never deployed on",)
-    assert verdict.settled_by == 400
-
-
-def test_a_set_that_is_not_whole_or_of_unknown_size_is_never_deployed() -> None:
-    for given in (dataset(None), replace(dataset(), complete=False)):
-        verdict = judged(CPU, dataset=given)
-        assert verdict.outcome == "INCONCLUSIVE"
-        assert verdict.reasons[0].startswith("whole data set: ")
-
-
-def test_few_utterances_are_never_deployed() -> None:
-    verdict = judged(CPU, count=100, expected=100)
-    assert verdict.outcome == "INCONCLUSIVE"
-    assert verdict.settled_by == 300
+def test_a_limit_says_how_few_utterances_are_too_few() -> None:
     assert judged(CPU, count=100, expected=100, limits=Limits(minimum_utterances=100)).outcome == "DEPLOY"
 
 
@@ -133,10 +143,14 @@ def test_astride_the_margin_is_inconclusive_and_says_how_many() -> None:
     )
 
 
-def test_one_figure_says_how_many_utterances_would_decide() -> None:
+def test_a_handful_of_utterances_does_not_decide_on_wer_and_one_figure_says_how_many_would() -> None:
     """Of several undecided rules the one that needs most: here the whole set, not the few for an interval."""
     verdict = judged(spoil(CPU, wrong(0.3)), count=10, limits=Limits(broken_per_thousand=1000))
-    assert rule(verdict, "WER against cpu").settled_by == 20
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert rule(verdict, "WER against int8").passed is None
+    against = rule(verdict, "WER against cpu")
+    assert (against.passed, against.settled_by) == (None, 20)
+    assert "10 utterances are too few to trust it" in against.sentence
     assert verdict.settled_by == 400
     assert verdict.settled == "the whole data set, 400 utterances, would decide it"
     assert not any("utterances like these" in one.sentence for one in verdict.rules)
@@ -204,11 +218,7 @@ def test_silent_recordings_leave_it_undecided_whatever_the_figures() -> None:
     assert words in evaluation.notes
 
 
-def test_without_int8_or_cpu_it_says_what_to_add() -> None:
-    verdict = judged(CPU, int8=None)
-    assert verdict.reasons == (
-        "WER against int8: not known: there is no int8 run on these utterances; add int8 to --backends",
-    )
+def test_without_cpu_it_says_what_to_add() -> None:
     alone = summarise({"int32": records("int32", CPU, SAID)}, replications=200).verdict("int32")
     assert alone.outcome == "INCONCLUSIVE"
     assert rule(alone, "WER against cpu").sentence.endswith("add cpu to --backends")
@@ -233,7 +243,7 @@ def test_an_utterance_that_fails_on_the_candidate_alone_is_broken() -> None:
     runs = {name: records(name, CPU, SAID) for name in ("cpu", "int8", "int32")}
     first = runs["int32"].utterances[0]
     failed = UtteranceRecord(first.id, first.reference, error="out of memory", speaker=first.speaker)
-    runs["int32"] = BackendRecords(runs["int32"].run, (failed, *runs["int32"].utterances[1:]))
+    runs["int32"] = replace(runs["int32"], utterances=(failed, *runs["int32"].utterances[1:]))
     evaluation = summarise(runs, validation={"int32": PASSED}, replications=200)
     verdict = evaluation.verdict("int32")
     assert verdict.outcome == "HOLD"
@@ -253,14 +263,6 @@ def test_kernels_that_lose_words_are_held_on_any_part(backend: str, share: float
     assert "exists as an emulation on the CPU alone" in verdict.device_statement
 
 
-def test_a_handful_of_utterances_does_not_decide_on_wer() -> None:
-    verdict = judged(spoil(CPU, wrong(0.3)), count=10, limits=Limits(broken_per_thousand=1000))
-    assert rule(verdict, "WER against cpu").passed is None
-    assert "10 utterances are too few to trust it" in rule(verdict, "WER against cpu").sentence
-    assert rule(verdict, "WER against int8").passed is None
-    assert verdict.outcome == "INCONCLUSIVE"
-
-
 def test_speakers_can_be_drawn_instead() -> None:
     # Only one of ten speakers is worse: with speakers drawn the interval is wider.
     heard = [spoil([t], wrong(0.5))[0] if i % 10 == 0 else t for i, t in enumerate(CPU)]
@@ -270,13 +272,9 @@ def test_speakers_can_be_drawn_instead() -> None:
     assert rule(utterances, "WER against cpu").passed is True
     assert rule(speakers, "WER against cpu").passed is None
     assert any("on either side of the margin; the rule reads utterances" in note for note in utterances.notes)
-    unknown = records("cpu", CPU, SAID)
-    runs = {
-        name: BackendRecords(
-            records(name, CPU, SAID).run, tuple(replace(u, speaker=None) for u in unknown.utterances)
-        )
-        for name in ("cpu", "int32")
-    }
+    runs = {name: records(name, CPU, SAID) for name in ("cpu", "int32")}
+    for name, one in runs.items():
+        runs[name] = replace(one, utterances=tuple(replace(u, speaker=None) for u in one.utterances))
     verdict = summarise(runs, limits=Limits(resampling="speakers"), replications=100).verdict("int32")
     assert "drawing speakers needs at least two" in rule(verdict, "WER against cpu").sentence
 

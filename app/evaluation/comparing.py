@@ -53,19 +53,19 @@ class Resampler:
         self._replications, self._seed = replications, seed
         self._drawn: dict[tuple[tuple[str, ...], bool], Replications] = {}
 
-    def draw(self, ids: Sequence[str], *, speakers: bool = False) -> Replications | None:
-        """The replications over some utterances; None where there are none, or no two speakers to draw."""
+    def draw(self, ids: Sequence[str], *, speakers: bool = False) -> Replications:
+        """The replications over utterances that a backend has; none where there is nothing, or no two speakers."""
         key = (tuple(ids), speakers)
         if key not in self._drawn:
             covering = {n: s for n, s in self._scored.items() if s.alignments.keys() >= set(ids)}
-            groups = next(iter(covering.values())).speakers(ids) if speakers and covering else None
-            if not ids or (speakers and (groups is None or len(set(groups)) < 2)):
-                return None
+            first = next(iter(covering.values()))
+            groups = first.speakers(ids) if speakers else None
+            nothing = not ids or (speakers and len(set(groups or ())) < 2)
             self._drawn[key] = replicate(
                 {name: backend.errors(ids) for name, backend in covering.items()},
-                next(iter(covering.values())).words(ids),
+                first.words(ids),
                 groups=groups,
-                replications=self._replications,
+                replications=0 if nothing else self._replications,
                 seed=self._seed,
             )
         return self._drawn[key]
@@ -94,10 +94,10 @@ def compare(
         wer=first.wer,
         baseline_wer=second.wer,
         difference=None if first.wer is None or second.wer is None else first.wer - second.wer,
-        utterance_interval=by_utterance.difference(backend, baseline) if by_utterance else None,
-        speaker_interval=by_speaker.difference(backend, baseline) if by_speaker else None,
+        utterance_interval=by_utterance.difference(backend, baseline),
+        speaker_interval=by_speaker.difference(backend, baseline),
         speakers=None if speakers is None else len(set(speakers)),
-        share_better=by_utterance.share_better(backend, baseline) if by_utterance else None,
+        share_better=by_utterance.share_better(backend, baseline),
         improved=int((gained < 0).sum()),
         worsened=worsened,
         share_no_worse=1 - worsened / len(ids),

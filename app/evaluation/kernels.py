@@ -10,6 +10,7 @@ import msgspec
 from app.audio.containers import AudioError
 from app.console import progress_bar
 from datasets.utterance import Utterance
+from kernels.backends import INTEGER_BACKENDS, find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +57,6 @@ def measure(
 
     Tiles are those of the kernel's batch test, the seed is of its operands; a bar goes to standard error.
     """
-    from kernels.backends import INTEGER_BACKENDS
     from models.capture import measure_layers
 
     integer = {name: one for name, one in worker.transcribers.items() if name in INTEGER_BACKENDS}
@@ -85,7 +85,6 @@ def measure(
 
 def _validate(configuration: Configuration, tiles: int, seed: int, progress: bool) -> Validation:
     """On a device of its own: on an NPU each kernel is a program of its own."""
-    from kernels.backends import find
     from kernels.opening import open_device
     from kernels.validation import validate_kernel
 
@@ -108,8 +107,6 @@ def _validate(configuration: Configuration, tiles: int, seed: int, progress: boo
 
 
 def _summary(configuration: Configuration, found: Validation) -> KernelValidation:
-    from kernels.backends import find
-
     name = configuration.backend
     return KernelValidation(
         backend=name,

@@ -78,7 +78,7 @@ def replicate(
             changes no other's interval; callers put utterances in the order of their ids.
 
     Raises:
-        ValueError: lengths differ, or there is nothing to draw.
+        ValueError: lengths differ, or there is nothing to draw from.
     """
     names = list(errors)
     table = np.stack([np.asarray(words, np.float64), *(np.asarray(errors[n], np.float64) for n in names)], 1)
@@ -89,7 +89,7 @@ def replicate(
         summed = np.zeros((len(names_of_groups), table.shape[1]))
         np.add.at(summed, index, table)
         table = summed
-    if not len(table) or replications < 1:
+    if replications and not len(table):
         raise ValueError("nothing to draw")
     totals = _totals(table, replications, np.random.default_rng(seed))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -54,6 +54,7 @@ def summarise(
     Raises:
         EvidenceError: there are no records; the runs do not belong together; references or speakers of an utterance
             differ; there are more utterances than the data set has.
+        kernels.backends.UnknownBackendError: there is no such backend.
     """
     limits, validation = limits or Limits(), validation or {}
     first = _check(records_by_backend)

@@ -32,9 +32,9 @@ from app.evaluation.report.transcripts import (
     ordered,
 )
 from app.evaluation.rules import Limits
-from app.evaluation.stored import EvidenceError
 from app.evaluation.summarise import summarise
 from app.output import tables
+from kernels.backends import UnknownBackendError
 
 HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
 VOID = {"meta", "input", "br"}
@@ -411,7 +411,7 @@ def test_any_set_of_backends_makes_a_page(backends: tuple[str, ...], verdict: st
 
 
 def test_a_backend_that_there_is_not_has_no_mark() -> None:
-    with pytest.raises(EvidenceError, match=r"'mine'.*cpu, int32"):
+    with pytest.raises(UnknownBackendError, match=r"'mine'.*cpu, int32"):
         render_page(evaluate(12, ("cpu", "mine")))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
@@ -21,9 +21,6 @@ from app.commands.options import (
 from app.configuration import Configuration
 from app.console import FAILED, LACKING, USAGE, edge, exit_code, say, stop
 from kernels.contract import TILE_SIZES, ContractError
-
-if TYPE_CHECKING:
-    from app.evaluation.validating import ValidationRun
 
 
 def validate(
@@ -61,11 +58,12 @@ def validate(
     sizes = tuple(dict.fromkeys(int(size) for size in tile_size or TILE_SIZES))
     configuration = Configuration(model, device=device, tile_size=sizes[0], threads=threads)
     with edge("interrupted: nothing was written"):
-        from app.evaluation.validating import run
+        from app.evaluation.validating import run, text, to_json
+        from app.evaluation.validation_picture import render
         from models.weights.loading import WeightsError
 
         try:
-            found = run(
+            validation, captured = run(
                 configuration,
                 tiles=tiles,
                 tile_sizes=sizes,
@@ -80,19 +78,14 @@ def validate(
             stop(f"{error}; --no-capture does without", LACKING)
         except ContractError as error:
             stop(f"{audio or model}: {error}", FAILED)
-        _write(found, json_file, picture)
-    if not found.validation.passed:
+        document = to_json(validation, captured)
+        sys.stdout.write(document if json_file == "-" else text(validation, captured))
+        sys.stdout.flush()
+        files = {picture: render(validation)} if picture else {}
+        if json_file and json_file != "-":
+            files[json_file] = document
+        for name, content in files.items():
+            write_file(name, content)
+            say(f"wrote {name}")
+    if not validation.passed:
         raise typer.Exit(FAILED)
-
-
-def _write(found: ValidationRun, json_file: str | None, picture: str | None) -> None:
-    from app.evaluation import validating, validation_picture
-
-    sys.stdout.write(found.to_json() if json_file == "-" else validating.text(found))
-    sys.stdout.flush()
-    files = [(picture, validation_picture.render(found.validation))] if picture else []
-    if json_file and json_file != "-":
-        files.append((json_file, found.to_json()))
-    for name, content in files:
-        write_file(name, content)
-        say(f"wrote {name}")

@@ -31,24 +31,15 @@ from models.weights.loading import load
 
 SCHEMA_VERSION = 1
 
-AS_REPORTED = (
-    "as reported, device",
-    "0.8498",
-    "16.17",
-    "21.45",
-    "103.00",
-    "25.8 %",
-    "41.8 %",
-    "-61..62",
-    "",
-    "",
-)
+AS_REPORTED = [
+    "as reported, device", "0.8498", "16.17", "21.45", "103.00", "25.8 %", "41.8 %", "-61..62", "", "",
+]  # fmt: skip
 """What the founding report says that its INT32 kernel gave on its device; that run cannot be repeated here."""
 
 
 @dataclass(frozen=True)
 class Captured:
-    """Kernels on a real encoder's queries, keys and values.
+    """Kernels on a real encoder's queries, keys and values: shown, and without a target.
 
     Attributes:
         audio: the file's name; its first 30 s are the encoder's window.
@@ -62,32 +53,6 @@ class Captured:
     layers: tuple[LayerResult, ...]
 
 
-@dataclass(frozen=True)
-class ValidationRun:
-    """Findings of the kernels themselves, and on a real encoder, where that was not left out.
-
-    What a real encoder hands the kernels is shown, and has no target.
-    """
-
-    validation: Validation
-    captured: Captured | None
-
-    def to_json(self) -> str:
-        """JSON, in which a number that is none (the correlation of a constant) is null."""
-        captured = self.captured and {
-            **vars(self.captured),
-            "layers": [layer.to_dict() for layer in self.captured.layers],
-        }
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "version": version("tilescribe"),
-            "passed": self.validation.passed,
-            "validation": self.validation.to_dict(),
-            "captured": captured,
-        }
-        return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
-
-
 def run(
     configuration: Configuration,
     *,
@@ -97,7 +62,7 @@ def run(
     capture: bool = True,
     audio: str | None = None,
     progress: bool = False,
-) -> ValidationRun:
+) -> tuple[Validation, Captured | None]:
     """Validate every kernel. Everything that may be missing is looked for before the long work begins.
 
     Args:
@@ -149,7 +114,19 @@ def run(
         with progress_bar(f"heads of {weights.name}", "head", progress) as on_progress:
             layers = measure_layers(weights.model, window, others, on_progress)
         captured = Captured(weights.name, weights.sha256, Path(path).name, seconds, layers)
-    return ValidationRun(validation, captured)
+    return validation, captured
+
+
+def to_json(validation: Validation, captured: Captured | None = None) -> str:
+    """JSON, in which a number that is none (the correlation of a constant) is null."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "version": version("tilescribe"),
+        "passed": validation.passed,
+        "validation": validation.to_dict(),
+        "captured": captured and {**vars(captured), "layers": [layer.to_dict() for layer in captured.layers]},
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
 LAYERS: tuple[Metric[LayerResult], ...] = (
@@ -165,9 +142,9 @@ LAYERS: tuple[Metric[LayerResult], ...] = (
 """Of a kernel in one layer of a real encoder."""
 
 
-def text(found: ValidationRun) -> str:
+def text(validation: Validation, captured: Captured | None = None) -> str:
     """The tables, and at the end the verdict."""
-    return "\n".join(_lines(found)) + "\n"
+    return "\n".join(_lines(validation, captured)) + "\n"
 
 
 def ran_on(validation: Validation) -> str:
@@ -181,8 +158,7 @@ def _where(validation: Validation) -> str:
     return "the emulator on the CPU" if emulated else f"the {validation.device.upper()}"
 
 
-def _lines(found: ValidationRun) -> Iterator[str]:
-    validation, captured = found.validation, found.captured
+def _lines(validation: Validation, captured: Captured | None) -> Iterator[str]:
     yield f"{ran_on(validation)}: {validation.device_reason}. The legacy kernels are emulated."
     yield ""
     yield "One tile of 64 x 64 random integers, the test data of the founding report, against FP32"

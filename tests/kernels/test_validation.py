@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.evaluation.validating import ValidationRun, text
+from app.evaluation.validating import text
 from kernels import reference
 from kernels.backends import INTEGER_BACKENDS
 from kernels.emulator import Emulator
@@ -186,5 +186,5 @@ def test_an_npu_is_given_the_tile_as_a_single_tile_run_and_the_legacy_kernels_ar
     assert found.device == "npu"
     assert [tile.device for tile in found.tiles] == ["npu", "npu", "emulator", "emulator", "emulator"]
     assert found.tiles[0].accuracy == validate_tile("int32", Emulator(Workers(1))).accuracy
-    first = text(ValidationRun(found, None)).splitlines()[0]
+    first = text(found).splitlines()[0]
     assert first == "int32 and int8 on the NPU: it works here. The legacy kernels are emulated."

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli import app as tilescribe
 from app.evaluation import validation_picture
-from app.evaluation.validating import ValidationRun, text
+from app.evaluation.validating import text, to_json
 from app.output import tables
 from kernels.emulator import Emulator
 from kernels.validation import Validation, validate_kernel
@@ -39,7 +39,7 @@ def validation() -> Validation:
 
 @pytest.fixture(scope="module")
 def written(validation: Validation) -> str:
-    return text(ValidationRun(validation, None))
+    return text(validation)
 
 
 def test_the_tables_say_what_was_measured_and_where(written: str) -> None:
@@ -79,7 +79,7 @@ def test_json_has_a_version_and_no_number_that_is_none(validation: Validation) -
     constant = replace(validation.tiles[4].accuracy, correlation=float("nan"))
     *others, last = validation.tiles
     changed = replace(validation, tiles=(*others, replace(last, accuracy=constant)))
-    data = json.loads(ValidationRun(changed, None).to_json(), parse_constant=refuse)
+    data = json.loads(to_json(changed), parse_constant=refuse)
     assert (data["schema_version"], data["passed"], data["captured"]) == (1, True, None)
     assert data["validation"]["report_tile"][4]["correlation"] is None
     assert data["validation"]["batch"]["comparisons"][0]["name"] == "reference"

@@ -81,13 +81,9 @@ class Manifest:
     """What a build says of itself.
 
     Attributes:
-        program: its name.
-        parameters: `Program.parameters`.
-        source_sha256: see `source_hash`.
         files: SHA-256 of every other file of the build, by name.
         instructions: names of the instruction files by number of heads; 0 for the single-tile program.
         tools: versions of what built it.
-        stack_bytes: a core's stack.
         memory_map: `MemoryMap.as_json` of the program.
         measured: `program_bytes` and `constant_bytes` of the largest core, where the tool chain left its ELF.
     """

@@ -85,18 +85,16 @@ def locked_memory(host: Host) -> Answer:
 def built_kernel() -> Answer:
     """Whether the default program is built and may be used, and which others are."""
     programs = [Program(of) for s in SCORE_TYPES for of in (*(Plan(s, t) for t in TILE_SIZES), s)]
-    usable, refusals = [], []
+    usable, default = [], programs[0].name
     for program in programs:
         try:
             store.usable(program)
             usable.append(program.name)
         except BuildError as error:
-            refusals.append(error)
-    default = programs[0].name
-    if default in usable:
-        return ok(f"built from these sources in {store.folder()}: {', '.join(usable)}")
-    cause, _, remedy = str(refusals[0]).rpartition(": ")
-    return (wrong if any(store.folder().glob(f"{default}-*-*")) else missing)(cause, remedy)
+            if program.name == default:
+                cause, _, remedy = str(error).rpartition(": ")
+                return (wrong if any(store.folder().glob(f"{default}-*-*")) else missing)(cause, remedy)
+    return ok(f"built from these sources in {store.folder()}: {', '.join(usable)}")
 
 
 def host_compiler(host: Host) -> Answer:

@@ -178,14 +178,9 @@ class Launch:
     """
 
     def __init__(self, xrt: Any, device: Any, kernel: Any, instructions: bytes, sizes: Sequence[int]) -> None:
-        """Make the buffers and the run.
+        """Make the buffers and the run, on a `pyxrt.device` and of a `pyxrt.kernel`; instructions are 32-bit words.
 
-        Args:
-            xrt: the module pyxrt.
-            device: a `pyxrt.device`.
-            kernel: a `pyxrt.kernel`.
-            instructions: 32-bit words.
-            sizes: of the input buffers, in the order of the arguments, and then of the output buffer, in bytes.
+        The sizes, in bytes, are those of the input buffers in the order of the arguments, and then of the output.
 
         Raises:
             XrtError: XRT has no room for a buffer, or refuses it as an argument.

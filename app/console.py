@@ -110,14 +110,16 @@ class Attempts:
 
 
 @contextmanager
-def progress_bar(name: str, unit: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, moved by what is done and what there is in all."""
+def progress_bar(name: str, unit: str, shown: bool) -> Iterator[Callable[..., None]]:
+    """A bar on standard error, moved by what is done, what there is in all, and what comes next where it has a name."""
     from tqdm import tqdm
 
     with tqdm(desc=name, unit=unit, disable=not shown, leave=False) as bar:
 
-        def on_progress(done: int, total: int) -> None:
+        def on_progress(done: int, total: int, following: str = "") -> None:
             bar.total = total
             bar.update(done - bar.n)
+            if following:
+                bar.set_description(following)
 
         yield on_progress

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
-from app.commands.options import DeviceOption, JsonFileOption, check_folders, write_file
+from app.commands.options import DeviceOption, JsonFileOption, check_folders, wants_bar, write_file
 from app.configuration import Configuration
-from app.console import INTERRUPTED, USAGE, edge, say, stop
+from app.console import INTERRUPTED, USAGE, edge, progress_bar, say, stop
 from kernels.backends import REFERENCE, TILE_BACKENDS
 from kernels.contract import TILE_SIZES
 
@@ -63,8 +62,8 @@ def bench(
     for size in tile_size or ():
         if size not in SIZES:
             stop(f"--tile-size {size}: choose from {', '.join(SIZES)}", USAGE)
-    for windows in batches:
-        if not windows.isdecimal() or not 1 <= int(windows) <= 64:
+    for number in batches:
+        if not number.isdecimal() or not 1 <= int(number) <= 64:
             stop(f"--batch {batch}: whole numbers from 1 to 64, with commas", USAGE)
     if not chosen or not batches:
         stop("--backends and --batch need at least one value each", USAGE)
@@ -85,7 +84,12 @@ def bench(
         model_only=model_only,
     )
     with edge("interrupted before anything was measured"):
-        result = _run(options, *_model(options))
+        from app.evaluation.benchmark import run
+
+        stack, windows, skipped = _model(options)
+        with progress_bar("", "step", shown=wants_bar(None)) as on_progress:
+            result = run(options, stack, windows, on_progress)
+        result.skipped += [skipped] if skipped else []
     _print(result, json_file)
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -125,22 +129,6 @@ def _model(options: Options) -> tuple[Stack, Windows | None, str]:
     from app.evaluation.benchmark_windows import Windows
 
     return stack, Windows(loaded.model), ""
-
-
-def _run(options: Options, stack: Stack, windows: Windows | None, skipped: str) -> BenchResult:
-    from tqdm import tqdm
-
-    from app.evaluation.benchmark import run
-
-    with tqdm(unit="step", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def progress(done: int, total: int, text: str) -> None:
-            bar.total, bar.n = total, done
-            bar.set_description(text)
-
-        result = run(options, stack, windows, progress)
-    result.skipped += [skipped] if skipped else []
-    return result
 
 
 def _print(result: BenchResult, json_file: str | None) -> None:

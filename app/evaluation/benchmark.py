@@ -15,13 +15,13 @@ from app.energy import MeterError, find_meter
 from app.evaluation.benchmark_results import (
     BenchResult,
     Energy,
+    Machine,
     Measurement,
     Options,
     Series,
     Setting,
     WindowEnergy,
     scores_of,
-    this_machine,
 )
 from kernels.backends import TILE_BACKENDS
 from kernels.contract import HEAD_DIM, Operands
@@ -94,7 +94,7 @@ class Benchmark:
     """A run's steps, and in `result` what they found so far."""
 
     def __init__(self, options: Options, stack: cost.Stack, windows: Windows | None) -> None:
-        self.result = BenchResult(options, this_machine(), stack)
+        self.result = BenchResult(options, Machine(), stack)
         self._windows = windows
         self._threads = [count or self.result.machine.processors for count in options.threads]
         self._opened: dict[int, Opened] = {}

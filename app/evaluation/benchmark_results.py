@@ -21,6 +21,7 @@ from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
 from kernels.npu.program.plan import Plan
 
 SCHEMA_VERSION = 1
+PACKAGES = ("tilescribe", "numpy", "numba", "torch")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where it ran.
+    """Where it ran: this machine.
 
     Attributes:
         processors: that this process may use.
@@ -62,22 +63,14 @@ class Machine(msgspec.Struct, frozen=True):
         versions: of what computes.
     """
 
-    cpu: str
-    processors: int
-    processors_in_all: int
-    system: str
-    versions: dict[str, str]
-
-
-def this_machine() -> Machine:
-    """Describe this machine."""
-    packages = ("tilescribe", "numpy", "numba", "torch")
-    return Machine(
-        cpu=processor(),
-        processors=available_threads(),
-        processors_in_all=os.cpu_count() or 0,
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+    cpu: str = msgspec.field(default_factory=processor)
+    processors: int = msgspec.field(default_factory=available_threads)
+    processors_in_all: int = os.cpu_count() or 0
+    system: str = f"{platform.system()} {platform.release()} {platform.machine()}"
+    versions: dict[str, str] = msgspec.field(
+        default_factory=lambda: (
+            {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+        )
     )
 
 

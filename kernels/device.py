@@ -35,5 +35,18 @@ class Device(Protocol):
         tile_size: int = c.DEFAULT_TILE_SIZE,
         output_bits: int = 16,
     ) -> npt.NDArray[np.int16]:
-        """Attention of every head: int16, shape (n, rows, 64 or 128)."""
+        """Attention of every head.
+
+        Args:
+            operands: the integers of the run.
+            scores: `int32` keeps exact scores; `int8` holds them in INT8.
+            tile_size: keys per tile: 64, 128 or 256.
+            output_bits: 16 for the value's step / 256, 8 for the value's step.
+
+        Returns:
+            int16, shape (n, rows, 64 or 128): as many columns as the values have.
+
+        Raises:
+            kernels.contract.ContractError: operands outside the contract.
+        """
         ...

@@ -21,20 +21,7 @@ def attention(
     tile_size: int = c.DEFAULT_TILE_SIZE,
     output_bits: int = 16,
 ) -> npt.NDArray[np.int16]:
-    """Attention of every head, by the contract.
-
-    Args:
-        operands: the integers of the run.
-        scores: `int32` keeps exact scores; `int8` holds them in INT8.
-        tile_size: keys per tile: 64, 128 or 256.
-        output_bits: 16 for the value's step / 256, 8 for the value's step.
-
-    Returns:
-        int16, shape (n, rows, 64 or 128): as many columns as the values have.
-
-    Raises:
-        kernels.contract.ContractError: operands outside the contract.
-    """
+    """Attention of every head, by the contract: see `kernels.device.Device.run`."""
     operands.check(tile_size, scores, output_bits)
     heads, rows, _ = operands.q.shape
     valid = operands.valid_keys

@@ -44,11 +44,7 @@ class Emulator:
         tile_size: int = c.DEFAULT_TILE_SIZE,
         output_bits: int = 16,
     ) -> npt.NDArray[np.int16]:
-        """See `kernels.device.Device`.
-
-        Raises:
-            kernels.contract.ContractError: operands outside the contract.
-        """
+        """See `kernels.device.Device`."""
         operands.check(tile_size, scores, output_bits)
         heads, rows, _ = operands.q.shape
         valid = operands.valid_keys

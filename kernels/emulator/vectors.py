@@ -11,9 +11,8 @@ from llvmlite import binding, ir
 from numba import config, extending, types
 from numba.core import cgutils
 
-intrinsic: Any = extending.intrinsic
-"""numba's, whose own type does not fit what it makes."""
-
+# Their own types do not fit what they make.
+_intrinsic: Any = extending.intrinsic
 _cgutils: Any = cgutils
 
 ROWS = 6
@@ -46,20 +45,16 @@ class Writer:
         """Write where `builder` stands."""
         self.b = builder
 
-    def pointer(self, address: Any, offset: Any) -> Any:
-        """An address so many bytes further."""
-        offset = ir.Constant(I64, offset) if isinstance(offset, int) else offset
-        return self.b.add(address, offset)
-
     def load(self, kind: Any, address: Any, offset: int = 0) -> Any:
-        """What lies at an address."""
-        pointer = self.b.inttoptr(self.pointer(address, offset), kind.as_pointer())
-        return self.b.load(pointer, align=1)
+        """What lies so many bytes past an address."""
+        return self.b.load(self._pointer(kind, address, offset), align=1)
 
     def store(self, value: Any, address: Any, offset: int = 0) -> None:
-        """Put a value at an address."""
-        pointer = self.b.inttoptr(self.pointer(address, offset), value.type.as_pointer())
-        self.b.store(value, pointer, align=1)
+        """Put a value there."""
+        self.b.store(value, self._pointer(value.type, address, offset), align=1)
+
+    def _pointer(self, kind: Any, address: Any, offset: int) -> Any:
+        return self.b.inttoptr(self.b.add(address, ir.Constant(I64, offset)), kind.as_pointer())
 
     def splat(self, kind: Any, value: Any) -> Any:
         """A vector of one value, a number or a scalar of the language."""
@@ -118,8 +113,8 @@ class Writer:
                 self.b.store(value, place)
         with _cgutils.for_range(self.b, ir.Constant(I64, steps), intp=I64) as loop:
             at = self.b.mul(loop.index, ir.Constant(I64, VECTORS * REGISTER))
-            columns = [self.load(LANES, self.pointer(y, at), v * REGISTER) for v in range(VECTORS)]
-            across = self.pointer(x, self.b.mul(loop.index, ir.Constant(I64, 4)))
+            columns = [self.load(LANES, self.b.add(y, at), v * REGISTER) for v in range(VECTORS)]
+            across = self.b.add(x, self.b.mul(loop.index, ir.Constant(I64, 4)))
             for r, places in enumerate(sums):
                 some = self.splat(LANES, self.load(I32, across, r * row))
                 for place, column in zip(places, columns, strict=True):
@@ -127,16 +122,11 @@ class Writer:
         return [[self.b.load(place) for place in places] for places in sums]
 
 
-def takes(arguments: int) -> Any:
-    """The signature of an intrinsic of so many integers, most of them addresses (`array.ctypes.data`)."""
-    return types.void(*[types.int64] * arguments)
-
-
 def piece(write: Callable[..., None]) -> Any:
     """Let compiled code call what `write` writes.
 
     Args:
-        write: called with a `Writer` and integers, most of them addresses.
+        write: called with a `Writer` and integers, most of them addresses (`array.ctypes.data`).
     """
     arguments = len(inspect.signature(write).parameters) - 1
 
@@ -146,6 +136,6 @@ def piece(write: Callable[..., None]) -> Any:
             write(Writer(builder), *values)
             return context.get_dummy_value()
 
-        return takes(arguments), code
+        return types.void(*[types.int64] * arguments), code
 
-    return intrinsic(typed)
+    return _intrinsic(typed)

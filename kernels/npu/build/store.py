@@ -92,13 +92,12 @@ def usable(program: Program) -> list[tuple[Path, Manifest]]:
     raise BuildError(f"there is no build of {name} in {kept}: {program.remedy}")
 
 
-def install(archive: Path, into: Path, say: Say) -> list[Path]:
+def install(archive: Path, into: Path, say: Say) -> None:
     """Unpack a release's archive of builds; those that do not fit the installed sources are refused.
 
     Raises:
         BuildError: it cannot be read, holds anything else than builds, or a build may not be used.
     """
-    installed = []
     with scratch(into) as unpacked:
         try:
             with tarfile.open(archive) as packed:
@@ -112,15 +111,14 @@ def install(archive: Path, into: Path, say: Say) -> list[Path]:
         except (OSError, tarfile.TarError, EOFError) as error:
             reason = str(error).partition("\n")[0].rstrip(": ")
             raise BuildError(f"{archive} cannot be unpacked: {reason}") from error
-        for path in sorted(unpacked.iterdir()):
+        builds = sorted(unpacked.iterdir())
+        if not builds:
+            raise BuildError(f"{archive} holds no builds")
+        for path in builds:
             program = manifest.read(path).as_program()
             manifest.check(path, program)
-            installed.append(into / path.name)
-            put(path, installed[-1])
-            say(f"{program.name}: installed {installed[-1]}")
-    if not installed:
-        raise BuildError(f"{archive} holds no builds")
-    return installed
+            put(path, into / path.name)
+            say(f"{program.name}: installed {into / path.name}")
 
 
 @contextlib.contextmanager

@@ -31,11 +31,7 @@ def blocked(matrix: Int8, rows: int, columns: int) -> Int8:
 
 
 def check_fits(operands: c.Operands) -> None:
-    """Refuse operands that a streaming run has no room for.
-
-    Raises:
-        ContractError: more rows or keys than a run takes.
-    """
+    """Raise `ContractError` for operands that have more rows or keys than a streaming run takes."""
     rows, keys = operands.q.shape[1], operands.k.shape[1]
     if max(rows, keys) > p.PADDED_TOKENS:
         raise c.ContractError(

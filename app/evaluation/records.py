@@ -161,6 +161,9 @@ def same_run(
         raise EvidenceError(f"not the same run: {name} is {a!r} in {first_name} and {b!r} in {second_name}")
 
 
+SYNC_EVERY = 64
+"""Utterances after which a writer waits until they are on the disk."""
+
 _LINE = msgspec.json.Decoder(RunLine | UtteranceRecord)
 
 
@@ -196,14 +199,13 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
             resumed need not do again.
     """
 
-    def __init__(self, path: Path, run: RunDescription, *, resume: bool = False, sync_every: int = 0) -> None:
+    def __init__(self, path: Path, run: RunDescription, *, resume: bool = False) -> None:
         """Begin a file, or go on with one.
 
         Args:
             path: its folder must exist.
             run: must be that of the file when it is resumed.
             resume: go on with the file where there is one; else a file that is there is an error.
-            sync_every: after so many utterances wait until they are on the disk (fsync); 0 leaves it to the system.
 
         Raises:
             EvidenceError: the file is there and `resume` is not set; it is damaged, or another run's; or another
@@ -212,7 +214,7 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
         """
         self.path = path
         self.done: frozenset[str] = frozenset()
-        self._sync_every, self._unsynced = sync_every, 0
+        self._unsynced = 0
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - open as long as the writer
         try:
             self._lock()
@@ -239,14 +241,8 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
         """Append one utterance. Raises OSError."""
         self._append(record)
         self._unsynced += 1
-        if self._sync_every and self._unsynced >= self._sync_every:
+        if self._unsynced >= SYNC_EVERY:
             self._sync()
-
-    def close(self) -> None:
-        """Wait until all is on the disk, and close."""
-        if not self._file.closed:
-            self._sync()
-            self._file.close()
 
     def _lock(self) -> None:
         try:
@@ -268,7 +264,9 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
         self._unsynced = 0
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """Wait until all is on the disk, and close."""
+        self._sync()
+        self._file.close()
 
 
 def load(paths: Iterable[Path]) -> BackendRecords:

@@ -59,9 +59,7 @@ def run(
     (folder / "records").mkdir(exist_ok=True)
     with ExitStack() as stack:
         writers = {
-            name: stack.enter_context(
-                RecordWriter(record_path(folder, name), description, resume=resume, sync_every=64)
-            )
+            name: stack.enter_context(RecordWriter(record_path(folder, name), description, resume=resume))
             for name, description in descriptions.items()
         }
         tasks: list[tuple[Batch, Wanted]] = []

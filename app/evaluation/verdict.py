@@ -88,23 +88,21 @@ def _settled(undecided: Sequence[Rule], expected: int | None) -> tuple[int | Non
 
 
 def _device(run: RunDescription, timed: bool) -> tuple[str, tuple[str, ...]]:
+    """What the device means, in words, and what nobody measured."""
+    missing: tuple[str, ...] = ("latency on the NPU", "energy")
     if run.device == "npu":
-        missing = ("energy",) if timed else ("latency on the NPU", "energy")
         speed = "so is its latency" if timed else "its latency was not measured"
-        return (
-            f"{run.backend} ran on the NPU: the accuracy is the device's, and {speed}; energy was not",
-            missing,
+        text = f"ran on the NPU: the accuracy is the device's, and {speed}; energy was not"
+        missing = missing[1:] if timed else missing
+    elif backends.find(run.backend).legacy:
+        text = "exists as an emulation on the CPU alone: its arithmetic was measured, no device's latency or energy"
+    else:
+        where = "emulator on the CPU" if run.device == "emulator" else run.device
+        text = (
+            f"ran on the {where}, not on an NPU: a device that keeps to the kernel's contract gives the same bits, so "
+            "the accuracy carries over; latency and energy do not, and were not measured on an NPU"
         )
-    if backends.find(run.backend).legacy:
-        return (
-            f"{run.backend} exists as an emulation on the CPU alone: its arithmetic was measured, no device's latency "
-            "or energy"
-        ), ("latency on the NPU", "energy")
-    where = "emulator on the CPU" if run.device == "emulator" else run.device
-    return (
-        f"{run.backend} ran on the {where}, not on an NPU: a device that keeps to the kernel's contract gives the same "
-        "bits, so the accuracy carries over; latency and energy do not, and were not measured on an NPU"
-    ), ("latency on the NPU", "energy")
+    return f"{run.backend} {text}", missing
 
 
 def _notes(comparison: Comparison | None, limits: Limits) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_line_is_on_file_as_soon_as_it_is_written(tmp_path: Path) -> None:
-    with RecordWriter(tmp_path / "cpu.jsonl", run(), sync_every=1) as writer:
+    with RecordWriter(tmp_path / "cpu.jsonl", run()) as writer:
         writer.write(ONE)
         assert read(tmp_path / "cpu.jsonl").utterances == (ONE,)
 

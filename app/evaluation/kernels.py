@@ -65,7 +65,16 @@ def measure(
     attentions = [one.attention for one in integer.values()]
     return KernelFigures(
         schema_version=1,
-        validation={name: _summary(integer[name].configuration, one) for name, one in found.items()},
+        validation={
+            name: KernelValidation(
+                backend=name,
+                passed=one.passed_by(name),
+                device=one.device,
+                detail=one.detail(name),
+                tile_size=None if find(name).legacy else integer[name].configuration.tile_size,
+            )
+            for name, one in found.items()
+        },
         extras={
             "validation": [tile.to_dict() for one in found.values() for tile in one.tiles],
             "encoder_error": {
@@ -104,17 +113,6 @@ def _validate(configuration: Configuration, tiles: int, seed: int, progress: boo
             seed=seed,
             on_progress=on_progress,
         )
-
-
-def _summary(configuration: Configuration, found: Validation) -> KernelValidation:
-    name = configuration.backend
-    return KernelValidation(
-        backend=name,
-        passed=found.passed_by(name),
-        device=found.device,
-        detail=found.detail(name),
-        tile_size=None if find(name).legacy else configuration.tile_size,
-    )
 
 
 def _mels(worker: BatchWorker, utterances: Sequence[Utterance]) -> Iterator[Tensor]:

@@ -207,38 +207,32 @@ def length_classes() -> list[str]:
 
 def confusions(alignments: Iterable[Alignment]) -> Confusions:
     """The most frequent errors."""
-    counts: dict[str, Counter[tuple[str, str]]] = {"S": Counter(), "D": Counter(), "I": Counter()}
-    for alignment in alignments:
-        for kind, reference, hypothesis in alignment.operations:
-            if kind != "=":
-                counts[kind][reference, hypothesis] += 1
-    top = {
-        kind: sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:CONFUSIONS]
-        for kind, counter in counts.items()
-    }
+    counts = Counter(operation for one in alignments for operation in one.operations)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return Confusions(
-        substituted=tuple((a, b, n) for (a, b), n in top["S"]),
-        deleted=tuple((a, n) for (a, _), n in top["D"]),
-        inserted=tuple((b, n) for (_, b), n in top["I"]),
+        substituted=tuple((lost, got, n) for (kind, lost, got), n in ranked if kind == "S")[:CONFUSIONS],
+        deleted=tuple((lost, n) for (kind, lost, _), n in ranked if kind == "D")[:CONFUSIONS],
+        inserted=tuple((got, n) for (kind, _, got), n in ranked if kind == "I")[:CONFUSIONS],
     )
 
 
 def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
     """Time per audio; None where no utterance has both."""
     timed = [r for r in records if r.seconds is not None and r.audio_seconds]
-    audio, seconds = _total([r.audio_seconds for r in timed]), _total([r.seconds for r in timed])
+    audio, seconds = total([r.audio_seconds for r in timed]), total([r.seconds for r in timed])
     if not audio or seconds is None:
         return None
     return Speed(
         utterances=len(timed),
         audio_seconds=audio,
         seconds=seconds,
-        encode_seconds=_total([r.encode_seconds for r in timed]),
-        decode_seconds=_total([r.decode_seconds for r in timed]),
+        encode_seconds=total([r.encode_seconds for r in timed]),
+        decode_seconds=total([r.decode_seconds for r in timed]),
         real_time_factor=seconds / audio,
     )
 
 
-def _total(values: Sequence[float | None]) -> float | None:
+def total(values: Sequence[float | None]) -> float | None:
+    """Their sum; None where one is not known."""
     known = [v for v in values if v is not None]
     return math.fsum(known) if len(known) == len(values) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from app.evaluation import scoring
@@ -142,8 +141,6 @@ def _dataset(run: RunDescription, scored: Mapping[str, ScoredBackend]) -> Datase
     ids = [key for key in every[0].records if all(key in backend.records for backend in every)]
     failed = {key for backend in every for key in backend.failed}
     dataset, speakers = run.dataset, every[0].speakers(ids)
-    lengths = [every[0].records[key].audio_seconds for key in ids]
-    known = [length for length in lengths if length is not None]
     complete = dataset.complete and dataset.expected == len(ids)
     return DatasetSummary(
         name=dataset.name,
@@ -155,7 +152,7 @@ def _dataset(run: RunDescription, scored: Mapping[str, ScoredBackend]) -> Datase
         failed=len(failed),
         complete=complete,
         speakers=None if speakers is None else len(set(speakers)),
-        audio_seconds=math.fsum(known) if len(known) == len(lengths) else None,
+        audio_seconds=scoring.total([every[0].records[key].audio_seconds for key in ids]),
     )
 
 
@@ -209,9 +206,8 @@ def _differing(
 
 def _notes(backends: Mapping[str, BackendRecords], scored: Mapping[str, ScoredBackend]) -> tuple[str, ...]:
     notes = []
-    sets = {name: len(backend.records) for name, backend in scored.items()}
     if len({frozenset(backend.records) for backend in scored.values()}) > 1:
-        counts = ", ".join(f"{name} {count:,}" for name, count in sets.items())
+        counts = ", ".join(f"{name} {len(backend.records):,}" for name, backend in scored.items())
         notes.append(
             f"not every backend transcribed the same utterances ({counts}); each pair is compared on its own"
         )

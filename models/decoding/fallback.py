@@ -1,7 +1,6 @@
 """From encoder states to text: detecting the language, and decoding with temperature fallback.
 
-Fallback follows `whisper.transcribe`, for a batch of windows at once. One attempt at one temperature is
-`models.decoding.search`, and its forward pass is `models.decoder`.
+Fallback follows `whisper.transcribe`, for a batch of windows at once.
 """
 
 from __future__ import annotations
@@ -22,19 +21,12 @@ __all__ = ["decode_with_fallback", "detect_languages"]
 
 
 def detect_languages(recogniser: Recogniser, memory: Memory) -> list[dict[str, float]]:
-    """Detect the language of windows; the method is `whisper.detect_language`.
-
-    Args:
-        recogniser: of a multilingual model.
-        memory: of its decoder, for the windows.
-
-    Returns:
-        The probability of every language's code, for each window.
+    """The probability of every language's code, for each window; the method is `whisper.detect_language`.
 
     Raises:
         ValueError: the model knows only English.
     """
-    if not recogniser.is_multilingual:
+    if not recogniser.weights.is_multilingual:
         raise ValueError("an English-only model cannot detect languages")
     tokenizer, decoder = recogniser.tokenizer(), recogniser.decoder
     start = torch.full((len(memory), 1), tokenizer.sot)
@@ -55,7 +47,7 @@ def decode_with_fallback(
     """Decode a batch of encoded windows; those that fail are decoded again at the next temperature.
 
     A window fails where its text is too repetitive or too improbable, unless it is silence, as in
-    `whisper.transcribe`. The encoder's keys and values are computed once for all temperatures.
+    `whisper.transcribe`. Cross-attention keys and values are computed once for all temperatures.
 
     Args:
         recogniser: whose decoder decodes them.
@@ -68,7 +60,7 @@ def decode_with_fallback(
     Raises:
         ValueError: the options do not suit the model.
     """
-    options = options.for_model(recogniser)
+    options = options.for_model(recogniser.weights)
     memory = recogniser.decoder.attend_to(states)
     numbers = list(range(len(memory))) if windows is None else list(windows)
     if options.language is None:

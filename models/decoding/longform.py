@@ -172,7 +172,7 @@ class _Reader:
 
     def __init__(self, recogniser: Recogniser, options: DecodeOptions) -> None:
         self.recogniser = recogniser
-        self.options = options.for_model(recogniser)
+        self.options = options.for_model(recogniser.weights)
         self.tokenizer = recogniser.tokenizer(self.options.language, self.options.task)
         self._first_states: Tensor | None = None
 
@@ -221,7 +221,7 @@ class _Reader:
         if is_silent(hypothesis, options):
             piece.seek += window.size
             return None
-        n_audio_ctx = self.recogniser.dims.n_audio_ctx
+        n_audio_ctx = self.recogniser.weights.dims.n_audio_ctx
         segments, seek, closed = split(window, hypothesis, self.tokenizer, n_audio_ctx)
         if options.word_timestamps:
             segments = with_words(
@@ -269,7 +269,7 @@ class _PreviousText:
         self._initial = reader.initial_prompt()
         self._tokens = list(self._initial)
         self._reset = 0
-        self._room = reader.recogniser.dims.n_text_ctx // 2 - 1
+        self._room = reader.recogniser.weights.dims.n_text_ctx // 2 - 1
 
     def prompt(self) -> list[int]:
         if not self._options.carry_initial_prompt:

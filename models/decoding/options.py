@@ -96,7 +96,7 @@ class DecodeOptions:
         """These options with the language as a code, English where the model knows nothing else.
 
         Raises:
-            OptionsError: the model, a `whisper.model.Whisper` or a recogniser, cannot do what they ask for.
+            OptionsError: the model, a `whisper.model.Whisper`, cannot do what they ask for.
         """
         language = None if self.language is None else language_code(self.language)
         if not model.is_multilingual:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
 from models.attention import Attention
@@ -22,50 +22,28 @@ __all__ = ["Recogniser", "decoder_of", "encoder_of"]
 
 @dataclass(frozen=True)
 class Recogniser:
-    """What turns log-mel features into text; several can share weights and decoder.
+    """What turns log-mel features into text; several can share weights, float32 on the CPU, and decoder.
 
-    Attributes:
-        weights: of the model, float32 on the CPU.
-        encode: float32 log-mel (B, n_mels, 3000) -> encoder states (B, 1500, n_audio_state).
-        decoder: of the states.
+    `encode` makes of float32 log-mel (B, n_mels, 3000) encoder states (B, 1500, n_audio_state).
     """
 
     weights: Whisper
     encode: Callable[[Tensor], Tensor]
     decoder: Decoder
 
-    @property
-    def dims(self) -> ModelDimensions:
-        """The model's dimensions."""
-        return self.weights.dims
-
-    @property
-    def is_multilingual(self) -> bool:
-        """Whether the model knows other languages than English."""
-        return bool(self.weights.is_multilingual)
-
-    @property
-    def num_languages(self) -> int:
-        """How many languages the model knows."""
-        return int(self.weights.num_languages)
-
     def tokenizer(self, language: str | None = None, task: str = "transcribe") -> Tokenizer:
         """The model's tokenizer for a language, English unless given."""
         # With the arguments that whisper.decoding has, so that it finds this one in its cache.
+        model = self.weights
         return get_tokenizer(
-            self.is_multilingual, num_languages=self.num_languages, language=language or "en", task=task
+            model.is_multilingual, num_languages=model.num_languages, language=language or "en", task=task
         )
 
 
 def encoder_of(
     weights: Any, attention: Attention, compute_type: ComputeType = "float32"
 ) -> Callable[[Tensor], Tensor]:
-    """An encoder that computes all but its attention in a compute type.
-
-    Args:
-        weights: a `whisper.model.Whisper`.
-        attention: the backend of its self-attention.
-        compute_type: of all else; with floating-point attention, of that too.
+    """The encoder of a `whisper.model.Whisper` in a compute type, but for integer attention.
 
     Raises:
         ValueError: there is no such compute type, or the model's heads are not 64 wide.
@@ -76,11 +54,7 @@ def encoder_of(
 
 
 def decoder_of(weights: Any, compute_type: ComputeType = "float32") -> Decoder:
-    """A decoder that computes in a compute type.
-
-    Args:
-        weights: a `whisper.model.Whisper`.
-        compute_type: of its products.
+    """The decoder of a `whisper.model.Whisper` in a compute type.
 
     Raises:
         ValueError: there is no such compute type.

@@ -17,7 +17,7 @@ from whisper.decoding import DecodingOptions, DecodingTask, GreedyDecoder, Infer
 from whisper.tokenizer import Tokenizer
 from whisper.utils import compression_ratio
 
-from models.decoder import CachedDecoder, Decoder, Memory, Sequences
+from models.decoder import CachedDecoder, Memory, Sequences
 from models.decoding.recogniser import Recogniser
 from models.decoding.token_rules import GreedyChoice, TokenRules
 
@@ -27,53 +27,42 @@ __all__ = ["CachedInference", "Hypothesis", "WindowDecoding"]
 class CachedInference(Inference):  # type: ignore[misc]
     """`whisper.decoding.Inference` on a decoder, for one batch of windows."""
 
-    def __init__(self, decoder: Decoder, n_group: int, capacity: int, sot_index: int, eot: int) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, sequences: Sequences, n_group: int, initial_tokens: tuple[int, ...], tokenizer: Tokenizer
+    ) -> None:
+        self._sequences = sequences
         self._n_group = n_group
-        self._capacity = capacity
-        self._sot_index = sot_index
-        self._eot = eot
-        self._sequences: Sequences | None = None
+        self._prompt_positions = [initial_tokens.index(tokenizer.sot), len(initial_tokens) - 1]
+        self._eot = tokenizer.eot
 
-    def logits(self, tokens: Tensor, audio_features: Memory) -> Tensor:
+    def logits(self, tokens: Tensor, _: Any) -> Tensor:
         """Compute the logits of a prompt at its start-of-transcript token and its end, then of each last token.
 
         Args:
             tokens: int64, shape (n_audio * n_group, n_tokens), whose sequences in a group share the prompt.
-            audio_features: of the windows.
 
         Returns:
             float32, shape (n_audio * n_group, 2 or 1, n_vocab).
         """
-        if self._sequences is None:
-            self._sequences = Sequences(self._decoder, audio_features, self._n_group, self._capacity)
-            logits = self._sequences.prefill(tokens[:: self._n_group], [self._sot_index, tokens.shape[1] - 1])
-            return logits.repeat_interleave(self._n_group, dim=0)
+        if tokens.shape[1] == self._prompt_positions[1] + 1:
+            logits = self._sequences.prefill(tokens[:: self._n_group], self._prompt_positions)
+            # Position by position in memory, as the rules read those of one.
+            return logits.transpose(0, 1).repeat_interleave(self._n_group, dim=1).transpose(0, 1)
         last = tokens[:, -1]
         return self._sequences.step(last, last != self._eot).unsqueeze(1)
 
     def rearrange_kv_cache(self, source_indices: list[int]) -> None:
         """Let sequence i continue sequence `source_indices[i]`."""
-        if self._sequences is not None:
-            self._sequences.reorder(source_indices)
-
-    def cleanup_caching(self) -> None:
-        """Free the cache."""
-        self._sequences = None
+        self._sequences.reorder(source_indices)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """The text that one window was decoded to.
+    """The text that one window was decoded to; its fields are those of `whisper.decoding.DecodingResult`.
 
-    Attributes:
-        tokens: of text and timestamps, without prompt and end of text.
-        text: without leading and trailing space.
-        language: its code.
-        avg_logprob: mean natural-log probability per token, the end of text included.
-        no_speech_prob: probability of the no-speech token at the start of the transcript.
-        temperature: the one that it was accepted at, or the last that was tried.
-        compression_ratio: bytes of the text over bytes of the text deflated.
+    `tokens` are of text and timestamps, without prompt and end of text. `avg_logprob` is the mean per token, the end of
+    text included, and `no_speech_prob` that of the no-speech token at the start of the transcript. `temperature` is the
+    one that the text was accepted at, or the last that was tried.
     """
 
     tokens: tuple[int, ...]
@@ -117,26 +106,26 @@ def _find_non_speech_tokens(tokenizer: Any) -> None:
 
 
 class WindowDecoding(DecodingTask):  # type: ignore[misc]
-    """whisper's decoding task, on audio memory that is computed elsewhere and shared by a window's group.
+    """whisper's decoding task, on cross-attention keys and values that are computed elsewhere and shared by a group.
 
-    whisper's own `run` and `_main_loop` take one row of encoder states per sequence, and logits at every
-    position of the prompt.
+    whisper's own `run` takes one row of encoder states per sequence.
     """
 
     decoder: Any
+    logit_filters: list[Any]
+    sot_index: int
 
     def __init__(self, recogniser: Recogniser, options: DecodingOptions) -> None:
         _find_non_speech_tokens(recogniser.tokenizer(options.language, options.task))
         super().__init__(recogniser.weights, options)
-        capacity = min(self.n_ctx, self.sample_begin + self.sample_len)
-        decoder = recogniser.decoder
-        self.inference = CachedInference(decoder, self.n_group, capacity, self.sot_index, self.tokenizer.eot)
-        if options.beam_size is not None:
-            self.decoder.inference = self.inference
-        elif options.temperature == 0 and not isinstance(decoder, CachedDecoder):
+        self._recogniser = recogniser
+        self._language_at = self.sot_index + 1
+        self.sot_index = 0  # where `CachedInference` puts its logits
+        self.logit_filters = [TokenRules(self.logit_filters, self.tokenizer.eot, self.sample_begin)]
+        greedy = options.beam_size is None and options.temperature == 0
+        if greedy and not isinstance(recogniser.decoder, CachedDecoder):
             # whisper's own choice rounds log-probabilities as whisper does; it takes several times as long.
             self.decoder = GreedyChoice(self.tokenizer.eot)
-        self._rules = TokenRules(self.logit_filters, self.tokenizer.eot, self.sample_begin)
 
     def sample_from(self, generators: list[torch.Generator]) -> None:
         """Draw the samples of each window from its own generator."""
@@ -145,40 +134,28 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
     @torch.inference_mode()
     def decode(self, memory: Memory, languages: list[str]) -> list[Hypothesis]:
         """Decode every window of `memory`, each in its language."""
+        capacity = min(self.n_ctx, self.sample_begin + self.sample_len)
+        sequences = Sequences(self._recogniser.decoder, memory, self.n_group, capacity)
+        self.inference = self.decoder.inference = CachedInference(
+            sequences, self.n_group, self.initial_tokens, self.tokenizer
+        )
         self.decoder.reset()
         tokens = torch.tensor([self.initial_tokens]).repeat(len(memory), 1)
         if self.model.is_multilingual:
             spoken = [self.tokenizer.to_language_token(language) for language in languages]
-            tokens[:, self.sot_index + 1] = torch.tensor(spoken)
-        tokens, sum_logprobs, no_speech = self._search(memory, tokens.repeat_interleave(self.n_group, dim=0))
+            tokens[:, self._language_at] = torch.tensor(spoken)
+        tokens = tokens.repeat_interleave(self.n_group, dim=0)
+        tokens, sum_logprobs, no_speech = self._main_loop(torch.empty(0), tokens)
         tokens = tokens.view(len(memory), self.n_group, -1)
         candidates, scores = self.decoder.finalize(tokens, sum_logprobs.view(len(memory), self.n_group))
-        trimmed = [[self._between(t) for t in group] for group in candidates]
-        chosen = self.sequence_ranker.rank(trimmed, scores)
+        sampled = [[self._between(t) for t in group] for group in candidates]
+        chosen = self.sequence_ranker.rank(sampled, scores)
         return [
             self._hypothesis(group[best].tolist(), group_scores[best], language, probability)
             for group, group_scores, best, language, probability in zip(
-                trimmed, scores, chosen, languages, no_speech, strict=True
+                sampled, scores, chosen, languages, no_speech[:: self.n_group], strict=True
             )
         ]
-
-    def _search(self, memory: Memory, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
-        sum_logprobs = torch.zeros(len(tokens))
-        no_speech = [float("nan")] * len(memory)
-        try:
-            for i in range(self.sample_len):
-                logits = self.inference.logits(tokens, memory)
-                if i == 0 and self.tokenizer.no_speech is not None:
-                    at_start = logits[:: self.n_group, 0].softmax(dim=-1)
-                    no_speech = at_start[:, self.tokenizer.no_speech].tolist()
-                logits = logits[:, -1].contiguous()
-                self._rules.apply(logits, tokens)
-                tokens, completed = self.decoder.update(tokens, logits, sum_logprobs)
-                if completed or tokens.shape[-1] > self.n_ctx:
-                    break
-        finally:
-            self.inference.cleanup_caching()
-        return tokens, sum_logprobs, no_speech
 
     def _between(self, tokens: Tensor) -> Tensor:
         """The sampled tokens before the end of text."""

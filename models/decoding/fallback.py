@@ -50,9 +50,9 @@ def decode_with_fallback(
     `whisper.transcribe`. Cross-attention keys and values are computed once for all temperatures.
 
     Args:
-        recogniser: whose decoder decodes them.
+        recogniser: of the model.
         states: of its encoder, float32, shape (B, n_audio_ctx, n_audio_state).
-        options: how to decode; each window in the language that it is detected to be in, unless one is given.
+        options: without a language each window is decoded in the one that it is detected to be in.
         prompt: tokens of the previous text, the same for every window.
         windows: a number per window from which, with `options.seed`, its samples are drawn, so that they do
             not depend on the batch that the window is in; 0, 1, ... unless given.

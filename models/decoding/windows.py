@@ -54,13 +54,7 @@ def split(
     """Split a window's text between pairs of timestamps.
 
     A single timestamp at the end says that no speech follows it. After a pair, the text that follows is
-    not complete, and is left to the next window.
-
-    Args:
-        window: what was decoded.
-        result: its text.
-        tokenizer: that it was decoded with.
-        n_audio_ctx: positions of the encoder in 30 s, the resolution of timestamps.
+    not complete, and is left to the next window. Timestamps are as fine as `n_audio_ctx` positions in 30 s.
 
     Returns:
         The segments, all with the number 0, the frame to go on from, and whether all was said.

@@ -50,14 +50,8 @@ def with_words(
 ) -> list[Segment]:
     """Find the words of a window's segments, which then start and end with them.
 
-    Args:
-        segments: of the window.
-        window: that they were decoded from.
-        states: of its encoder, float32, shape (n_audio_ctx, n_audio_state).
-        recogniser: that decoded them.
-        tokenizer: that they were decoded with.
-        options: whose punctuation goes to the words beside it.
-        spoken_until: when the last word before the window ended, in seconds.
+    `states` are the encoder's, float32, shape (n_audio_ctx, n_audio_state); the last word before the window ended at
+    `spoken_until` seconds.
     """
     # whisper edits dictionaries in place.
     timed: list[dict[str, Any]] = [
@@ -98,12 +92,8 @@ def drop_hallucinations(
 ) -> tuple[list[Segment] | None, int | None]:
     """Drop segments, with words, that are probably hallucinated in silence, and skip that silence.
 
-    Args:
-        segments: of the window.
-        window: that they were decoded from.
-        features: of the whole recording.
-        threshold: silence longer than this is skipped, in seconds.
-        spoken_until: when the last word before the window ended, in seconds.
+    Silence is skipped where it is longer than `threshold` seconds; the last word before the window ended at
+    `spoken_until` seconds.
 
     Returns:
         The segments to keep, None where leading silence is to be skipped before decoding again; and the frame to go on

@@ -40,6 +40,8 @@ _LIKELY = np.float32(6)
 Most of what INT8 does to the probabilities comes from the embedding; this takes it away, for the tokens that a search
 can choose.
 """
+_GROUP_SIZE = 64
+"""Channels of the vocabulary's input that share a step in INT8: what that costs is scored again."""
 _INPUTS = ("tokens", "positions", "sources", "wanted")
 """Of the decoder's graph, before its cross-attention keys and values."""
 
@@ -90,7 +92,10 @@ class GraphDecoder:
         self._kind = Type.bf16 if has_bfloat16() else Type.f32
         self._embedding = model.decoder.token_embedding.weight.detach().numpy()
         self._attend_to = compile_graph(_memory_graph(model, self._kind))
-        self._decode = compile_graph(_decoder_graph(model, self._kind, Type.i8 if int8 else self._kind))
+        kind = Type.i8 if int8 else self._kind
+        self._decode = compile_graph(_decoder_graph(model, self._kind, kind))
+        vocabulary = _vocabulary_graph(self._embedding, kind)
+        self._score = compile_graph(vocabulary, group_size=_GROUP_SIZE).create_infer_request()
 
     def attend_to(self, states: Tensor) -> GraphMemory:
         """See `models.decoder.Decoder`."""
@@ -128,7 +133,8 @@ class GraphDecoder:
         found = cache.request.infer(
             dict(zip(_INPUTS, inputs, strict=True)), share_inputs=True, share_outputs=True
         )
-        logits, states = found[0].copy(), found[1]
+        states = found[0]
+        logits = self._score.infer([states], share_inputs=True, share_outputs=True)[0].copy()
         for row, state in zip(
             logits.reshape(-1, logits.shape[2]), states.reshape(-1, states.shape[2]), strict=True
         ):
@@ -150,7 +156,7 @@ def _memory_graph(model: Any, kind: Any) -> Any:
 
 
 def _decoder_graph(model: Any, memory_kind: Any, kind: Any) -> Any:
-    """Tokens and cross-attention keys and values -> logits, and the states that they were made of.
+    """Tokens and cross-attention keys and values -> the states that logits are made of.
 
     Args:
         model: a `whisper.model.Whisper`.
@@ -204,5 +210,10 @@ def _decoder_graph(model: Any, memory_kind: Any, kind: Any) -> Any:
         x = add(x, cross_attention(layer_norm(x, block.cross_attn_ln), block.cross_attn, layer))
         x = add(x, feed_forward(x, block, kind))
     last = layer_norm(op.gather(x, wanted, second), decoder.ln)
-    logits = cast(product(last, embedding, kind), Type.f32)
-    return ov.Model([op.result(logits), op.result(last)], sinks, inputs, "decoder")
+    return ov.Model([op.result(last)], sinks, inputs, "decoder")
+
+
+def _vocabulary_graph(embedding: npt.NDArray[np.float32], kind: Any) -> Any:
+    """The decoder's states (n, tokens, width) -> logits (n, tokens, vocabulary)."""
+    states = parameter("states", (-1, -1, embedding.shape[1]))
+    return ov.Model([cast(product(states, embedding, kind), Type.f32)], [states], "vocabulary")

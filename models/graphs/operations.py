@@ -22,8 +22,14 @@ from kernels.contract import HEAD_DIM
 _ROWS = 4096  # quantised at a time: what that needs stays small beside the weight
 
 
-def compile_graph(graph: Any) -> Any:
-    """Compile an `openvino.Model` for the processor, on as many threads as PyTorch takes at the time."""
+def compile_graph(graph: Any, *, group_size: int = 0) -> Any:
+    """Compile an `openvino.Model` for the processor, on as many threads as PyTorch takes at the time.
+
+    Args:
+        graph: to compile.
+        group_size: of activations that share a step where they are rounded to INT8 before INT8 weights; 0 leaves them
+            as they are.
+    """
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -32,7 +38,7 @@ def compile_graph(graph: Any) -> Any:
         # As the graph has it: otherwise OpenVINO would round activations to bfloat16, or to INT8 before INT8 weights,
         # and keys and values of the text to 8 bits.
         "INFERENCE_PRECISION_HINT": "f32",
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group_size,
         "KV_CACHE_PRECISION": "f32",
     }
     return _core().compile_model(graph, "CPU", settings)

@@ -12,7 +12,7 @@ from app.commands.options import DeviceOption, JsonFileOption, check_folders, wa
 from app.configuration import Configuration
 from app.console import INTERRUPTED, USAGE, edge, progress_bar, say, stop
 from kernels.backends import REFERENCE, TILE_BACKENDS
-from kernels.contract import TILE_SIZES
+from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 
 if TYPE_CHECKING:
     from app.evaluation.benchmark_results import BenchResult, Options
@@ -71,7 +71,7 @@ def bench(
 
     from app.evaluation.benchmark_results import Options
 
-    sizes = tuple(dict.fromkeys(tile_size or SIZES[:1]))
+    sizes = tuple(dict.fromkeys(tile_size or (str(DEFAULT_TILE_SIZE),)))
     options = Options(
         model=model,
         backends=chosen,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kernels.contract import HEAD_DIM, SCORE_TYPES, TILE_SIZES, ContractError, ScoreType
+from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, SCORE_TYPES, TILE_SIZES, ContractError, ScoreType
 
 ALIGNMENT = 32
 """Bytes: AIE2 loads and stores vectors of 256 bits, and every buffer keeps the next one aligned."""
@@ -114,7 +114,7 @@ class Plan:
     """A streaming program: what holds the scores, the keys per tile, and the array's columns that it uses."""
 
     scores: ScoreType = "int32"
-    tile_size: int = 64
+    tile_size: int = DEFAULT_TILE_SIZE
     columns: int = 4
 
     def __post_init__(self) -> None:

@@ -119,6 +119,7 @@ def test_a_list_of_speakers_is_read_by_subset() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_speakers_are_those_of_librispeechs_own_list(speech: Path) -> None:
     minutes = minutes_of((speech / "LibriSpeech" / "SPEAKERS.TXT").read_text(encoding="utf-8"))
     for known in CATALOGUE.values():

@@ -160,8 +160,9 @@ def transcribe(
 def _description(transcriber: Transcriber) -> str:
     attention = transcriber.attention
     if attention.device == "cpu":
-        kind = "FP32" if transcriber.compute_type == "float32" else transcriber.compute_type
-        return f"{transcriber.weights.name}: cpu attention ({kind})"
+        return (
+            f"{transcriber.weights.name}: floating-point attention, compute type {transcriber.compute_type}"
+        )
     where = "emulator on the CPU" if attention.device == "emulator" else attention.device.upper()
     return f"{transcriber.weights.name}: {attention.name} attention on the {where}: {attention.reason}"
 

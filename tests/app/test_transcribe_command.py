@@ -82,7 +82,7 @@ def test_emulator_work_is_never_called_npu_work(spoken: Utterance, tmp_path: Pat
 @pytest.mark.parametrize(
     ("backend", "compute_type", "said"),
     [
-        ("cpu", "float32", "tiny.en: cpu attention (FP32)"),
+        ("cpu", "float32", "tiny.en: floating-point attention, compute type float32"),
         ("int8", "auto", "tiny.en: int8 attention on the emulator on the CPU: asked for"),
     ],
 )
@@ -107,8 +107,11 @@ def test_a_compute_type_is_named_as_it_ran_with_and_without_its_instructions(
     left = {key: value for key, value in has.items() if key == instructions or not isinstance(value, bool)}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: left)
     result = transcribe(spoken.audio, "--backend", "cpu", "--compute-type", compute_type)
-    kind = "FP32" if (compute_type, instructions) == ("bfloat16", None) else compute_type
-    assert (result.exit_code, result.stderr.strip()) == (0, f"tiny.en: cpu attention ({kind})")
+    kind = "float32" if (compute_type, instructions) == ("bfloat16", None) else compute_type
+    assert (result.exit_code, result.stderr.strip()) == (
+        0,
+        f"tiny.en: floating-point attention, compute type {kind}",
+    )
     assert result.stdout.startswith(TEXT)
 
 

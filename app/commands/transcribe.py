@@ -27,6 +27,7 @@ from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, LACKING, USAGE, edge, say
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import load_numba
+from kernels.backends import BACKENDS
 from kernels.device import DeviceError
 from models.compute import ComputeType
 
@@ -42,7 +43,10 @@ def transcribe(
     ],
     model: ModelOption = Configuration.model,
     backend: Annotated[
-        BackendName, Option(help="Arithmetic of the encoder's attention; cpu: floating point.")
+        BackendName,
+        Option(
+            help="Of the encoder's attention. " + "; ".join(f"{b.name}: {b.summary}" for b in BACKENDS) + "."
+        ),
     ] = Configuration.backend,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,

@@ -27,8 +27,8 @@ def resolve_compute_type(name: ComputeType = "auto") -> ResolvedType:
     """The compute type that runs on this processor where `name` is asked for.
 
     `float32` is PyTorch, the reference; the others are OpenVINO. `bfloat16` is weights and products in bfloat16, and
-    `float32` on a processor without instructions for it. `int8`, which `auto` is, holds the decoder's weights in INT8;
-    products are of bfloat16 where the processor has it, else of float32.
+    `float32` on a processor without instructions for it. `int8`, which `auto` is, holds the decoder's weights in INT8,
+    whose products are of float32; the encoder's are of bfloat16 where the processor has it, else of float32.
 
     Raises:
         ValueError: `name` is not a compute type.

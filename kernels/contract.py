@@ -72,19 +72,23 @@ class ContractError(ValueError):
     """Operands that the contract does not allow."""
 
 
-_DTYPES = {
-    "q": "int8",
-    "k": "int8",
-    "v": "int8",
-    "key_multiplier": "uint8",
-    "multiplier": "uint16",
-    "shift": "int32",
+_ARRAYS: dict[str, tuple[str, tuple[int, int] | None]] = {
+    "q": ("int8", None),
+    "k": ("int8", None),
+    "v": ("int8", None),
+    "key_multiplier": ("uint8", (1, KEY_MULTIPLIER_MAX)),
+    "multiplier": ("uint16", (1, MULTIPLIER_MAX)),
+    "shift": ("int32", (SHIFT_MIN, SHIFT_MAX)),
 }
-_RANGES = {
-    "multiplier": (1, MULTIPLIER_MAX),
-    "key_multiplier": (1, KEY_MULTIPLIER_MAX),
-    "shift": (SHIFT_MIN, SHIFT_MAX),
-}
+"""Type and range of each array of the operands; None where all values of the type are allowed."""
+
+
+def check_choice(tile_size: int, scores: str) -> None:
+    """Raise `ContractError` where there is no such kernel."""
+    if tile_size not in TILE_SIZES:
+        raise ContractError(f"tile size {tile_size}: it has to be one of {TILE_SIZES}")
+    if scores not in SCORE_TYPES:
+        raise ContractError(f"scores {scores!r}: they are {' or '.join(SCORE_TYPES)}")
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,9 @@ class Operands:
     """The integers that a run of `n` heads works on.
 
     Attributes:
-        q: queries, int8, shape (n, rows, 64), as many values as the type has.
-        k: keys, int8, shape (n, keys, 64), as many values as the type has.
-        v: values, int8, shape (n, keys, 64 or 128), as many values as the type has.
+        q: queries, int8, shape (n, rows, 64); every value of the type, as of `k` and `v`.
+        k: keys, int8, shape (n, keys, 64).
+        v: values, int8, shape (n, keys, 64 or 128).
         key_multiplier: uint8, shape (n, keys), 1..255: each key's own scale, in units of 1/256.
         multiplier: uint16, shape (n, rows), 1..1023: with `shift` it turns a scaled score into a base-2 logit.
         shift: int32, shape (n,), 2..28.
@@ -116,10 +120,7 @@ class Operands:
 
     def check(self, tile_size: int, scores: str = "int32", output_bits: int = 16) -> None:
         """Raise `ContractError` where a choice, shapes, dtypes or ranges are outside the contract."""
-        if tile_size not in TILE_SIZES:
-            raise ContractError(f"tile size {tile_size}: it has to be one of {TILE_SIZES}")
-        if scores not in SCORE_TYPES:
-            raise ContractError(f"scores {scores!r}: they are int32 or int8")
+        check_choice(tile_size, scores)
         if output_bits not in (8, 16):
             raise ContractError(f"output of {output_bits} bits: it has 8 or 16")
         if any(x.ndim != 3 for x in (self.q, self.k, self.v)):
@@ -134,12 +135,11 @@ class Operands:
             raise ContractError("there has to be one multiplier per row and one shift per head")
         if self.key_multiplier.shape != (heads, keys):
             raise ContractError("there has to be one key multiplier per key")
-        for name, dtype in _DTYPES.items():
-            if getattr(self, name).dtype != dtype:
-                raise ContractError(f"{name} has to be {dtype}, not {getattr(self, name).dtype}")
         if not 1 <= self.valid_keys <= keys <= MAX_KEYS:
             raise ContractError(f"{self.valid_keys} valid keys of {keys}: 1 <= valid <= keys <= {MAX_KEYS}")
-        for name, (low, high) in _RANGES.items():
+        for name, (dtype, limits) in _ARRAYS.items():
             numbers = getattr(self, name)
-            if numbers.size and not (low <= numbers.min() and numbers.max() <= high):
-                raise ContractError(f"a {name.replace('_', ' ')} is outside {low}..{high}")
+            if numbers.dtype != dtype:
+                raise ContractError(f"{name} has to be {dtype}, not {numbers.dtype}")
+            if limits and numbers.size and not (limits[0] <= numbers.min() and numbers.max() <= limits[1]):
+                raise ContractError(f"a {name.replace('_', ' ')} is outside {limits[0]}..{limits[1]}")

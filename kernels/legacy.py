@@ -23,7 +23,7 @@ so that tiles could only have been averaged as if all weighed the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,14 @@ from kernels.workers import Workers
 SHIFT = 3
 """The shift that the founding report documents: 1 / 8 for the square root of 64."""
 
-BUILT_SHIFT = 4
-"""The shift that fits the output range that the founding report measured."""
+BUILT_SHIFT: dict[c.ScoreType, int] = {"int32": 4}
+"""The shift that fits the output range that the founding report measured, of the kernel that it measured."""
 
 TILE = 64
 """Keys of a tile."""
 
 Int8 = npt.NDArray[np.int8]
+Float = npt.NDArray[np.float32]
 
 _INT8_MAX = 127
 _ROWS = 128
@@ -48,8 +49,7 @@ _NEVER = -(1 << 30)
 _EXP = np.array([round(2**20 * math.exp(-i)) for i in range(128)], np.int32)
 
 
-@dataclass(frozen=True)
-class LegacyOperands:
+class LegacyOperands(NamedTuple):
     """INT8 heads, shape (n, rows or keys, 64), with the steps that the kernels themselves never see.
 
     Attributes:
@@ -61,18 +61,11 @@ class LegacyOperands:
     k: Int8
     v: Int8
     score_step: npt.NDArray[np.float64]
-    value_step: npt.NDArray[np.float32]
+    value_step: Float
 
 
-def quantise(
-    q: npt.NDArray[np.float32], k: npt.NDArray[np.float32], v: npt.NDArray[np.float32]
-) -> LegacyOperands:
-    """Round heads to INT8, symmetric, one step per head: max|x| / 127.
-
-    Args:
-        q: queries, float32, shape (..., rows, 64), any strides. The leading axes count heads, in C order.
-        k: keys, float32, shape (..., keys, 64), any strides.
-        v: values, like `k`.
+def quantise(q: Float, k: Float, v: Float) -> LegacyOperands:
+    """Round heads, (..., rows or keys, 64) of any strides, to INT8, symmetric, one step per head: max|x| / 127.
 
     Raises:
         kernels.contract.ContractError: heads that are not 64 wide, or numbers that are not finite.
@@ -83,16 +76,15 @@ def quantise(
     return LegacyOperands(q8, k8, v8, of_q.astype(np.float64) * of_k, of_v)
 
 
-def _rounded(x: npt.NDArray[np.float32]) -> tuple[Int8, npt.NDArray[np.float32]]:
+def _rounded(x: Float) -> tuple[Int8, Float]:
     heads = x.reshape(-1, *x.shape[-2:])
     top = np.abs(heads).max(axis=(1, 2), initial=0.0)
     if not np.isfinite(top).all():
         raise c.ContractError("queries, keys or values are not finite")
-    step = (top / _INT8_MAX).astype(np.float32)
     # A head of zeros, or of what float32 cannot invert, stays zero.
     inverse = np.where(top > 1e-36, _INT8_MAX / np.maximum(top, 1e-36), 0).astype(np.float32)
-    rounded = np.rint(heads * inverse[:, None, None])
-    return np.clip(rounded, -_INT8_MAX, _INT8_MAX).astype(np.int8), step
+    rounded = np.clip(np.rint(heads * inverse[:, None, None]), -_INT8_MAX, _INT8_MAX)
+    return rounded.astype(np.int8), (top / _INT8_MAX).astype(np.float32)
 
 
 def raw_scores(q: Int8, k: Int8, shift: int = SHIFT) -> npt.NDArray[np.int32]:
@@ -101,55 +93,47 @@ def raw_scores(q: Int8, k: Int8, shift: int = SHIFT) -> npt.NDArray[np.int32]:
     return exact.astype(np.int32) >> np.int32(shift)
 
 
-class LegacyKernel:
-    """Either kernel, emulated on the CPU."""
+def attention(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, workers: Workers, shift: int = SHIFT) -> Float:
+    """Either kernel on every head, of shape (n, rows or keys, 64).
 
-    def __init__(self, scores: c.ScoreType, workers: Workers | None = None, shift: int = SHIFT) -> None:
-        """Make the kernel; it shares heads among `workers`, or as many threads as there are processors."""
-        self._int8 = scores == "int8"
-        self._shift = shift
-        self._workers = workers or Workers()
+    Returns:
+        float32, shape (n, rows, 64), in V's step: of a single tile the kernel's INT8 values as they are.
 
-    def run(self, q: Int8, k: Int8, v: Int8) -> npt.NDArray[np.float32]:
-        """Attention of every head, of shape (n, rows or keys, 64).
+    Raises:
+        kernels.contract.ContractError: shapes or dtypes that do not fit together, or no key.
+    """
+    if any(x.dtype != np.int8 or x.ndim != 3 or x.shape[2] != c.HEAD_DIM for x in (q, k, v)):
+        raise c.ContractError(f"q, k and v have to be int8 of (heads, rows or keys, {c.HEAD_DIM})")
+    if k.shape != v.shape or len(q) != len(k):
+        raise c.ContractError(f"q, k and v do not fit together: {q.shape}, {k.shape}, {v.shape}")
+    if not 1 <= k.shape[1] <= c.MAX_KEYS:
+        raise c.ContractError(f"{k.shape[1]} keys: 1 <= keys <= {c.MAX_KEYS}")
+    out = np.empty(q.shape, np.float32)
+    workers.each(lambda h: _head(q[h], k[h], v[h], scores, shift, out[h]), len(q))
+    return out
 
-        Returns:
-            float32, shape (n, rows, 64), in V's step: of a single tile the kernel's INT8 values as they are.
 
-        Raises:
-            kernels.contract.ContractError: shapes or dtypes that do not fit together, or no key.
-        """
-        if any(x.dtype != np.int8 or x.ndim != 3 or x.shape[2] != c.HEAD_DIM for x in (q, k, v)):
-            raise c.ContractError(f"q, k and v have to be int8 of (heads, rows or keys, {c.HEAD_DIM})")
-        if k.shape != v.shape or len(q) != len(k):
-            raise c.ContractError(f"q, k and v do not fit together: {q.shape}, {k.shape}, {v.shape}")
-        if not 1 <= k.shape[1] <= c.MAX_KEYS:
-            raise c.ContractError(f"{k.shape[1]} keys: 1 <= keys <= {c.MAX_KEYS}")
-        out = np.empty(q.shape, np.float32)
-        self._workers.each(lambda h: self._head(q[h], k[h], v[h], out[h]), len(q))
-        return out
-
-    def _head(self, q: Int8, k: Int8, v: Int8, out: npt.NDArray[np.float32]) -> None:
-        tiles = -(-len(k) // TILE)
-        padding = ((0, tiles * TILE - len(k)), (0, 0))
-        keys = np.pad(k, padding)
-        values = np.pad(v, padding).astype(np.float32).reshape(tiles, TILE, c.HEAD_DIM)
-        for start in range(0, len(q), _ROWS):
-            rows = slice(start, start + _ROWS)
-            s = raw_scores(q[rows], keys, self._shift)
-            if self._int8:
-                s = np.clip(s, -128, 127)
-            s[:, len(k) :] = _NEVER
-            s = s.reshape(-1, tiles, TILE).transpose(1, 0, 2)
-            top = s.max(axis=2, keepdims=True)
-            e = _EXP[np.minimum((top - s + 255) >> 8, len(_EXP) - 1)]
-            total = e.sum(axis=2, keepdims=True, dtype=np.int32)
-            scale = np.maximum(total >> 10, 1).astype(np.float32)
-            # Of numbers this small float32 rounds no quotient up to a whole number.
-            p = np.minimum(np.floor(((e >> 10) * 127).astype(np.float32) / scale), 127)
-            # A row's probabilities add up to 127 at most, so these sums are exact in float32 too.
-            acc = np.matmul(p, values).astype(np.int32)
-            output = np.clip(np.where(acc >= 0, acc + 64, acc - 64) >> 7, -128, 127)
-            share = total * np.exp((top - top.max(axis=0)) / 256)
-            share /= share.sum(axis=0)
-            np.sum(share.astype(np.float32) * output.astype(np.float32), axis=0, out=out[rows])
+def _head(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, shift: int, out: Float) -> None:
+    tiles = -(-len(k) // TILE)
+    padding = ((0, tiles * TILE - len(k)), (0, 0))
+    keys = np.pad(k, padding)
+    values = np.pad(v, padding).astype(np.float32).reshape(tiles, TILE, c.HEAD_DIM)
+    for start in range(0, len(q), _ROWS):
+        rows = slice(start, start + _ROWS)
+        s = raw_scores(q[rows], keys, shift)
+        if scores == "int8":
+            s = np.clip(s, -128, 127)
+        s[:, len(k) :] = _NEVER
+        s = s.reshape(-1, tiles, TILE).transpose(1, 0, 2)
+        top = s.max(axis=2, keepdims=True)
+        e = _EXP[np.minimum((top - s + 255) >> 8, len(_EXP) - 1)]
+        total = e.sum(axis=2, keepdims=True, dtype=np.int32)
+        scale = np.maximum(total >> 10, 1).astype(np.float32)
+        # Of numbers this small float32 rounds no quotient up to a whole number.
+        p = np.minimum(np.floor(((e >> 10) * 127).astype(np.float32) / scale), 127)
+        # A row's probabilities add up to 127 at most, so these sums are exact in float32 too.
+        acc = np.matmul(p, values).astype(np.int32)
+        output = np.clip(np.where(acc >= 0, acc + 64, acc - 64) >> 7, -128, 127)
+        share = total * np.exp((top - top.max(axis=0)) / 256)
+        share /= share.sum(axis=0)
+        np.sum(share.astype(np.float32) * output.astype(np.float32), axis=0, out=out[rows])

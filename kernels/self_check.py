@@ -11,8 +11,6 @@ from kernels import contract as c
 from kernels import reference
 from kernels.device import DeviceError
 
-Work = Callable[[c.Operands], npt.NDArray[np.int16]]
-
 
 def random_operands(
     rows: int,
@@ -23,15 +21,10 @@ def random_operands(
     multipliers: tuple[int, int] = (600, c.MULTIPLIER_MAX),
     shifts: tuple[int, int] = (16, 16),
 ) -> c.Operands:
-    """One head of random operands over their whole range, the last two keys being padding.
+    """One head of random operands, the last two keys being padding; always the same unless `random` is given.
 
-    Args:
-        rows: of queries.
-        keys: padding included.
-        random: always the same unless given.
-        width: columns of the values, 64 or 128.
-        multipliers: the least and the largest of the rows.
-        shifts: the least and the largest.
+    Queries, keys and values (of 64 or 128 columns) are over their whole range, as are the keys' multipliers; the rows'
+    multipliers and the shift lie within the ends that are given.
     """
     random = random or np.random.default_rng(0)
 
@@ -50,7 +43,7 @@ def random_operands(
 
 
 def compare(
-    work: Work,
+    work: Callable[[c.Operands], npt.NDArray[np.int16]],
     operands: c.Operands,
     rows: Sequence[int],
     *,
@@ -63,10 +56,10 @@ def compare(
     """Refuse a device that computes other bits than the reference.
 
     Args:
-        work: computes operands on the device.
+        work: computes operands on the device, by `scores`, `tile_size` and `output_bits`.
         operands: one head.
         rows: which to compare; the reference is slow, and rows are independent.
-        scores: of `work`, as `tile_size` and `output_bits` are.
+        scores: as `tile_size` and `output_bits`, see `kernels.device.Device.run`.
         tile_size: keys per tile.
         output_bits: 16 or 8.
         name: what the device is called in the message.

@@ -107,12 +107,14 @@ class LegacyAttention:
         """Make the attention of a `legacy` backend."""
         assert backend.scores is not None
         self.name = backend.name
-        self._kernel = legacy.LegacyKernel(backend.scores, workers)
+        self._scores = backend.scores
+        self._workers = workers
 
     def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
         heads = legacy.quantise(*(x.swapaxes(1, 2) for x in (q, k, v)))
-        output = self._kernel.run(heads.q, heads.k, heads.v) * heads.value_step[:, None, None]
+        output = legacy.attention(heads.q, heads.k, heads.v, self._scores, self._workers)
+        output *= heads.value_step[:, None, None]
         windows, tokens, n, _ = q.shape
         return output.reshape(windows, n, tokens, HEAD_DIM).swapaxes(1, 2)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from kernels import backends, legacy
-from kernels import contract as c
 from kernels.device import Device
 from kernels.validation.batch import BatchOptions, BatchResult, run_batch
 from kernels.validation.founding_tile import CORRELATION, FOUNDING_CORRELATION, TileResult, validate_tile
@@ -22,7 +21,7 @@ class Validation:
     """What was found about kernels on a device.
 
     Attributes:
-        device: what ran `int32` and `int8`: `emulator` or `npu`.
+        device: what ran this project's kernels: `emulator` or `npu`.
         tiles: each kernel on the founding report's tile.
         batch: None where no kernel was asked for that has a reference.
     """
@@ -39,25 +38,22 @@ class Validation:
 
     def passed_by(self, kernel: str) -> bool:
         """Whether one kernel met its targets, and every bit of the batch where it has a reference."""
-        batch = self._batch_of(kernel)
-        return self._tile(kernel).passed and (batch is None or batch.passed)
+        tile = self._tile(kernel)
+        return tile.passed and (tile.legacy or self.batch is None or self.batch.passed)
 
     def detail(self, kernel: str) -> str:
         """One kernel's findings in a line."""
-        tile, batch = self._tile(kernel), self._batch_of(kernel)
+        tile = self._tile(kernel)
         target = f"target {CORRELATION}" if tile.targets else "no target: its scores are beyond INT8"
         if tile.legacy:
             target = f"target {FOUNDING_CORRELATION:.2f}"
         line = (
             f"correlation {tile.accuracy.correlation:.4f} with FP32 on the founding report's tile, {target}"
         )
-        return f"{batch.summary()}; {line}" if batch else line
+        return line if tile.legacy or self.batch is None else f"{self.batch.summary()}; {line}"
 
     def _tile(self, kernel: str) -> TileResult:
         return next(tile for tile in self.tiles if tile.kernel == kernel and tile.documented)
-
-    def _batch_of(self, kernel: str) -> BatchResult | None:
-        return None if backends.find(kernel).legacy else self.batch
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -81,18 +77,19 @@ def validate_kernel(
     """Validate kernels: the founding report's tile against FP32, and many tiles bit for bit against the reference.
 
     Args:
-        device: runs `int32` and `int8`.
+        device: runs this project's kernels.
         reason: why it is that device.
-        kernels: which; a device without a program for one of them refuses.
+        kernels: names of backends; a device without a program for one of them refuses.
         batch: as `run_batch` takes it; 300 tiles take some seconds.
 
     Raises:
         kernels.device.DeviceError: the device cannot run a kernel.
     """
-    found = [validate_tile(kernel, device) for kernel in kernels]
-    if "legacy-int32" in kernels:
-        found.append(validate_tile("legacy-int32", device, legacy.BUILT_SHIFT))
-    result = None
-    if scores := [score for score in c.SCORE_TYPES if score in kernels]:
-        result = run_batch(device, scores=scores, **batch)
-    return Validation(device.name, reason, tuple(found), result)
+    chosen = [backends.find(kernel) for kernel in kernels]
+    tiles = [validate_tile(one.name, device) for one in chosen]
+    for one in chosen:
+        if one.legacy and one.scores in legacy.BUILT_SHIFT:
+            tiles.append(validate_tile(one.name, device, legacy.BUILT_SHIFT[one.scores]))
+    scores = [one.scores for one in chosen if one.kernel == "tile" and one.scores]
+    result = run_batch(device, scores=scores, **batch) if scores else None
+    return Validation(device.name, reason, tuple(tiles), result)

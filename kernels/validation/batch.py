@@ -27,18 +27,12 @@ TILES = 1000
 
 Progress = Callable[[int, int], None]
 Change = Callable[[Operands, np.random.Generator], Operands]
+Output = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A run of 64 rows over one to three tiles of keys, by its numbers.
-
-    Attributes:
-        tile: its first tile's number in the batch.
-        case: its own number.
-        kind: of `KINDS`.
-        tile_size: keys per tile.
-    """
+    """Which run it is, of 64 rows over one to three tiles of keys, from the number of its first tile on."""
 
     tile: int
     case: int
@@ -53,16 +47,17 @@ class Case(Place):
     """Such a run, with the operands of its one head and the rows that the reference computes."""
 
     operands: Operands
-    reference_rows: tuple[int, ...]
+    reference_rows: list[int]
 
     @property
     def tiles(self) -> int:
         """Tiles of 64 rows and `tile_size` keys that hold a valid key."""
         return -(-self.operands.valid_keys // self.tile_size)
 
-    def run(self, run: Callable[..., npt.NDArray[Any]], operands: Operands) -> npt.NDArray[Any]:
-        """The output of `Device.run` or of the reference: (rows, 64 or 128)."""
-        head: npt.NDArray[Any] = run(
+    def run(self, run: Callable[..., Output], rows: list[int] | None = None) -> Output:
+        """What `Device.run` or the reference gives of all rows, or some: (rows, 64 or 128)."""
+        operands = self.operands if rows is None else self.operands.rows(rows)
+        head: Output = run(
             operands, scores=self.scores, tile_size=self.tile_size, output_bits=self.output_bits
         )[0]
         return head
@@ -102,9 +97,7 @@ class Compared:
     mismatch: Mismatch | None = None
     missing: str = ""
 
-    def add(
-        self, case: Case, rows: Sequence[int], found: npt.NDArray[Any], expected: npt.NDArray[Any]
-    ) -> None:
+    def add(self, case: Case, rows: Sequence[int], found: Output, expected: Output) -> None:
         """Compare some rows of a case: the device's output with the other's."""
         self.tiles += case.tiles
         self.rows += len(rows)
@@ -122,13 +115,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The outcome of a batch.
-
-    Attributes:
-        tiles: that the device ran.
-        outputs: that the device computed.
-        comparisons: with the reference, and with the compiled AIE2 source.
-    """
+    """What a device ran, and how it compares with the reference and with the compiled AIE2 source."""
 
     device: str
     seed: int
@@ -180,15 +167,15 @@ def run_batch(
 
     Args:
         device: what is tested.
-        tiles: how many.
-        tile_sizes: among which the cases take turns.
-        scores: the kernels, which take turns as well.
+        tiles: how many, of `tile_sizes` and of kernels that hold their `scores` so, in turn.
+        tile_sizes: keys per tile.
+        scores: of the kernels.
         seed: of the operands.
         host: the compiled AIE2 source to compare with as well, or why there is none.
         on_progress: called with the tiles done and the tiles in all.
 
     Raises:
-        ValueError: no tiles, or no tile size.
+        ValueError: no tiles, no tile size or no kernel.
     """
     if tiles < 1 or not tile_sizes or not scores:
         raise ValueError("a batch needs at least one tile, one tile size and one kernel")
@@ -196,11 +183,10 @@ def run_batch(
     with_host = Compared("compiled AIE2 source", missing=host if isinstance(host, str) else "")
     done = outputs = 0
     for case in cases(tiles, tile_sizes, scores, seed):
-        rows = list(case.reference_rows)
-        found = case.run(device.run, case.operands)
-        with_reference.add(case, rows, found[rows], case.run(reference.attention, case.operands.rows(rows)))
+        rows, found = case.reference_rows, case.run(device.run)
+        with_reference.add(case, rows, found[rows], case.run(reference.attention, rows))
         if not isinstance(host, str):
-            with_host.add(case, range(ROWS), found, case.run(host.run, case.operands))
+            with_host.add(case, range(ROWS), found, case.run(host.run))
         done += case.tiles
         outputs += found.size
         if on_progress:
@@ -227,25 +213,20 @@ def cases(
         choice = index // len(KINDS) + index % len(KINDS)
         tile_size = tile_sizes[choice % len(tile_sizes)]
         held = scores[choice // len(tile_sizes) % len(scores)]
-        count = min(1 + int(random.integers(3)), tiles - first)
+        keys = tile_size * min(1 + int(random.integers(3)), tiles - first)
         width = c.VALUE_WIDTHS[int(random.integers(2))]
-        operands = _make(kind, random, count * tile_size, width, tile_size)
+        plain = random_operands(
+            ROWS, keys, random, width=width, multipliers=(512, c.MULTIPLIER_MAX), shifts=(12, 20)
+        )
+        # Some of the last tile's keys are padding.
+        plain = replace(plain, valid_keys=int(random.integers(keys - tile_size + 1, keys + 1)))
+        operands = _KINDS[kind](plain, random)
         rows = random.permutation(ROWS)[: max(1, REFERENCE_KEYS // tile_size)]
         output_bits = 8 if random.integers(4) == 0 else 16
-        chosen = tuple(sorted(map(int, rows)))
-        case = Case(first, index, kind, held, tile_size, output_bits, operands, chosen)
+        case = Case(first, index, kind, held, tile_size, output_bits, operands, sorted(rows.tolist()))
         yield case
         first += case.tiles
         index += 1
-
-
-def _make(kind: str, random: np.random.Generator, keys: int, width: int, tile_size: int) -> Operands:
-    """Operands of one head of 64 rows; some of the last tile's keys are padding."""
-    plain = random_operands(
-        ROWS, keys, random, width=width, multipliers=(512, c.MULTIPLIER_MAX), shifts=(12, 20)
-    )
-    plain = replace(plain, valid_keys=int(random.integers(keys - tile_size + 1, keys + 1)))
-    return _KINDS[kind](plain, random)
 
 
 def _filled(**numbers: int) -> Change:

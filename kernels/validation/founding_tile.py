@@ -18,15 +18,8 @@ from kernels import contract as c
 from kernels.device import Device
 from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import SINGLE_TILE
-from kernels.validation.accuracy import (
-    INT8_STEP,
-    Accuracy,
-    Float,
-    ScoreRange,
-    accuracy,
-    natural_scores,
-    score_range,
-)
+from kernels.validation import accuracy as a
+from kernels.validation.accuracy import Accuracy, Float, ScoreRange
 from kernels.workers import Workers
 
 FOUNDING_SEED = 42
@@ -35,7 +28,7 @@ FOUNDING_CORRELATION = 0.70
 FOUNDING_BASELINE = 0.123
 """The correlation that the founding report gives for the kernel before; its second target is twice that."""
 CORRELATION = 0.999
-"""This project's target for `int32` on the same data."""
+"""This project's target for its default kernel on the same data."""
 
 Int8 = npt.NDArray[np.int8]
 
@@ -77,7 +70,7 @@ class TileResult:
     @property
     def legacy(self) -> bool:
         """Whether it is one of the founding report's kernels."""
-        return backends.find(self.kernel).legacy
+        return self.shift is not None
 
     @property
     def documented(self) -> bool:
@@ -111,8 +104,7 @@ class TileResult:
 def tile_data(seed: int = FOUNDING_SEED) -> tuple[Int8, Int8, Int8]:
     """The founding report's Q, K and V: int8, shape (64, 64), -64..63, from numpy's legacy generator."""
     random = np.random.RandomState(seed)
-    shape = (SINGLE_TILE, c.HEAD_DIM)
-    q, k, v = (random.randint(-64, 64, shape, dtype=np.int8) for _ in range(3))
+    q, k, v = (random.randint(-64, 64, (SINGLE_TILE, c.HEAD_DIM), dtype=np.int8) for _ in range(3))
     return q, k, v
 
 
@@ -127,10 +119,7 @@ def softmax_attention(q: Int8, k: Int8, v: Int8) -> Float:
 def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> TileResult:
     """Run one kernel on the founding report's tile, with its INT8 output.
 
-    Args:
-        kernel: which.
-        device: runs `int32` and `int8`; the legacy kernels exist only as emulation.
-        shift: of the legacy kernels' scores.
+    The device runs this project's kernels; the legacy kernels, whose scores have the shift, exist only as emulation.
     """
     q, k, v = tile_data()
     backend = backends.find(kernel)
@@ -139,7 +128,7 @@ def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> Til
         raise c.ContractError(f"{kernel} is no integer kernel")
     output: npt.NDArray[Any]
     if backend.legacy:
-        output = legacy.LegacyKernel(scores, Workers(1), shift).run(q[None], k[None], v[None])[0]
+        output = legacy.attention(q[None], k[None], v[None], scores, Workers(1), shift)[0]
         # A shift of 3 counts in units of Q K^T / 8.
         step = 2.0 ** (shift - 3)
         natural: Float = np.multiply(legacy.raw_scores(q, k, shift), step, dtype=np.float64)
@@ -151,33 +140,29 @@ def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> Til
             output = single(scores, q, k, v)
         else:
             output = device.run(operands, scores=scores, tile_size=SINGLE_TILE, output_bits=8)[0]
-        step, natural = INT8_STEP, natural_scores(operands, 0, scores)
+        step, natural = a.INT8_STEP, a.natural_scores(operands, 0, scores)
     expected = softmax_attention(q, k, v)
-    found = accuracy(output, expected)
+    found = a.accuracy(output, expected)
+    r, low, high = found.correlation, found.output_min, found.output_max
+    gain = r / FOUNDING_BASELINE
+    report_targets = (
+        _correlation(r, f"{FOUNDING_CORRELATION:.2f}"),
+        Target("improvement", f"> 2 x {FOUNDING_BASELINE}", f"{gain:.1f} x", gain > 2),
+        Target("output range", "within INT8", f"{low:.0f}..{high:.0f}", -128 <= low and high <= 127),
+    )
     return TileResult(
         kernel=kernel,
         shift=shift if backend.legacy else None,
         device="emulator" if backend.legacy else device.name,
         accuracy=found,
-        scores=score_range(natural, step if scores == "int8" else None),
-        report_targets=_founding_targets(found),
-        targets=(_correlation(found, CORRELATION, 3),) if kernel == backends.DEFAULT else (),
+        scores=a.score_range(natural, step if scores == "int8" else None),
+        report_targets=report_targets,
+        targets=(_correlation(r, str(CORRELATION)),) if kernel == backends.DEFAULT else (),
         output=output.astype(np.float64),
         reference=expected,
         natural_scores=natural,
     )
 
 
-def _correlation(found: Accuracy, least: float, digits: int) -> Target:
-    r = found.correlation
-    return Target("correlation", f">= {least:.{digits}f}", f"{r:.4f}", r >= least)
-
-
-def _founding_targets(found: Accuracy) -> tuple[Target, ...]:
-    gain = found.correlation / FOUNDING_BASELINE
-    low, high = found.output_min, found.output_max
-    return (
-        _correlation(found, FOUNDING_CORRELATION, 2),
-        Target("improvement", f"> 2 x {FOUNDING_BASELINE}", f"{gain:.1f} x", gain > 2),
-        Target("output range", "within INT8", f"{low:.0f}..{high:.0f}", -128 <= low and high <= 127),
-    )
+def _correlation(found: float, least: str) -> Target:
+    return Target("correlation", f">= {least}", f"{found:.4f}", found >= float(least))

@@ -70,7 +70,7 @@ def test_a_tile_is_the_reports_arithmetic_bit_for_bit(scores: Any, shift: int, k
     q, k, v = int8(random, 3, 150, 64), int8(random, 3, keys, 64), int8(random, 3, keys, 64)
     q[1], k[1], v[1] = -128, -128, -128
     q[2, ::2], k[2], v[2] = 127, k[2] | 64, 127
-    found = legacy.LegacyKernel(scores, Workers(1), shift).run(q, k, v)
+    found = legacy.attention(q, k, v, scores, Workers(1), shift)
     for h in range(3):
         expected, _, _ = one_tile(q[h], k[h], v[h], shift, scores == "int8")
         assert np.array_equal(found[h], expected)
@@ -80,7 +80,7 @@ def test_a_tile_is_the_reports_arithmetic_bit_for_bit(scores: Any, shift: int, k
 def test_tiles_are_merged_by_their_share_of_the_softmax(scores: Any, keys: int) -> None:
     random = np.random.default_rng(keys)
     q, k, v = int8(random, 1, 130, 64), int8(random, 1, keys, 64), int8(random, 1, keys, 64)
-    found = legacy.LegacyKernel(scores, Workers(1)).run(q, k, v)[0]
+    found = legacy.attention(q, k, v, scores, Workers(1))[0]
     starts = range(0, keys, 64)
     tiles = [one_tile(q[0], k[0, s : s + 64], v[0, s : s + 64], 3, scores == "int8") for s in starts]
     highest = np.max([top for _, top, _ in tiles], axis=0)
@@ -94,8 +94,8 @@ def test_tiles_are_merged_by_their_share_of_the_softmax(scores: Any, keys: int) 
 def test_threads_change_no_bit(threads: int) -> None:
     random = np.random.default_rng(1)
     q, k, v = (int8(random, 5, 140, 64) for _ in range(3))
-    alone = legacy.LegacyKernel("int8", Workers(1)).run(q, k, v)
-    assert np.array_equal(legacy.LegacyKernel("int8", Workers(threads)).run(q, k, v), alone)
+    alone = legacy.attention(q, k, v, "int8", Workers(1))
+    assert np.array_equal(legacy.attention(q, k, v, "int8", Workers(threads)), alone)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_threads_change_no_bit(threads: int) -> None:
 def test_operands_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     operands = {name: np.zeros((1, 4, 64), np.int8) for name in ("q", "k", "v")} | change
     with pytest.raises(ContractError, match=message):
-        legacy.LegacyKernel("int32", Workers(1)).run(**operands)
+        legacy.attention(**operands, scores="int32", workers=Workers(1))
 
 
 def test_quantisation_has_one_symmetric_step_per_head() -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, SCORE_TYPES, TILE_SIZES, ContractError, ScoreType
+from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, ContractError, ScoreType, check_choice
 
 ALIGNMENT = 32
 """Bytes: AIE2 loads and stores vectors of 256 bits, and every buffer keeps the next one aligned."""
@@ -118,10 +118,7 @@ class Plan:
     columns: int = 4
 
     def __post_init__(self) -> None:
-        if self.scores not in SCORE_TYPES:
-            raise ContractError(f"scores {self.scores!r}: they are int32 or int8")
-        if self.tile_size not in TILE_SIZES:
-            raise ContractError(f"tile size {self.tile_size}: it has to be one of {TILE_SIZES}")
+        check_choice(self.tile_size, self.scores)
         if self.columns not in COLUMN_COUNTS:
             raise ContractError(f"{self.columns} columns: Phoenix has 1 to 4 that a program can use")
 

@@ -8,9 +8,8 @@ with all the others exact.
 
 from __future__ import annotations
 
-import argparse
 import math
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import figures
@@ -55,32 +54,22 @@ def quantised(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return (x / scale).round() * scale
 
 
+@dataclass(eq=False)
 class Simulated(CpuAttention):
     """Attention in float with one step rounded."""
 
-    def __init__(
-        self,
-        *,
-        rotate: bool = False,
-        queries: tuple[int, ...] = (),
-        keys: tuple[int, ...] = (),
-        values: tuple[int, ...] = (),
-        weight_bits: int = 0,
-        exponent: str = "tile",
-        fraction_bits: int = 0,
-        skip_layer: int | None = None,
-    ) -> None:
-        super().__init__()
-        self._rotation = torch.from_numpy(hadamard()) if rotate else torch.eye(64)
-        self._axes = (queries, keys, values)
-        self._weight_bits = weight_bits
-        self._exponent = exponent
-        self._fraction_bits = fraction_bits
-        self._skip_layer = skip_layer
+    rotate: bool = False
+    queries: tuple[int, ...] = ()
+    keys: tuple[int, ...] = ()
+    values: tuple[int, ...] = ()
+    weight_bits: int = 0
+    exponent: str = "tile"
+    fraction_bits: int = 0
+    skip_layer: int | None = None
 
     def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """Window by window: the scores of all at once would not fit."""
-        if layer == self._skip_layer:
+        if layer == self.skip_layer:
             return super().__call__(q, k, v, layer=layer)
         windows = zip(*(torch.from_numpy(x).split(1) for x in (q, k, v)), strict=True)
         return torch.cat([self._window(*window) for window in windows]).numpy()
@@ -88,21 +77,23 @@ class Simulated(CpuAttention):
     def _window(self, *qkv: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in qkv)
         k = k - k.mean(-2, keepdim=True)
-        q, k = q @ self._rotation, k @ self._rotation
-        q, k, v = (quantised(x, axes) for x, axes in zip((q, k, v), self._axes, strict=True))
+        if self.rotate:
+            rotation = torch.from_numpy(hadamard())
+            q, k = q @ rotation, k @ rotation
+        q, k, v = quantised(q, self.queries), quantised(k, self.keys), quantised(v, self.values)
         z = (q @ k.transpose(-1, -2)) * (math.log2(math.e) / 8)
-        if self._fraction_bits:
-            z = (z * 2**self._fraction_bits).round() / 2**self._fraction_bits
-        if not self._weight_bits:
+        if self.fraction_bits:
+            z = (z * 2**self.fraction_bits).round() / 2**self.fraction_bits
+        if not self.weight_bits:
             return (torch.softmax(z * math.log(2), -1) @ v).transpose(1, 2)
         keys = z.shape[-1]
         tiles = torch.nn.functional.pad(z, (0, PADDED - keys), value=-1e9).unflatten(-1, (-1, 64))
         m = tiles.amax(-1, keepdim=True).ceil()
-        if self._exponent == "running":
+        if self.exponent == "running":
             m = m.cummax(-2).values
-        if self._exponent == "row":
+        if self.exponent == "row":
             m = m.amax(-2, keepdim=True)
-        top = 2**self._weight_bits - 1
+        top = 2**self.weight_bits - 1
         p = torch.exp2(tiles - m).mul(top).round() * torch.exp2(m - m.amax(-2, keepdim=True))
         p = p.flatten(-2)[..., :keys]
         return (p @ v / p.sum(-1, keepdim=True)).transpose(1, 2)
@@ -110,11 +101,8 @@ class Simulated(CpuAttention):
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--model", default="tiny.en")
+    parser = figures.options(__doc__)
     parser.add_argument("--utterances", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="write the table there as well")
     given = parser.parse_args()
     model = load(given.model).model
     everything = list(utterances(given.data_dir))

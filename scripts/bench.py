@@ -24,6 +24,8 @@ from pathlib import Path
 from peers.rows import FASTER_WHISPER_ROWS, FIRST_MODEL_ROWS, ROWS, Bench, Ratio
 from peers.sides import MeasureError
 
+from app.output.tables import markdown_table
+
 COLUMNS = ("what", "over", "model", "minimum", "median", "maximum")
 
 
@@ -57,13 +59,13 @@ def missing(only: list[str]) -> tuple[list[str], str | None]:
 
 def table(ratios: list[Ratio]) -> str:
     """The figures in Markdown: a row for each comparison, a column for each model."""
-    models = list(dict.fromkeys(ratio.model for ratio in ratios))
+    models = dict.fromkeys(ratio.model for ratio in ratios)
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for r in ratios:
-        rows.setdefault((r.what, r.peer, str(r.goal), str(r.aim)), {})[r.model] = r.spread
-    lines = [("", "against", "at most", "aim", *models), ["---"] * (4 + len(models))]
-    lines += [(*row, *(cells.get(model, "") for model in models)) for row, cells in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        row = rows.setdefault((r.what, r.peer, str(r.goal), str(r.aim)), dict.fromkeys(models, ""))
+        row[r.model] = r.spread
+    heading = ("", "against", "at most", "aim", *models)
+    return "\n".join(markdown_table(heading, [(*row, *cells.values()) for row, cells in rows.items()]))
 
 
 def measure(given: argparse.Namespace, only: list[str], folder: Path, ratios: list[Ratio]) -> list[str]:
@@ -76,24 +78,13 @@ def measure(given: argparse.Namespace, only: list[str], folder: Path, ratios: li
     failures = []
     material = gather(given.data_dir, given.chapter, 2 if given.quick else 10, folder)
     say(material.description)
-    grouped = sorted(material.some(8 if given.quick else 40), key=lambda pair: (-pair[1], pair[0].id))
     for model in given.models:
-        ctranslate2 = None
+        folder_of_model = None
         if find_spec("faster_whisper") is not None:
             from peers.conversion import write_ctranslate2_folder
 
-            ctranslate2 = write_ctranslate2_folder(model, folder / model)
-        bench = Bench(
-            model=model,
-            threads=given.threads,
-            pairs=given.pairs or (2 if given.quick else 5),
-            batch_size=given.batch_size,
-            material=material,
-            singles=[u.audio for u, _ in material.some(5 if given.quick else 20)],
-            grouped=[u.audio for u, _ in grouped],
-            folder=ctranslate2,
-            quick=given.quick,
-        )
+            folder_of_model = write_ctranslate2_folder(model, folder / model)
+        bench = Bench(model, given, material, folder_of_model)
         for row in only:
             if row in FIRST_MODEL_ROWS and model != given.models[0]:
                 continue

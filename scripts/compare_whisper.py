@@ -12,10 +12,8 @@ and in `transcribe`, whose texts are the same, and 4.43 % in `evaluate`, where t
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import figures
@@ -24,7 +22,7 @@ import torch
 from tqdm import tqdm
 from whisper.normalizers import EnglishTextNormalizer
 
-from app import DecodeOptions, load_model
+from app import DecodeOptions
 from app.audio.reading import load_audio
 from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
@@ -33,18 +31,11 @@ PEER = "openai-whisper"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--model", default="tiny.en")
-    parser.add_argument("--backend", default="cpu")
+    parser = figures.options(__doc__)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--threads", type=int, help="all processors unless given")
-    parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
     parser.add_argument("--differences", action="store_true", help="print the transcripts that differ")
-    parser.add_argument("--json", type=Path, help="write the table there as well")
-    given = parser.parse_args()
+    given, ours = figures.configured(parser, "cpu")
     chosen = list(utterances(given.data_dir))[: given.limit]
-    ours = load_model(given.model, given.backend, threads=given.threads, compute_type=given.compute_type)
     options = DecodeOptions(temperature=0.0, language="en")
     plain = ours.weights.model
     ways: dict[str, Callable[[Any], str]] = {

@@ -1,7 +1,8 @@
-"""The table of a script: printed, and with `--json` in a file that says what it was made on."""
+"""What the scripts have in common: their options, and the table, printed and with `--json` in a file of its own."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 from collections.abc import Sequence
@@ -16,6 +17,27 @@ from app.output.writers import write_whole
 PEERS = ("faster-whisper", "ctranslate2", "onnxruntime")
 
 
+def options(about: str | None, data: str = "a set's folder, such as LibriSpeech/test-clean") -> Any:
+    """A parser with the data, the model and the file to write; `about` is a script's docstring."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help=data)
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--json", type=Path, help="write the table there as well")
+    return parser
+
+
+def configured(parser: argparse.ArgumentParser, backend: str) -> tuple[argparse.Namespace, Any]:
+    """The options, with what else a transcriber takes, and that transcriber."""
+    from app import load_model
+
+    parser.add_argument("--backend", default=backend)
+    parser.add_argument("--threads", type=int, help="all processors unless given")
+    parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
+    given = parser.parse_args()
+    how = {"threads": given.threads, "compute_type": given.compute_type}
+    return given, load_model(given.model, given.backend, **how)
+
+
 def versions() -> dict[str, str]:
     """Of Python, of the packages that compute, and of those peers that are installed."""
     found = {"python": platform.python_version()}
@@ -28,15 +50,7 @@ def versions() -> dict[str, str]:
 def write(
     path: Path | None, columns: Sequence[str], rows: Sequence[Sequence[str]], threads: int, **more: Any
 ) -> None:
-    """Write a table as JSON; without a path, nothing.
-
-    Args:
-        path: the file, which appears whole or not at all.
-        columns: headings.
-        rows: cells as they are shown.
-        threads: that computed.
-        more: what else the file holds.
-    """
+    """Write a table as JSON, whole or not at all, with what it was made on and `more`; without a path, nothing."""
     if path is not None:
         made = {"processor": processor(), "threads": threads, "versions": versions()}
         data = {"columns": columns, "rows": rows, **made, **more}

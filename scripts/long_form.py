@@ -5,7 +5,6 @@ python scripts/long_form.py --data-dir LibriSpeech/train-clean-100/19/198 --mode
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 import time
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from whisper.normalizers import EnglishTextNormalizer
 
-from app import DecodeOptions, load_model
+from app import DecodeOptions
 from app.audio.reading import load_audio
 from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
@@ -54,19 +53,12 @@ def peak() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, required=True, help="a chapter: SPEAKER/CHAPTER")
-    parser.add_argument("--model", default="tiny.en")
-    parser.add_argument("--backend", default="int32")
+    parser = figures.options(__doc__, data="a chapter: SPEAKER/CHAPTER")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--compute-type", default="float32", help="auto, float32, bfloat16 or int8")
-    parser.add_argument("--json", type=Path, help="write the figures there as well, as one row")
-    given = parser.parse_args()
+    given, model = figures.configured(parser, "int32")
     folder = given.data_dir.resolve()
     chapter = [u for u in utterances(folder.parents[1]) if u.audio.parent == folder]
-    model = load_model(given.model, given.backend, threads=given.threads, compute_type=given.compute_type)
     normalise = EnglishTextNormalizer()
     with tempfile.TemporaryDirectory() as scratch:
         recording = Path(scratch) / "joined.flac"

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,13 +31,9 @@ class Ratio:
     Attributes:
         row: its name, as `--only` takes it.
         what: was done.
-        peer: that it was held against.
-        model: the model's name.
         goal: the ratio that is to be reached.
         aim: the one that is hoped for.
-        unit: of both figures, seconds or MB.
-        ours: a figure per pair.
-        theirs: a figure per pair.
+        unit: of `ours` and `theirs`, which have a figure per pair: seconds or MB.
         words: in what each side gave, as a check that both did the same work; None where nothing is transcribed.
     """
 
@@ -75,39 +72,43 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is common to the rows of one model.
+    """One model, to be measured beside others.
 
     Attributes:
-        model: its name.
-        threads: of every side.
-        pairs: measured of each row, but of peak memory one.
-        batch_size: of the rows in batches.
-        material: the audio.
-        singles: recordings of the rows with single utterances.
-        grouped: recordings of the rows of `evaluate`, the longest first as it takes them.
+        asked: the command's options.
         folder: faster-whisper's model; None where it is not installed.
-        quick: measure memory over two minutes.
     """
 
     model: str
-    threads: int
-    pairs: int
-    batch_size: int
+    asked: Namespace
     material: Material
-    singles: list[Path]
-    grouped: list[Path]
     folder: Path | None
-    quick: bool
+
+    @property
+    def pairs(self) -> int:
+        """Measured of each row, but of peak memory one."""
+        return self.asked.pairs or (2 if self.asked.quick else 5)
+
+    @property
+    def singles(self) -> list[Path]:
+        """Recordings of the rows with single utterances."""
+        return [u.audio for u, _ in self.material.some(5 if self.asked.quick else 20)]
+
+    @property
+    def grouped(self) -> list[Path]:
+        """Recordings of the rows of `evaluate`, the longest first as it takes them."""
+        some = self.material.some(8 if self.asked.quick else 40)
+        return [u.audio for u, _ in sorted(some, key=lambda pair: (-pair[1], pair[0].id))]
 
     def ours(self, **how: str) -> Worker:
         """Tilescribe."""
-        return Worker("Tilescribe", self.model, self.threads, **how)
+        return Worker("Tilescribe", self.model, self.asked.threads, **how)
 
     def theirs(self, peer: str) -> Worker:
         """A peer."""
         if peer.startswith(FASTER_WHISPER):
-            return Worker("FasterWhisper", str(self.folder), self.threads)
-        return Worker("OpenAIWhisper", self.model, self.threads)
+            return Worker("FasterWhisper", str(self.folder), self.asked.threads)
+        return Worker("OpenAIWhisper", self.model, self.asked.threads)
 
     def ratio(self, row: str, what: str, peer: str, unit: str, *measured: Any, **more: Any) -> Ratio:
         """A row, with what is to be reached beside a peer."""
@@ -145,9 +146,9 @@ def _singles(row: str, peer: str, bench: Bench) -> Iterator[Ratio]:
 
 
 def _long(row: str, peer: str, bench: Bench) -> Iterator[Ratio]:
-    what = f"one long file, batches of {bench.batch_size}"
+    what = f"one long file, batches of {bench.asked.batch_size}"
     pieces = bench.material.pieces if row == "long" else None
-    return bench.beside(row, what, peer, "long", bench.material.long, bench.batch_size, pieces)
+    return bench.beside(row, what, peer, "long", bench.material.long, bench.asked.batch_size, pieces)
 
 
 def _encoder(bench: Bench) -> Iterator[Ratio]:
@@ -164,23 +165,22 @@ def _encoder(bench: Bench) -> Iterator[Ratio]:
 def _evaluate(bench: Bench) -> Iterator[Ratio]:
     for compute_type in ("float32", "auto"):
         what = f"`evaluate`, `cpu`, {compute_type}, {len(bench.grouped)} utterances"
-        work = ("group", bench.grouped, bench.batch_size)
+        work = ("group", bench.grouped, bench.asked.batch_size)
         yield from bench.beside(
             "evaluate", what, f"{FASTER_WHISPER} batched", *work, compute_type=compute_type
         )
 
 
 def _memory(bench: Bench) -> Iterator[Ratio]:
-    hour, limit = bench.material.hour, QUICK_SECONDS if bench.quick else float("inf")
+    hour, limit = bench.material.hour, QUICK_SECONDS if bench.asked.quick else float("inf")
 
     def peak(start: Callable[[], Worker]) -> float:
         with start() as side:
             return float(side.call("peak", hour, limit)[1])
 
     measured = interleave(partial(peak, bench.ours), partial(peak, partial(bench.theirs, FASTER_WHISPER)), 1)
-    what = "peak memory, 1 hour of audio" + (
-        f", stopped after {QUICK_SECONDS} s of it" if bench.quick else ""
-    )
+    stopped = f", stopped after {QUICK_SECONDS} s of it" if bench.asked.quick else ""
+    what = f"peak memory, 1 hour of audio{stopped}"
     yield bench.ratio("memory", what, FASTER_WHISPER, "MB", *measured)
 
 
@@ -191,7 +191,7 @@ def _start(bench: Bench) -> Iterator[Ratio]:
         side.call("write_checkpoint", checkpoint)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"} | ffmpeg(folder)
     scripts = Path(sys.executable).parent
-    common = [str(bench.material.ten_seconds), "--language", "en", "--threads", str(bench.threads)]
+    common = [str(bench.material.ten_seconds), "--language", "en", "--threads", str(bench.asked.threads)]
     ours = [str(scripts / "transcribe"), *common, "--model", bench.model, "--backend", "cpu"]
     theirs = [str(scripts / "whisper"), *common, "--model", str(checkpoint), "--fp16", "False"]
     # Greedy and without fallback: what it does unless asked, five beams, takes longer.
@@ -199,10 +199,8 @@ def _start(bench: Bench) -> Iterator[Ratio]:
     starts = [partial(first_word, command, environment) for command in (ours, theirs)]
     for start in starts:
         start()
-    what = "process start to first word, 10 s of audio"
-    yield bench.ratio(
-        "start", what, "openai-whisper's command", "s", *interleave(starts[0], starts[1], bench.pairs)
-    )
+    what, peer = "process start to first word, 10 s of audio", "openai-whisper's command"
+    yield bench.ratio("start", what, peer, "s", *interleave(starts[0], starts[1], bench.pairs))
 
 
 def first_word(command: list[str], environment: dict[str, str]) -> float:

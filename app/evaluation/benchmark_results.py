@@ -68,9 +68,7 @@ class Machine(msgspec.Struct, frozen=True):
     processors_in_all: int = os.cpu_count() or 0
     system: str = f"{platform.system()} {platform.release()} {platform.machine()}"
     versions: dict[str, str] = msgspec.field(
-        default_factory=lambda: (
-            {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-        )
+        default_factory=lambda: {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
     )
 
 
@@ -190,31 +188,24 @@ class BenchResult(msgspec.Struct):
         """As JSON takes it, with the cost model of every size of Whisper."""
         windows = [cost.window(stack, self.plan, self.host) for stack in encoders.every()]
         plans = [cost.window(self.stack, plan, self.host) for plan in cost.plans()]
-        document: dict[str, Any] = msgspec.to_builtins(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "device": self.device,
-                "device_reason": self.device_reason,
-                "measured_on_npu": self.device == "npu",
-                "machine": self.machine,
-                "options": self.options,
-                "interrupted": self.interrupted,
-                "measurements": self.measurements,
-                "skipped": self.skipped,
-                "energy": self.energy,
-                "cost_model": {
-                    "note": cost.WARNING,
-                    "plan": self.plan.name,
-                    "host": self.host,
-                    "windows": [window.to_dict() for window in windows],
-                    "plans": [window.to_dict() for window in plans],
-                    "one_dispatch_per_tile": cost.per_tile(self.stack),
-                    "assumptions": ASSUMPTIONS,
-                    "vector_counts": VECTOR_COUNTS,
-                },
-            }
-        )
-        return document
+        found = msgspec.to_builtins(self)
+        del found["stack"]
+        model = {
+            "note": cost.WARNING,
+            "plan": self.plan.name,
+            "host": found.pop("host"),
+            "windows": [window.to_dict() for window in windows],
+            "plans": [window.to_dict() for window in plans],
+            "one_dispatch_per_tile": cost.per_tile(self.stack),
+            "assumptions": ASSUMPTIONS,
+            "vector_counts": VECTOR_COUNTS,
+        }
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **found,
+            "measured_on_npu": self.device == "npu",
+            "cost_model": msgspec.to_builtins(model),
+        }
 
 
 def scores_of(kernel: str) -> ScoreType:

@@ -241,13 +241,11 @@ class _Meter(Rapl):
 
 
 def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.evaluation.benchmark_windows import Windows
-
     monkeypatch.setattr(benchmark, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(benchmark, "find_meter", _Meter)
     options = Options("tiny.en", ("cpu",), threads=(1,), repeat=2)
     before = torch.get_num_threads()
-    result = benchmark.run(options, TINY, Windows(tiny), lambda *_: None)
+    result = benchmark.run(options, TINY, tiny, lambda *_: None)
     assert torch.get_num_threads() == before
     energy = result.energy
     assert energy is not None
@@ -260,14 +258,12 @@ def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pyte
 
 
 def test_without_a_meter_there_is_a_reason_and_no_figure(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.evaluation.benchmark_windows import Windows
-
     def none() -> None:
         raise MeterError("no counters")
 
     monkeypatch.setattr(benchmark, "find_meter", none)
     options = Options("tiny.en", ("cpu",), threads=(1,), repeat=1)
-    result = benchmark.run(options, TINY, Windows(tiny), lambda *_: None)
+    result = benchmark.run(options, TINY, tiny, lambda *_: None)
     assert "Energy: not available (no counters)" in list(lines(result))
     assert result.to_dict()["energy"]["windows"] == []
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,7 @@ SAMPLE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Reading:
-    """Energy of a piece of work.
-
-    Attributes:
-        joules: in all, idle power and other programs included.
-        seconds: that it took.
-    """
+    """Energy of a piece of work, idle power and other programs included, and the seconds that it took."""
 
     joules: float
     seconds: float
@@ -41,11 +37,7 @@ class MeterError(Exception):
 
 
 class Rapl:
-    """The energy counters of the processor's packages.
-
-    Attributes:
-        name: what is read, and what it covers.
-    """
+    """The energy counters of the processor's packages; `name` says what they cover."""
 
     def __init__(self, root: Path) -> None:
         """Find the counters under a sysfs. Raises `MeterError`: there are none, or they cannot be read."""
@@ -53,51 +45,45 @@ class Rapl:
         for zone in sorted((root / "class" / "powercap").glob("intel-rapl:*")):
             # The others are parts of a package, or psys, which covers them once more.
             if _text(zone / "name").startswith("package"):
-                for counter in ("energy_uj", "max_energy_range_uj"):
-                    _number(zone / counter)
                 self._packages.append(zone)
+                self._counts("energy_uj", "max_energy_range_uj")
         if not self._packages:
             raise MeterError("no RAPL counters")
         names = ", ".join(_text(package / "name") for package in self._packages)
         self.name = f"RAPL ({names}: the whole processor package, not the NPU alone)"
 
     def measure(self, work: Callable[[], object]) -> Reading:
-        """Run `work` and tell its energy.
-
-        Work that lasts longer than a counter's whole range, minutes at full power, is told too low.
+        """Run `work` and tell its energy: too little if it outlasts a counter's range, minutes at full power.
 
         Raises:
             MeterError: the counters became unreadable.
         """
-        before, start = [_number(p / "energy_uj") for p in self._packages], time.perf_counter_ns()
+        before, start = self._counts("energy_uj"), time.perf_counter_ns()
         work()
         seconds = (time.perf_counter_ns() - start) / 1e9
-        microjoules = 0
-        for package, first in zip(self._packages, before, strict=True):
-            used = _number(package / "energy_uj") - first
-            microjoules += used if used >= 0 else used + _number(package / "max_energy_range_uj")
-        return Reading(microjoules / 1e6, seconds)
+        after, ranges = self._counts("energy_uj"), self._counts("max_energy_range_uj")
+        used = ((b - a) if b >= a else b - a + top for a, b, top in zip(before, after, ranges, strict=True))
+        return Reading(sum(used) / 1e6, seconds)
+
+    def _counts(self, *files: str) -> list[int]:
+        return [_number(package / file) for package in self._packages for file in files]
 
 
 class Battery:
-    """The batteries' own gauges, sampled while the work runs.
-
-    Attributes:
-        name: what is read, and what it covers.
-    """
+    """The batteries' own gauges, sampled while the work runs; `name` says what they cover."""
 
     def __init__(self, root: Path) -> None:
         """Find discharging batteries under a sysfs. Raises `MeterError`: there are none."""
         self._batteries: list[Path] = []
-        reason = ""
+        reasons = []
         for battery in sorted((root / "class" / "power_supply").glob("BAT*")):
             try:
                 _battery_watts(battery)
                 self._batteries.append(battery)
             except MeterError as error:
-                reason = reason or str(error)
+                reasons.append(str(error))
         if not self._batteries:
-            raise MeterError(reason or "no battery")
+            raise MeterError(reasons[0] if reasons else "no battery")
         self.name = f"battery ({', '.join(b.name for b in self._batteries)}: the whole machine)"
 
     def watts(self) -> float:
@@ -110,40 +96,27 @@ class Battery:
         Raises:
             MeterError: a battery stopped discharging, or cannot be read.
         """
-        samples, problems, done = [self.watts()], list[MeterError](), threading.Event()
+        samples, done = [self.watts()], threading.Event()
 
         def sample() -> None:
             while not done.wait(SAMPLE_SECONDS):
-                try:
-                    samples.append(self.watts())
-                except MeterError as error:
-                    problems.append(error)
-                    return
+                samples.append(self.watts())
 
-        sampler = threading.Thread(target=sample, name="battery", daemon=True)
-        start = time.perf_counter_ns()
-        sampler.start()
-        try:
-            work()
-            seconds = (time.perf_counter_ns() - start) / 1e9
-        finally:
-            done.set()
-            sampler.join()
-        if problems:
-            raise problems[0]
+        with ThreadPoolExecutor(1, "battery") as pool:
+            sampling = pool.submit(sample)
+            start = time.perf_counter_ns()
+            try:
+                work()
+                seconds = (time.perf_counter_ns() - start) / 1e9
+            finally:
+                done.set()
+        sampling.result()
         samples.append(self.watts())
         return Reading(sum(samples) / len(samples) * seconds, seconds)
 
 
 def find_meter(root: Path = SYSFS) -> Rapl | Battery:
-    """The best meter that works here: RAPL, else a discharging battery.
-
-    Args:
-        root: where sysfs is mounted.
-
-    Raises:
-        MeterError: there is nothing to measure with; the text says why not.
-    """
+    """The best meter that works here: RAPL, else a discharging battery. Raises `MeterError`: why there is none."""
     reasons = []
     for kind in (Rapl, Battery):
         try:

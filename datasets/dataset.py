@@ -56,8 +56,8 @@ def open_dataset(
     Args:
         name_or_manifest: such as librispeech-test-clean, or a path that ends in .jsonl, .csv or .tsv. A string that is
             a set's name means the set, even where a file has that name.
-        data_dir: where the named set is (its own folder, the LibriSpeech folder or the one above it); the user's
-            cache unless given. For a manifest: what its paths are relative to, instead of its own folder.
+        data_dir: where the named set is, as `located` takes it. For a manifest: what its paths are relative to, instead
+            of its own folder.
         download: fetch a named set of which the user's cache has nothing. What is there, even a part, is taken as it
             is, and nothing is ever fetched into `data_dir`, which may be a slip of the pen.
         allow_missing: pass over transcript lines without audio and recordings without text.

@@ -29,13 +29,7 @@ MIRRORS = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What a set's folder holds.
-
-    Attributes:
-        utterances: those with both audio and text, in the order of their ids.
-        without_audio: the files that transcripts speak of and that are not there.
-        without_text: the recordings that no transcript speaks of.
-    """
+    """What a set's folder holds: utterances in the order of their ids, and what has no audio or no transcript line."""
 
     utterances: tuple[Utterance, ...]
     without_audio: tuple[Path, ...]
@@ -165,10 +159,7 @@ def utterances(folder: Path) -> tuple[Utterance, ...]:
 
 
 def read(folder: Path) -> Contents:
-    """Read the transcripts under a set's folder and look which recordings are there. Opens no recording.
-
-    Args:
-        folder: holds one folder per speaker.
+    """Read the transcripts under a set's folder, and look which recordings are there. Opens no recording.
 
     Raises:
         DatasetError: the folder is missing, can't be read or holds no transcripts; a transcript line has no text,
@@ -176,31 +167,30 @@ def read(folder: Path) -> Contents:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; give the one that holds a folder for each speaker")
-    found: list[Utterance] = []
-    without_audio: list[Path] = []
-    without_text: list[Path] = []
-    transcripts = 0
+    spoken: list[Utterance] = []
+    transcripts: list[Path] = []
+    recordings: set[Path] = set()
     try:
         for chapter in (chapter for speaker in _folders(folder) for chapter in _folders(speaker)):
-            names = _names(chapter)
-            recordings = {name for name in names if name.endswith(".flac") and (chapter / name).is_file()}
-            for transcript in (chapter / name for name in names if name.endswith(".trans.txt")):
-                transcripts += 1
-                for utterance in _lines(transcript):
-                    if utterance.audio.name in recordings:
-                        recordings.remove(utterance.audio.name)
-                        found.append(utterance)
-                    else:
-                        without_audio.append(utterance.audio)
-            without_text += [chapter / name for name in sorted(recordings)]
+            files = [chapter / name for name in _names(chapter)]
+            recordings.update(file for file in files if file.suffix == ".flac" and file.is_file())
+            transcripts += [file for file in files if file.name.endswith(".trans.txt")]
+        seen: set[str] = set()
+        for transcript in transcripts:
+            spoken += _lines(transcript, seen)
     except OSError as error:
         raise unreadable(folder, error) from None
-    if not transcripts and not without_text:
+    if not transcripts and not recordings:
         raise DatasetError(
             f"{folder}: no SPEAKER/CHAPTER/*.trans.txt in it; this is not LibriSpeech's layout"
         )
-    found.sort(key=lambda utterance: utterance.id)
-    return Contents(tuple(found), tuple(without_audio), tuple(without_text))
+    spoken.sort(key=lambda utterance: utterance.id)
+    without_text = recordings - {utterance.audio for utterance in spoken}
+    return Contents(
+        tuple(utterance for utterance in spoken if utterance.audio in recordings),
+        tuple(utterance.audio for utterance in spoken if utterance.audio not in recordings),
+        tuple(sorted(without_text)),
+    )
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -215,12 +205,12 @@ def _names(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
-def _lines(transcript: Path) -> Iterator[Utterance]:
+def _lines(transcript: Path, seen: set[str]) -> Iterator[Utterance]:
+    """What a transcript says; `seen` are the ids that there were before, to which it adds its own."""
     try:
         lines = transcript.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise unreadable(transcript, error) from None
-    seen = set()
     for number, line in enumerate(lines, start=1):
         name, _, text = line.strip().partition(" ")
         if not name:
@@ -237,11 +227,10 @@ class Verification:
     """What was found in a named set's folder.
 
     Attributes:
-        contents: the utterances, and the files that don't fit together.
         seconds: how long the sound recordings are together.
         damaged: what is wrong with each recording that can't be decoded in full or is not 16 kHz mono FLAC.
         state: `damaged` where files don't fit together or are of another set, `a part` where some are not there at all.
-        problems: what is wrong, a line each, naming the first file of its kind.
+        problems: a line each, naming the first file of its kind.
     """
 
     contents: Contents

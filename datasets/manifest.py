@@ -88,77 +88,70 @@ def _table_rows(text: str, suffix: str) -> Iterator[Row]:
     )
     table = csv.reader(io.StringIO(text, newline=""), **how)
     columns: list[str] = []
-    while True:
-        number = table.line_num + 1
-        try:
-            cells = next(table, None)
-        except csv.Error as error:
-            raise _LineError(number, f"can't be read as {suffix[1:].upper()} ({error})") from None
-        if cells is None:
-            return
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not columns:
-            columns = [cell.strip() for cell in cells]
-            for needed in ("audio", "text"):
-                if columns.count(needed) != 1:
-                    problem = "more than one column" if needed in columns else "no column"
-                    raise _LineError(
-                        number,
-                        f"{problem} {needed!r}: the first line has to name the columns audio and text "
-                        f"(it names {', '.join(map(repr, columns))})",
-                    )
-        elif len(cells) != len(columns):
-            wrong = f"has {len(cells)} cells, where the first line names {len(columns)} columns"
-            raise _LineError(number, wrong)
-        else:
-            yield number, dict(zip(columns, cells, strict=True))
+    number = 1
+    try:
+        for cells in table:
+            if not any(cell.strip() for cell in cells):
+                pass
+            elif not columns:
+                columns = _columns(number, cells)
+            elif len(cells) != len(columns):
+                wrong = f"has {len(cells)} cells, where the first line names {len(columns)} columns"
+                raise _LineError(number, wrong)
+            else:
+                yield number, dict(zip(columns, cells, strict=True))
+            number = table.line_num + 1
+    except csv.Error as error:
+        raise _LineError(number, f"can't be read as {suffix[1:].upper()} ({error})") from None
+
+
+def _columns(number: int, cells: list[str]) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    for needed in ("audio", "text"):
+        if columns.count(needed) != 1:
+            problem = "more than one column" if needed in columns else "no column"
+            rule = f"the first line has to name the columns audio and text (it names {', '.join(map(repr, columns))})"
+            raise _LineError(number, f"{problem} {needed!r}: {rule}")
+    return columns
 
 
 def _utterance(number: int, row: dict[str, Any], base: Path) -> Utterance:
-    given, text = (_text(number, row, column) for column in ("audio", "text"))
+    def wrong(column: str, what: str) -> _LineError:
+        return _LineError(number, f"{column!r} {what}")
+
+    def text(column: str) -> str:
+        value = row.get(column)
+        if value is None:
+            raise _LineError(number, f"no {column!r}")
+        if not isinstance(value, str):
+            raise wrong(column, f"is not text but {value!r}")
+        if not value.strip():
+            raise wrong(column, "is empty")
+        return value.strip()
+
+    def label(column: str) -> str | None:
+        value = row.get(column)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise wrong(column, f"is neither text nor a number but {value!r}")
+        return str(value).strip() or None
+
+    def seconds() -> float | None:
+        value = row.get("seconds")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            length = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            length = math.nan
+        if not (0 < length < math.inf):
+            raise wrong("seconds", f"is not a length of time but {value!r}")
+        return length
+
+    given, said = text("audio"), text("text")
     if "\0" in given:
-        raise _LineError(number, "'audio' has a NUL character in it")
+        raise wrong("audio", "has a NUL character in it")
     audio = base / Path(given).expanduser()
     own_name = (audio.relative_to(base) if audio.is_relative_to(base) else audio).as_posix()
-    return Utterance(
-        _label(number, row, "id") or own_name,
-        audio,
-        text,
-        _label(number, row, "speaker"),
-        _seconds(number, row),
-    )
-
-
-def _text(number: int, row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    if value is None:
-        raise _LineError(number, f"no {column!r}")
-    if not isinstance(value, str):
-        raise _LineError(number, f"{column!r} is not text but {value!r}")
-    if not value.strip():
-        raise _LineError(number, f"{column!r} is empty")
-    return value.strip()
-
-
-def _label(number: int, row: dict[str, Any], column: str) -> str | None:
-    """An id or a speaker: text, or a whole number; None where it is left out."""
-    value = row.get(column)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _LineError(number, f"{column!r} is neither text nor a number but {value!r}")
-    return str(value).strip() or None
-
-
-def _seconds(number: int, row: dict[str, Any]) -> float | None:
-    value = row.get("seconds")
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not (0 < seconds < math.inf):
-        raise _LineError(number, f"'seconds' is not a length of time but {value!r}")
-    return seconds
+    return Utterance(label("id") or own_name, audio, said, label("speaker"), seconds())

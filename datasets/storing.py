@@ -36,9 +36,7 @@ def data_folder(data_dir: Path | None = None) -> Path:
 def located(entry: NamedSet, data_dir: Path | None = None) -> Path | None:
     """The folder of a named set on this machine, whole or not; None where there is none.
 
-    Args:
-        entry: the set.
-        data_dir: its own folder, the LibriSpeech folder, or the folder above that; the user's cache unless given.
+    `data_dir` is its own folder, the LibriSpeech folder, or the folder above that; the user's cache unless given.
     """
     base = data_folder(data_dir)
     for candidate in (base / "LibriSpeech" / entry.folder, base / entry.folder):

@@ -22,8 +22,8 @@ INTERRUPTED = 130
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
 CODES = {
     "app.audio.containers.AudioError": FAILED,
-    "app.evaluation.running.WorkerLostError": LACKING,
-    "app.evaluation.stored.EvidenceError": USAGE,
+    "app.evaluation.worker.WorkerLostError": LACKING,
+    "app.evaluation.records.EvidenceError": USAGE,
     "datasets.utterance.DatasetError": LACKING,
     "datasets.utterance.UnknownDatasetError": USAGE,
     "kernels.device.DeviceError": LACKING,

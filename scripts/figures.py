@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from app.evaluation.running import PACKAGES, processor
+from app.machine import PACKAGES, processor
 from app.output.writers import write_whole
 
 PEERS = ("faster-whisper", "ctranslate2", "onnxruntime")

@@ -93,7 +93,7 @@ def evaluate(
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
     from app.evaluation.reporting import Judging, candidate_of
-    from app.evaluation.rules import read_limits
+    from app.evaluation.verdict import read_limits
     from app.evaluation.worker import Setup
     from datasets.dataset import open_dataset
     from models.decoding.options import DecodeOptions
@@ -143,9 +143,9 @@ def report(
 ) -> None:
     """Score the records of `evaluate` again, joining shards, and write the report."""
     from app.evaluation import reporting
+    from app.evaluation.records import EvidenceError
     from app.evaluation.report.text import print_summary
-    from app.evaluation.rules import read_limits
-    from app.evaluation.stored import EvidenceError
+    from app.evaluation.verdict import read_limits
 
     with edge(others={OSError: LACKING}):
         if bench is not None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from app.evaluation import encoders
-from app.evaluation.running import available_threads, processor
+from app.machine import available_threads, processor
 from kernels.backends import DEFAULT, TILE_BACKENDS, find
 from kernels.contract import DEFAULT_TILE_SIZE, ScoreType
 from kernels.device import DeviceName

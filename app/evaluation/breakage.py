@@ -7,15 +7,13 @@ really said counts against a backend.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from app.evaluation.alignment import Alignment
-from app.evaluation.scoring import ScoredBackend
+from app.evaluation.scoring import Alignment, ScoredBackend
 
 Kind = Literal["failed", "empty", "lost", "loop", "excess"]
 
@@ -77,7 +75,7 @@ def breakage(key: str, backend: Alignment, cpu: Alignment, backend_text: str, cp
     if backend is cpu:
         return None
     found: list[tuple[Kind, str]] = []
-    if cpu.hits and not backend.hypothesis:
+    if cpu.correct.any() and not backend.hypothesis:
         found.append(("empty", f"no words, where the cpu has {len(cpu.hypothesis)}"))
     else:
         found += _lost(backend, cpu)
@@ -105,12 +103,6 @@ def repeated_words(words: Sequence[str]) -> int:
     return most
 
 
-def compression_ratio(text: str) -> float:
-    """Bytes over compressed bytes, as openai-whisper computes it; 0 for no text."""
-    data = text.encode("utf-8", "replace")
-    return len(data) / len(zlib.compress(data)) if data else 0.0
-
-
 def _lost(backend: Alignment, cpu: Alignment) -> list[tuple[Kind, str]]:
     lost = np.concatenate(([False], cpu.correct & ~backend.correct, [False]))
     edges = np.flatnonzero(np.diff(lost.astype(np.int8)))
@@ -118,8 +110,10 @@ def _lost(backend: Alignment, cpu: Alignment) -> list[tuple[Kind, str]]:
     if run >= LOST_RUN:
         return [("lost", f"{run} words in a row that the cpu has right are wrong or missing")]
     net = cpu.correct.sum() - backend.correct.sum()
-    if net >= max(LOST_RUN, LOST_SHARE * backend.words):
-        return [("lost", f"{net} of {backend.words} words that the cpu has right are wrong or missing")]
+    if net >= max(LOST_RUN, LOST_SHARE * len(backend.reference)):
+        return [
+            ("lost", f"{net} of {len(backend.reference)} words that the cpu has right are wrong or missing")
+        ]
     return []
 
 
@@ -128,6 +122,8 @@ def _loop(backend: Alignment, cpu: Alignment, backend_text: str, cpu_text: str) 
     said = max(repeated_words(backend.reference), repeated_words(cpu.hypothesis)) if most else 0
     if most - said >= LOOP_WORDS:
         return [("loop", f"{most} words in a row repeat what stands before them")]
+    from whisper.utils import compression_ratio
+
     ratio = compression_ratio(backend_text.strip())
     others = (cpu_text.strip(), " ".join(backend.reference))
     if ratio > COMPRESSION_RATIO >= max(compression_ratio(text) for text in others):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import cache
 
 import msgspec
 
+from app.evaluation.bootstrap import Interval, Replications, replicate
+from app.evaluation.mapsswe import MatchedPairs, mapsswe
 from app.evaluation.scoring import ScoredBackend, rates
-from app.evaluation.statistics.bootstrap import Interval, Replications, replicate
-from app.evaluation.statistics.mapsswe import MatchedPairs, mapsswe
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,44 +46,41 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     mapsswe: MatchedPairs
 
 
-class Resampler:
-    """Bootstrap draws for sets of utterances, each made once for all backends that have the whole set."""
+Draw = Callable[..., Replications]
+"""Draws utterances by their ids, a tuple in order, or their speakers if a second argument says so."""
 
-    def __init__(self, scored: Mapping[str, ScoredBackend], *, replications: int, seed: int) -> None:
-        self._scored = scored
-        self._replications, self._seed = replications, seed
-        self._drawn: dict[tuple[tuple[str, ...], bool], Replications] = {}
 
-    def draw(self, ids: Sequence[str], *, speakers: bool = False) -> Replications:
-        """The replications over utterances that a backend has; none where there is nothing, or no two speakers."""
-        key = (tuple(ids), speakers)
-        if key not in self._drawn:
-            covering = {n: s for n, s in self._scored.items() if s.alignments.keys() >= set(ids)}
-            first = next(iter(covering.values()))
-            groups = first.speakers(ids) if speakers else None
-            nothing = not ids or (speakers and len(set(groups or ())) < 2)
-            self._drawn[key] = replicate(
-                {name: backend.errors(ids) for name, backend in covering.items()},
-                first.words(ids),
-                groups=groups,
-                replications=0 if nothing else self._replications,
-                seed=self._seed,
-            )
-        return self._drawn[key]
+def resampler(scored: Mapping[str, ScoredBackend], *, replications: int, seed: int) -> Draw:
+    """Bootstrap draws of sets of utterances, each made once for all backends that have the whole set."""
+
+    @cache
+    def draw(ids: tuple[str, ...], speakers: bool = False) -> Replications:
+        covering = {name: one for name, one in scored.items() if one.alignments.keys() >= set(ids)}
+        first = next(iter(covering.values()))
+        groups = first.speakers(ids) if speakers else None
+        return replicate(
+            {name: one.errors(ids) for name, one in covering.items()},
+            first.words(ids),
+            groups=groups,
+            replications=0 if speakers and groups is None else replications,
+            seed=seed,
+        )
+
+    return draw
 
 
 def compare(
-    scored: Mapping[str, ScoredBackend], backend: str, baseline: str, resampler: Resampler
+    scored: Mapping[str, ScoredBackend], backend: str, baseline: str, draw: Draw
 ) -> Comparison | None:
-    """Compare two backends; None where they have no utterance in common, or the baseline did not run."""
+    """Compare two backends; None where they have no utterance in common, or one did not run."""
     if backend not in scored or baseline not in scored:
         return None
     one, other = scored[backend], scored[baseline]
-    ids = [key for key in one.alignments if key in other.alignments]
-    if not ids:
+    pairs = {key: (a, other.alignments[key]) for key, a in one.alignments.items() if key in other.alignments}
+    if not pairs:
         return None
-    first, second = rates(one.alignments[i] for i in ids), rates(other.alignments[i] for i in ids)
-    by_utterance, by_speaker = resampler.draw(ids), resampler.draw(ids, speakers=True)
+    ids = tuple(pairs)
+    first, second = (rates(alignments) for alignments in zip(*pairs.values(), strict=True))
     gained = one.errors(ids) - other.errors(ids)
     worsened = int((gained > 0).sum())
     speakers = one.speakers(ids)
@@ -94,14 +92,14 @@ def compare(
         wer=first.wer,
         baseline_wer=second.wer,
         difference=None if first.wer is None or second.wer is None else first.wer - second.wer,
-        utterance_interval=by_utterance.difference(backend, baseline),
-        speaker_interval=by_speaker.difference(backend, baseline),
+        utterance_interval=draw(ids).difference(backend, baseline),
+        speaker_interval=draw(ids, True).difference(backend, baseline),
         speakers=None if speakers is None else len(set(speakers)),
-        share_better=by_utterance.share_better(backend, baseline),
+        share_better=draw(ids).share_better(backend, baseline),
         improved=int((gained < 0).sum()),
         worsened=worsened,
         share_no_worse=1 - worsened / len(ids),
         identical_raw=sum(one.text(i) == other.text(i) for i in ids),
-        identical_normalised=sum(one.alignments[i].hypothesis == other.alignments[i].hypothesis for i in ids),
-        mapsswe=mapsswe((one.alignments[i], other.alignments[i]) for i in ids),
+        identical_normalised=sum(a.hypothesis == b.hypothesis for a, b in pairs.values()),
+        mapsswe=mapsswe(pairs.values()),
     )

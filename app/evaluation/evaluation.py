@@ -1,23 +1,29 @@
-"""The evaluation: everything that the reports say, as data."""
+"""The evaluation: everything that the reports say, as data, computed from the records."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from app.evaluation.alignment import Operation
-from app.evaluation.breakage import Broken
-from app.evaluation.comparing import Comparison
+from app.evaluation import scoring
+from app.evaluation.bootstrap import CONFIDENCE, Interval
+from app.evaluation.breakage import Broken, broken
+from app.evaluation.comparing import Comparison, compare, resampler
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.records import RunDescription
-from app.evaluation.rules import Limits
-from app.evaluation.scoring import Confusions, Rates, Speed
-from app.evaluation.statistics.bootstrap import CONFIDENCE, Interval
-from app.evaluation.verdict import Verdict
-
-SCHEMA_VERSION = 1
-"""Of report.json."""
+from app.evaluation.records import (
+    DECIDES_COMPARISON,
+    BackendRecords,
+    EvidenceError,
+    RunDescription,
+    UtteranceRecord,
+    same_run,
+    same_utterance,
+)
+from app.evaluation.scoring import Confusions, Operation, Rates, ScoredBackend, Speed
+from app.evaluation.verdict import Candidate, Limits, Verdict, judge, unheard_words
+from kernels.backends import REFERENCE, RIVAL
 
 
 class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +63,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """An utterance that a backend could not transcribe, and why."""
+    """An utterance that a backend could not transcribe."""
 
     id: str
     error: str
@@ -126,7 +132,7 @@ class DifferingUtterance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it; a pure function of the records, the limits, the validation and the seed.
+    """All of it, as report.json has it; a pure function of the records, the limits, the validation and the seed.
 
     Attributes:
         verdicts: one for each backend but cpu, in the order of the records.
@@ -136,6 +142,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         notes: what a reader should know about the records.
     """
 
+    schema_version: int = 1
     dataset: DatasetSummary
     statistics: Statistics
     limits: Limits
@@ -153,14 +160,204 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         """A candidate's verdict by name. Raises KeyError."""
         return {verdict.backend: verdict for verdict in self.verdicts}[name]
 
-    def comparison(self, backend: str, baseline: str = "cpu") -> Comparison | None:
+    def comparison(self, backend: str, baseline: str = REFERENCE) -> Comparison | None:
         """A comparison by names; None where there is none."""
         pairs = {(c.backend, c.baseline): c for c in self.comparisons}
         return pairs.get((backend, baseline))
 
     def to_dict(self) -> dict[str, Any]:
         """The object of report.json: plain types, the same for the same evidence."""
-        data = msgspec.to_builtins(self)
-        for plain, verdict in zip(data["verdicts"], self.verdicts, strict=True):
-            plain["exit_code"] = verdict.exit_code
-        return {"schema_version": SCHEMA_VERSION, **data}
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
+
+
+def summarise(
+    records_by_backend: Mapping[str, BackendRecords],
+    *,
+    limits: Limits | None = None,
+    validation: Mapping[str, KernelValidation] | None = None,
+    seed: int = 0,
+    replications: int = 10_000,
+) -> Evaluation:
+    """Score the records, compare the backends, and judge each but `cpu`.
+
+    Each backend is scored on all that it transcribed, and compared on what both transcribed.
+
+    Args:
+        records_by_backend: at least one, with the same model, options and data set.
+        limits: the defaults where it is None.
+        validation: of the candidates' kernels, by backend.
+        seed: of the bootstrap's draws.
+        replications: of the bootstrap.
+
+    Raises:
+        EvidenceError: there are no records; the runs do not belong together; references or speakers of an utterance
+            differ; there are more utterances than the data set has.
+        kernels.backends.UnknownBackendError: there is no such backend.
+    """
+    limits, validation = limits or Limits(), validation or {}
+    first = _check(records_by_backend)
+    name_of_normaliser, normalise = scoring.normaliser(first.dataset.language)
+    scored = scoring.score(records_by_backend, normalise)
+    draw = resampler(scored, replications=replications, seed=seed)
+    candidates = [name for name in scored if name != REFERENCE]
+    comparisons = {
+        (name, baseline): compare(scored, name, baseline, draw)
+        for baseline in (REFERENCE, RIVAL)
+        for name in candidates
+        if name != baseline
+    }
+    cpu = scored.get(REFERENCE)
+    broke = {name: broken(scored[name], cpu) for name in candidates} if cpu else {}
+    mended = {name: broken(cpu, scored[name]) for name in candidates} if cpu else {}
+    speeds = {name: scoring.speed(one.records.values()) for name, one in scored.items()}
+
+    def candidate(name: str) -> Candidate:
+        one = scored[name]
+        return Candidate(
+            run=one.run,
+            validation=validation.get(name),
+            against_cpu=comparisons[name, REFERENCE],
+            against_rival=comparisons.get((name, RIVAL)),
+            broken=len(broke[name]) if cpu else None,
+            unheard=one.unheard,
+            utterances=sum(cpu is None or key in cpu.records for key in one.records),
+            failed=len({*one.failed, *(cpu.failed if cpu else ())}),
+            timed=speeds[name] is not None,
+        )
+
+    def summary(name: str) -> BackendSummary:
+        one, ids = scored[name], tuple(scored[name].alignments)
+        return BackendSummary(
+            backend=name,
+            run=one.run,
+            rates=scoring.rates(one.alignments.values()),
+            utterance_interval=draw(ids).interval(name),
+            speaker_interval=draw(ids, True).interval(name),
+            speed=speeds[name],
+            by_speaker=one.by_speaker(),
+            by_length=one.by_length(),
+            confusions=scoring.confusions(one.alignments.values()),
+            failures=tuple(Failure(id=key, error=record.error or "") for key, record in one.failed.items()),
+            broken=broke.get(name),
+            mended=mended.get(name),
+            validation=validation.get(name),
+        )
+
+    return Evaluation(
+        dataset=_dataset(first, scored),
+        statistics=Statistics(normaliser=name_of_normaliser, replications=replications, seed=seed),
+        limits=limits,
+        verdicts=tuple(judge(candidate(name), limits) for name in candidates),
+        backends=tuple(map(summary, scored)),
+        comparisons=tuple(comparison for comparison in comparisons.values() if comparison),
+        differing=_differing(scored, broke),
+        notes=_notes(scored),
+    )
+
+
+def _check(backends: Mapping[str, BackendRecords]) -> RunDescription:
+    if not backends:
+        raise EvidenceError("no records")
+    first_name, first = next(iter(backends.items()))
+    seen: dict[str, tuple[UtteranceRecord, str]] = {}
+    for name, backend in backends.items():
+        if backend.run.backend != name:
+            raise EvidenceError(f"records given for {name} are of {backend.run.backend}")
+        same_run(first.run, backend.run, first_name, name, DECIDES_COMPARISON)
+        expected = backend.run.dataset.expected
+        if expected is not None and len(backend.utterances) > expected:
+            raise EvidenceError(f"{name}: {len(backend.utterances)} utterances of a data set of {expected}")
+        for record in backend.utterances:
+            other, home = seen.setdefault(record.id, (record, name))
+            same_utterance(other, record, home, name)
+    return first.run
+
+
+def _dataset(run: RunDescription, scored: Mapping[str, ScoredBackend]) -> DatasetSummary:
+    first, *others = scored.values()
+    ids = [key for key in first.records if all(key in other.records for other in others)]
+    dataset, speakers, count = run.dataset, first.speakers(ids), len(ids)
+    complete = dataset.complete and dataset.expected == count
+    if complete:
+        title = dataset.name
+    elif dataset.expected is None:
+        title = f"{count:,} utterances of {dataset.name}, whose size is not known"
+    elif dataset.expected == count:
+        title = f"{count:,} utterances of {dataset.name}, which was not whole"
+    else:
+        title = f"a subset of {dataset.name}: {count:,} of {dataset.expected:,} utterances"
+    return DatasetSummary(
+        name=dataset.name,
+        title=title,
+        sha256=dataset.sha256,
+        language=dataset.language,
+        expected=dataset.expected,
+        utterances=count,
+        failed=len({key for one in scored.values() for key in one.failed}),
+        complete=complete,
+        speakers=None if speakers is None else len(set(speakers)),
+        audio_seconds=scoring.total(first.records[key].audio_seconds for key in ids),
+    )
+
+
+def _differing(
+    scored: Mapping[str, ScoredBackend], broke: Mapping[str, tuple[Broken, ...]]
+) -> tuple[DifferingUtterance, ...]:
+    cpu = scored.get(REFERENCE)
+    if cpu is None:
+        return ()
+    kinds = {(name, one.id): one.kinds for name, found in broke.items() for one in found}
+    found = []
+    for key, exact in cpu.alignments.items():
+        transcripts = []
+        for name, backend in {REFERENCE: cpu, **scored}.items():
+            if key in backend.alignments:
+                one = backend.alignments[key]
+                same = one.hypothesis == exact.hypothesis
+                transcripts.append(
+                    ScoredHypothesis(
+                        backend=name,
+                        hypothesis=backend.records[key].hypothesis or "",
+                        errors=one.errors,
+                        same_as_cpu=same,
+                        broken=kinds.get((name, key), ()),
+                        operations=one.operations if name == REFERENCE or not same else (),
+                    )
+                )
+        if not all(transcript.same_as_cpu for transcript in transcripts):
+            record = cpu.records[key]
+            found.append(
+                DifferingUtterance(
+                    id=key,
+                    speaker=record.speaker,
+                    reference=record.reference,
+                    audio_seconds=record.audio_seconds,
+                    words=len(exact.reference),
+                    transcripts=tuple(transcripts),
+                )
+            )
+    return tuple(found)
+
+
+def _notes(scored: Mapping[str, ScoredBackend]) -> tuple[str, ...]:
+    notes, backends = [], list(scored.values())
+    if len({frozenset(one.records) for one in backends}) > 1:
+        counts = ", ".join(f"{name} {len(one.records):,}" for name, one in scored.items())
+        notes.append(
+            f"not every backend transcribed the same utterances ({counts}); each pair is compared on its own"
+        )
+    for field in ("processor", "threads"):
+        values = {name: getattr(one.run, field) for name, one in scored.items()}
+        if len(set(values.values())) > 1:
+            told = ", ".join(f"{name}: {value}" for name, value in values.items())
+            notes.append(f"{field} differs ({told}): times cannot be compared")
+    first = backends[0].run.versions
+    versions = [one.run.versions for one in backends]
+    if differing := {key for v in versions for key in {*v, *first} if v.get(key) != first.get(key)}:
+        notes.append(f"versions differ between backends: {', '.join(sorted(differing))}")
+    if empty := sum(not alignment.reference for alignment in backends[0].alignments.values()):
+        notes.append(f"{empty:,} references have no words once normalised; all words there count as inserted")
+    if unheard := sorted({key for one in backends for key in one.unheard}):
+        notes.append(unheard_words(unheard))
+    return tuple(notes)

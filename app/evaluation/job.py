@@ -1,21 +1,25 @@
-"""An evaluation from end to end: kernel validation and encoder error, run, report."""
+"""An evaluation from end to end: kernel validation and encoder error, every batch with every backend, report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.evaluation import reporting, running
+import msgspec
+
+from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
-from app.evaluation.kernels import measure
-from app.evaluation.records import DatasetDescription
+from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
 from app.evaluation.report.text import print_summary
-from app.evaluation.reporting import Judging
-from app.evaluation.stored import EvidenceError
-from app.evaluation.worker import Batch, BatchWorker, Setup, batches, shard
+from app.evaluation.worker import Batch, BatchWorker, Decode, Setup, batches, in_processes, shard
+from app.machine import PACKAGES, available_threads, processor
 from kernels.backends import INTEGER_BACKENDS, find
 from models.decoding.options import language_code
 
@@ -47,7 +51,7 @@ class EvaluationJob:
     setup: Setup
     dataset: Dataset
     folder: Path
-    judging: Judging
+    judging: reporting.Judging
     limit: int | None = None
     shard: str | None = None
     batch_size: int = 8
@@ -59,21 +63,23 @@ class EvaluationJob:
     def run(self) -> Evaluation:
         """Do all of it, and say on standard error and standard output what came out.
 
+        A kill loses at most the batches in flight. What a resumed run finds done it does not do again.
+
         Raises:
             EvidenceError: records that are there are another run's, or `resume` is not set.
             ValueError: the shard or the decoding options are wrong.
             models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
             kernels.device.DeviceError: the NPU was asked for and cannot be used, or was lost.
-            app.evaluation.running.WorkerLostError: a worker process ended on its own.
+            app.evaluation.worker.WorkerLostError: a worker process ended on its own.
             OSError: files cannot be written.
         """
         utterances = self.dataset.utterances[: self.limit]
         if not utterances:
             raise EvidenceError(f"{self.dataset.name}: there are no utterances in it")
-        shard([], self.shard)  # before every recording is looked at
-        chosen = shard(batches(utterances, self.batch_size), self.shard)
+        part = shard(self.shard)  # before every recording is looked at
+        chosen = batches(utterances, self.batch_size)[part]
         # Before the model is loaded: a run that is there is neither overwritten nor mixed with this one.
-        there = [name for name in self.setup.backends if running.record_path(self.folder, name).exists()]
+        there = [name for name in self.setup.backends if self._records(name).exists()]
         if there and not self.resume:
             raise EvidenceError(
                 f"{self.folder} has records of {', '.join(there)} already: --resume goes on with them, "
@@ -82,49 +88,92 @@ class EvaluationJob:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.bench is not None:
             reporting.keep_bench(self.bench, self.folder)
-        self._transcribe(chosen, min(self.batch_size, len(utterances)))
+        self._transcribe(*self._prepare(chosen, min(self.batch_size, len(utterances))), chosen)
         audio = {utterance.id: utterance.audio for batch in chosen for utterance in batch}
         evaluation = reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
         print_summary(evaluation, self.folder)
         return evaluation
 
-    def _transcribe(self, chosen: Sequence[Batch], batch_size: int) -> None:
-        threads = self.setup.configuration.threads or running.available_threads()
-        each = max(1, threads // self.workers)
-        setup = replace(self.setup, configuration=replace(self.setup.configuration, threads=each))
-        worker = BatchWorker(setup)
-        descriptions = running.describe(
-            worker, setup, self._description(), batch_size=batch_size, threads=each * self.workers
-        )
-        self._measure_kernels(worker, chosen)
-        decode = partial(running.here, worker)
-        if self.workers > 1:
-            decode = partial(running.in_processes, setup, self.workers)
-            del worker  # so that only the workers hold a model
-        running.run(descriptions, chosen, self.folder, decode, resume=self.resume, progress=self.progress)
+    def _records(self, backend: str) -> Path:
+        return self.folder / "records" / f"{backend}.jsonl"
 
-    def _description(self) -> DatasetDescription:
-        expected, language = self.dataset.expected, self.setup.options.language
-        return DatasetDescription(
+    def _prepare(self, chosen: Sequence[Batch], batch_size: int) -> tuple[dict[str, RunDescription], Decode]:
+        """Load the model and measure the kernels: the records' first lines, by backend, and what decodes batches."""
+        configuration = self.setup.configuration
+        each = max(1, (configuration.threads or available_threads()) // self.workers)
+        setup = replace(self.setup, configuration=replace(configuration, threads=each))
+        worker = BatchWorker(setup)
+        self._measure_kernels(worker, chosen)
+        expected, language = self.dataset.expected, setup.options.language
+        dataset = DatasetDescription(
             name=self.dataset.name,
             sha256=self.dataset.content_sha256,
             expected=len(self.dataset.utterances) if expected is None else expected,
             complete=self.dataset.complete is not False,
             language=None if language is None else language_code(language),
         )
+        descriptions = {}
+        for name, transcriber in worker.transcribers.items():
+            attention, compute_type = transcriber.attention, transcriber.compute_type
+            tile_size = getattr(attention, "tile_size", None)
+            descriptions[name] = RunDescription(
+                model=transcriber.weights.name,
+                model_sha256=transcriber.weights.sha256,
+                backend=name,
+                device=attention.device,
+                device_reason=attention.reason,
+                dataset=dataset,
+                kernel={} if tile_size is None else {"tile_size": tile_size},
+                # As JSON gives it back, for a run that is resumed: tuples become lists.
+                decoding=msgspec.to_builtins(asdict(setup.options)) | {"batch_size": batch_size},
+                compute={"encoder": compute_type, "decoder": compute_type},
+                versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+                processor=processor(),
+                threads=each * self.workers,
+                started=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        # With processes of their own, only they hold a model.
+        return descriptions, partial(in_processes, setup, self.workers) if self.workers > 1 else worker.decode
+
+    def _transcribe(
+        self, descriptions: Mapping[str, RunDescription], decode: Decode, chosen: Sequence[Batch]
+    ) -> None:
+        from tqdm import tqdm
+
+        (self.folder / "records").mkdir(exist_ok=True)
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(RecordWriter(self._records(name), description, resume=self.resume))
+                for name, description in descriptions.items()
+            }
+            tasks = []
+            for batch in chosen:
+                ids = frozenset(utterance.id for utterance in batch)
+                wanted = {name: ids - writer.done for name, writer in writers.items()}
+                tasks += [(batch, wanted)] if any(wanted.values()) else []
+            whole = sum(map(len, chosen))
+            bar = stack.enter_context(
+                tqdm(total=whole, unit="utterance", disable=not self.progress, smoothing=0.05)
+            )
+            bar.update(whole - sum(len(batch) for batch, _ in tasks))
+            for size, records in decode(tasks):
+                for name, its in records.items():
+                    for record in its:
+                        writers[name].write(record)
+                bar.update(size)
 
     def _measure_kernels(self, worker: BatchWorker, chosen: Sequence[Batch]) -> None:
         """Validate the integer kernels, and measure the encoder on a few utterances, unless that is done."""
         integer = {name for name in self.setup.backends if name in INTEGER_BACKENDS}
-        there = (self.folder / reporting.KERNELS_FILE).exists() and self.resume
-        if there and integer <= reporting.read_kernels([self.folder]).validation.keys():
+        there = (self.folder / kernels.FILE).exists() and self.resume
+        if there and integer <= kernels.read([self.folder]).validation.keys():
             return
         utterances = sorted((u for batch in chosen for u in batch), key=lambda u: u.id)
         sampled = utterances[:: max(1, len(utterances) // SAMPLED_UTTERANCES)][:SAMPLED_UTTERANCES]
-        figures = measure(
+        figures = kernels.measure(
             worker, sampled, tiles=VALIDATION_TILES, seed=self.judging.seed, progress=self.progress
         )
-        reporting.write_kernels(self.folder, figures)
+        kernels.write(self.folder, figures)
 
 
 def backend_names(text: str) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from app.audio.containers import AudioError
 from app.console import progress_bar
+from app.evaluation.records import EvidenceError, reading
+from app.output.writers import write_whole
 from datasets.utterance import Utterance
 from kernels.backends import INTEGER_BACKENDS, find
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from app.configuration import Configuration
     from app.evaluation.worker import BatchWorker
     from kernels.validation import Validation
+
+
+FILE = "kernels.json"
+"""Beside the records."""
 
 
 class KernelValidation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +44,7 @@ class KernelValidation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KernelFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """kernels.json: what was measured of the kernels themselves.
+    """What was measured of the kernels themselves.
 
     Attributes:
         validation: by backend.
@@ -48,6 +55,24 @@ class KernelFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     schema_version: Literal[1]
     validation: dict[str, KernelValidation] = {}
     extras: dict[str, Any] = {}
+
+
+def read(folders: Iterable[Path]) -> KernelFigures:
+    """The first figures in the folders, or those of nothing. Raises `EvidenceError`."""
+    path = next((folder / FILE for folder in folders if (folder / FILE).exists()), None)
+    if path is None:
+        return KernelFigures(schema_version=1)
+    try:
+        with reading(path):
+            return msgspec.json.decode(path.read_bytes(), type=KernelFigures)
+    except EvidenceError as error:
+        raise EvidenceError(f"{error}; remove it and run evaluate --resume") from None
+
+
+def write(folder: Path, figures: KernelFigures) -> None:
+    """Write them beside the records. Raises OSError."""
+    text = msgspec.json.format(msgspec.json.encode(figures), indent=1).decode()
+    write_whole(folder / FILE, text + "\n")
 
 
 def measure(
@@ -120,7 +145,7 @@ def _mels(worker: BatchWorker, utterances: Sequence[Utterance]) -> Iterator[Tens
 
     for utterance in utterances:
         try:
-            with worker.features(utterance) as features:
+            with worker.hear(utterance).features as features:
                 yield features.window(0, min(N_FRAMES, features.content_frames), pad_to=N_FRAMES)
         except (AudioError, OSError):
             continue  # its record says what is wrong with it

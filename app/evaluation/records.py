@@ -10,15 +10,36 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 
-from app.evaluation.stored import EvidenceError, reason
-
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class EvidenceError(ValueError):
+    """Records, figures or limits that cannot be used; the text is one line that names the file, line or field."""
+
+
+@contextmanager
+def reading(where: object) -> Iterator[None]:
+    """Turn what is wrong with a file of ours into an `EvidenceError` that names the place, and the field in it."""
+    try:
+        yield
+    except OSError as error:
+        raise EvidenceError(f"{where}: {error.strerror or error}") from None
+    except UnicodeError:
+        raise EvidenceError(f"{where}: damaged: not UTF-8") from None
+    except RecursionError:
+        raise EvidenceError(f"{where}: damaged: nested too deep") from None
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).replace("`", "").partition(" - at ")
+        field = place.removeprefix("$").removeprefix(".")
+        raise EvidenceError(f"{where}: {field}: {text}" if field else f"{where}: {text}") from error
+    except msgspec.MsgspecError as error:
+        raise EvidenceError(f"{where}: damaged: {error}") from None
 
 
 class DatasetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,10 +93,9 @@ class RunDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class RunLine(RunDescription, frozen=True, kw_only=True, tag_field="kind", tag="run"):
-    """The first line of a record file: the run's description, with the version of the lines."""
+    """The first line of a record file: the run's description, with the version of the lines, of which there is one."""
 
     schema_version: Literal[1]
-    """A reader takes no other."""
 
     @property
     def run(self) -> RunDescription:
@@ -142,8 +162,8 @@ DECIDES_COMPARISON = ("model", "model_sha256", "decoding", "compute", "dataset")
 def same_run(
     first: RunDescription,
     second: RunDescription,
-    first_name: str,
-    second_name: str,
+    first_name: object,
+    second_name: object,
     fields: Sequence[str] = DECIDES_TRANSCRIPTS,
 ) -> None:
     """Check that two descriptions agree.
@@ -159,6 +179,16 @@ def same_run(
             key = next(k for k in sorted({*a, *b}, key=str) if a.get(k) != b.get(k) or (k in a) != (k in b))
             name, a, b = f"{name}.{key}", a.get(key), b.get(key)
         raise EvidenceError(f"not the same run: {name} is {a!r} in {first_name} and {b!r} in {second_name}")
+
+
+def same_utterance(
+    first: UtteranceRecord, second: UtteranceRecord, first_name: object, second_name: object
+) -> None:
+    """Check that two records of an utterance have the same reference and speaker. Raises `EvidenceError`."""
+    for name in ("reference", "speaker"):
+        if getattr(first, name) != getattr(second, name):
+            text = f"{name} differs between {first_name} and {second_name}"
+            raise EvidenceError(f"utterance {first.id}: {text}")
 
 
 SYNC_EVERY = 64
@@ -184,11 +214,29 @@ def read(path: Path) -> BackendRecords:
         else:
             run = line.run
         if run is None:
-            text = "not a run's description: the first line of a record file must be one"
-            raise EvidenceError(f"{path}:1: {text}")
+            raise EvidenceError(
+                f"{path}:1: not a run's description: the first line of a record file must be one"
+            )
     if run is None:
         raise EvidenceError(f"{path}: empty, or cut in its first line: a run that had not begun; remove it")
     return BackendRecords(run, tuple(utterances))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, RunLine | UtteranceRecord]]:
+    """End in bytes and content of each line; stops before a last line that was cut."""
+    end = 0
+    with reading(path), open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            end += len(line)
+            try:
+                with reading(f"{path}:{number}"):
+                    found = _LINE.decode(line)
+            except EvidenceError as error:
+                # What was cut is no JSON; what is JSON is wrong wherever it ends.
+                if line.endswith(b"\n") or error.__cause__:
+                    raise
+                return
+            yield end, found
 
 
 class RecordWriter(AbstractContextManager["RecordWriter"]):
@@ -200,10 +248,10 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
     """
 
     def __init__(self, path: Path, run: RunDescription, *, resume: bool = False) -> None:
-        """Begin a file, or go on with one.
+        """Begin a file in a folder that is there, or go on with one.
 
         Args:
-            path: its folder must exist.
+            path: where it is.
             run: must be that of the file when it is resumed.
             resume: go on with the file where there is one; else a file that is there is an error.
 
@@ -212,19 +260,18 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
                 run is writing to it.
             OSError: the file cannot be written.
         """
-        self.path = path
         self.done: frozenset[str] = frozenset()
         self._unsynced = 0
         self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - open as long as the writer
         try:
-            self._lock()
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.stat().st_size and not resume:
                 raise EvidenceError(f"{path}: there already; resume it, or choose another folder")
             # After a kill the last line may be cut; what is left of it goes, its utterance is done again.
             end = max((end for end, _ in _lines(path)), default=0)
             if end:
                 earlier = read(path)
-                same_run(earlier.run, run, str(path), "this run")
+                same_run(earlier.run, run, path, "this run")
                 self.done = frozenset(u.id for u in earlier.utterances if u.error is None)
             self._file.truncate(end)
             self._file.seek(max(end - 1, 0))
@@ -233,6 +280,9 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
             if not end:
                 self._append(RunLine(schema_version=1, **msgspec.structs.asdict(run)))
                 self._sync()
+        except BlockingIOError:
+            self._file.close()
+            raise EvidenceError(f"{path}: another run is writing to it") from None
         except BaseException:
             self._file.close()
             raise
@@ -243,12 +293,6 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
         self._unsynced += 1
         if self._unsynced >= SYNC_EVERY:
             self._sync()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvidenceError(f"{self.path}: another run is writing to it") from None
 
     def _append(self, line: RunLine | UtteranceRecord) -> None:
         try:
@@ -275,11 +319,9 @@ def load(paths: Iterable[Path]) -> BackendRecords:
     An utterance that failed and later succeeded counts as done; one that is there twice with the same text counts
     once, with the times of the first.
 
-    Args:
-        paths: at least one.
-
     Raises:
-        EvidenceError: a file is damaged, the files are of different runs, or give different texts for an utterance.
+        EvidenceError: there are no files, one is damaged, they are of different runs, or they give different texts for
+            an utterance.
     """
     files = [(path, read(path)) for path in paths]
     if not files:
@@ -287,22 +329,15 @@ def load(paths: Iterable[Path]) -> BackendRecords:
     first, its = files[0]
     records: dict[str, tuple[UtteranceRecord, Path]] = {}
     for path, file in files:
-        same_run(its.run, file.run, str(first), str(path))
+        same_run(its.run, file.run, first, path)
         for record in file.utterances:
-            if record.id not in records or _replaces(record, *records[record.id], path):
+            earlier, home = records.setdefault(record.id, (record, path))
+            same_utterance(earlier, record, home, path)
+            if earlier.error is not None and record.error is None:
                 records[record.id] = record, path
+            elif record.error is None and record.hypothesis != earlier.hypothesis:
+                raise EvidenceError(f"utterance {record.id}: two hypotheses, in {home} and {path}")
     return BackendRecords(_joined([file.run for _, file in files]), tuple(r for r, _ in records.values()))
-
-
-def _replaces(record: UtteranceRecord, earlier: UtteranceRecord, home: Path, path: Path) -> bool:
-    for name in ("reference", "speaker"):
-        if getattr(record, name) != getattr(earlier, name):
-            raise EvidenceError(f"utterance {record.id}: {name} differs between {home} and {path}")
-    if record.error is not None:
-        return False
-    if earlier.error is None and record.hypothesis != earlier.hypothesis:
-        raise EvidenceError(f"utterance {record.id}: two hypotheses, in {home} and {path}")
-    return earlier.error is not None
 
 
 def _joined(runs: Sequence[RunDescription]) -> RunDescription:
@@ -319,21 +354,3 @@ def _joined(runs: Sequence[RunDescription]) -> RunDescription:
         threads=threads.pop() if len(threads) == 1 else None,
         started=min((run.started for run in runs if run.started), default=None),
     )
-
-
-def _lines(path: Path) -> Iterator[tuple[int, RunLine | UtteranceRecord]]:
-    """End in bytes and content of each line; stops before a last line that was cut."""
-    try:
-        with open(path, "rb") as file:
-            end = 0
-            for number, line in enumerate(file, start=1):
-                end += len(line)
-                try:
-                    found = _LINE.decode(line)
-                except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-                    if not line.endswith(b"\n") and not isinstance(error, msgspec.ValidationError):
-                        return
-                    raise EvidenceError(f"{path}:{number}: {reason(error)}") from None
-                yield end, found
-    except OSError as error:
-        raise EvidenceError(f"{path}: {error.strerror or error}") from None

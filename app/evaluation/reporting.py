@@ -11,18 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.evaluation.evaluation import Evaluation
-from app.evaluation.kernels import KernelFigures
-from app.evaluation.records import load
+from app.evaluation import kernels
+from app.evaluation.evaluation import Evaluation, summarise
+from app.evaluation.records import EvidenceError, load, reading
 from app.evaluation.report.text import report_markdown
-from app.evaluation.rules import Limits
-from app.evaluation.stored import EvidenceError, decode, read_json
-from app.evaluation.summarise import summarise
+from app.evaluation.verdict import Limits
 from app.output.writers import write_whole
 from kernels.backends import DEFAULT, REFERENCE, UnknownBackendError, find
-
-KERNELS_FILE = "kernels.json"
-"""Beside the records: the kernels' validation, the encoder's error and the scores' ranges."""
 
 BENCH_FILE = "bench.json"
 """Beside the records: latency and energy, as `tilescribe bench --json` wrote them, where somebody measured them."""
@@ -68,18 +63,18 @@ def write_report(
         names = sorted(paths, key=lambda name: find(name).position)
     except UnknownBackendError as error:
         raise EvidenceError(f"{folders[0] / 'records'}: {error}") from None
-    kernels = read_kernels(folders)
+    figures = kernels.read(folders)
     evaluation = summarise(
         {name: load(paths[name]) for name in names},
         limits=judging.limits,
-        validation=kernels.validation,
+        validation=figures.validation,
         replications=judging.replications,
         seed=judging.seed,
     )
     output.mkdir(parents=True, exist_ok=True)
     links = {name: os.path.relpath(path, output) for name, path in (audio or {}).items()}
-    bench = _first(folders, BENCH_FILE)
-    extras = {**kernels.extras, "latency": _bench(bench, bench.read_bytes()) if bench else {}}
+    bench = next((folder / BENCH_FILE for folder in folders if (folder / BENCH_FILE).exists()), None)
+    extras = {**figures.extras, "latency": _bench(bench, bench.read_bytes()) if bench else {}}
     page = render_page(evaluation, extras=extras, audio=links)
     text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(output / "report.json", text + "\n")
@@ -110,30 +105,10 @@ def keep_bench(path: Path, folder: Path) -> None:
     write_whole(folder / BENCH_FILE, data.decode("utf-8"))
 
 
-def read_kernels(folders: Sequence[Path]) -> KernelFigures:
-    """The first kernels.json in the folders, or one without figures. Raises `EvidenceError`."""
-    path = _first(folders, KERNELS_FILE)
-    if path is None:
-        return KernelFigures(schema_version=1)
-    try:
-        return read_json(path, KernelFigures)
-    except EvidenceError as error:
-        raise EvidenceError(f"{error}; remove it and run evaluate --resume") from None
-
-
-def write_kernels(folder: Path, figures: KernelFigures) -> None:
-    """Write kernels.json. Raises OSError."""
-    text = msgspec.json.format(msgspec.json.encode(figures), indent=1).decode()
-    write_whole(folder / KERNELS_FILE, text + "\n")
-
-
 def _bench(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        decode(data, BenchFile, str(path))
-        return decode(data, dict[str, Any], str(path))
+        with reading(path):
+            msgspec.json.decode(data, type=BenchFile)
+            return msgspec.json.decode(data, type=dict[str, Any])
     except EvidenceError as error:
         raise EvidenceError(f"{error}: not what `tilescribe bench --json` of this version writes") from None
-
-
-def _first(folders: Sequence[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).exists()), None)

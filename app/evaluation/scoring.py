@@ -1,24 +1,38 @@
-"""Error rates of one backend: overall, by speaker, by length; confusions, speed."""
+"""Error rates of a backend: word by word, overall, by speaker, by length; confusions, speed."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from itertools import zip_longest
+from typing import Literal
 
+import jiwer
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from app.evaluation.alignment import Alignment, align
 from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
 
-LENGTH_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
-"""Seconds of audio at which the length classes begin. Fixed, so that runs on different sets can be compared; 30 s is
+Operation = tuple[Literal["=", "S", "D", "I"], str, str]
+"""Equal, substituted, deleted or inserted; the reference's word and the hypothesis's, empty where there is none."""
+
+MARKS: dict[str, Literal["=", "S", "D", "I"]] = {
+    "equal": "=",
+    "substitute": "S",
+    "delete": "D",
+    "insert": "I",
+}
+"""By jiwer's names."""
+
+LENGTH_EDGES = (5.0, 10.0, 15.0, 20.0, 30.0)
+"""Seconds of audio between the length classes. Fixed, so that runs on different sets can be compared; 30 s is
 Whisper's window, beyond which the long-form algorithm takes over."""
+LENGTHS = ("0-5 s", "5-10 s", "10-15 s", "15-20 s", "20-30 s", "30 s and more")
 
 CONFUSIONS = 20
 """How many of the most frequent confusions are kept of each kind."""
@@ -26,6 +40,73 @@ CONFUSIONS = 20
 WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my"})
 """Languages written without spaces between words: each letter counts as a word, so that WER is CER, as in Radford et
 al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, section 4.4."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The edits that turn one utterance's normalised reference into the hypothesis, word by word, in order.
+
+    Attributes:
+        character_errors: least number of character edits, spaces among them, as among `characters`.
+    """
+
+    operations: tuple[Operation, ...]
+    character_errors: int = 0
+    characters: int = 0
+
+    @cached_property
+    def reference(self) -> tuple[str, ...]:
+        """Its n words."""
+        return tuple(lost for kind, lost, _ in self.operations if kind != "I")
+
+    @cached_property
+    def hypothesis(self) -> tuple[str, ...]:
+        """Its words."""
+        return tuple(got for kind, _, got in self.operations if kind != "D")
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Reference words that the hypothesis has, bool, shape (n,)."""
+        return np.array([kind == "=" for kind, _, _ in self.operations if kind != "I"], np.bool_)
+
+    @cached_property
+    def inserted(self) -> npt.NDArray[np.int64]:
+        """Words inserted before each reference word, and after the last, int64, shape (n + 1,)."""
+        inserted = np.zeros(len(self.reference) + 1, np.int64)
+        position = 0
+        for kind, _, _ in self.operations:
+            if kind == "I":
+                inserted[position] += 1
+            else:
+                position += 1
+        return inserted
+
+    @cached_property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return sum(kind != "=" for kind, _, _ in self.operations)
+
+
+def align(reference: str, hypothesis: str) -> Alignment:
+    """Align two normalised texts, with jiwer.
+
+    All edits cost one. NIST's sclite weighs substitutions 4 and deletions and insertions 3, so that the split into the
+    three kinds may differ from it. A reference without words makes every hypothesis word an insertion.
+    """
+    words = jiwer.process_words(reference, hypothesis)
+    letters = jiwer.process_characters(reference, hypothesis)
+    (said,), (heard,) = words.references, words.hypotheses
+    operations = (
+        (MARKS[chunk.type], lost, got)
+        for chunk in words.alignments[0]
+        for lost, got in zip_longest(
+            said[chunk.ref_start_idx : chunk.ref_end_idx],
+            heard[chunk.hyp_start_idx : chunk.hyp_end_idx],
+            fillvalue="",
+        )
+    )
+    errors = letters.substitutions + letters.deletions + letters.insertions
+    return Alignment(tuple(operations), errors, len(letters.references[0]))
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +150,7 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Confusions(msgspec.Struct, frozen=True, kw_only=True):
-    """The most frequent errors, most frequent first, then by alphabet.
-
-    Attributes:
-        substituted: reference word, hypothesis word, count.
-        deleted: reference word, count.
-        inserted: hypothesis word, count.
-    """
+    """The most frequent errors, most frequent first, then by alphabet: the words of each, and its count."""
 
     substituted: tuple[tuple[str, str, int], ...]
     deleted: tuple[tuple[str, int], ...]
@@ -102,7 +177,7 @@ class ScoredBackend:
 
     def words(self, ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Reference words of each utterance, int64, shape (ids,)."""
-        return np.array([self.alignments[i].words for i in ids], np.int64)
+        return np.array([len(self.alignments[i].reference) for i in ids], np.int64)
 
     def text(self, key: str) -> str:
         """An utterance's raw transcript, without spaces around it."""
@@ -117,7 +192,29 @@ class ScoredBackend:
     @property
     def unheard(self) -> list[str]:
         """Utterances whose recording is silent though their reference has words."""
-        return [key for key, one in self.alignments.items() if self.records[key].silent and one.words]
+        return [key for key, one in self.alignments.items() if self.records[key].silent and one.reference]
+
+    def by_speaker(self) -> dict[str, Rates]:
+        """Rates of each speaker, by name; utterances without a speaker are left out."""
+        return dict(sorted(self._grouped(lambda record: record.speaker).items()))
+
+    def by_length(self) -> dict[str, Rates]:
+        """Rates of each length class that has utterances, shortest first."""
+
+        def name_of(record: UtteranceRecord) -> str | None:
+            seconds = record.audio_seconds
+            return None if seconds is None else LENGTHS[bisect_right(LENGTH_EDGES, seconds)]
+
+        groups = self._grouped(name_of)
+        return {name: groups[name] for name in LENGTHS if name in groups}
+
+    def _grouped(self, group_of: Callable[[UtteranceRecord], str | None]) -> dict[str, Rates]:
+        groups: dict[str, list[Alignment]] = {}
+        for key, record in self.records.items():
+            group = group_of(record)
+            if group is not None:
+                groups.setdefault(group, []).append(self.alignments[key])
+        return {group: rates(alignments) for group, alignments in groups.items()}
 
 
 def normaliser(language: str | None) -> tuple[str, Callable[[str], str]]:
@@ -127,7 +224,6 @@ def normaliser(language: str | None) -> tuple[str, Callable[[str], str]]:
     The function gives words separated by single spaces; nothing where no word is left (`um` and `hmm` are no words in
     English). It remembers each text, since most backends give the same one.
     """
-    # Importing openai-whisper takes a second.
     from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
 
     letters = language in WITHOUT_SPACES
@@ -142,18 +238,15 @@ def score(
     backends: Mapping[str, BackendRecords], normalise: Callable[[str], str]
 ) -> dict[str, ScoredBackend]:
     """Align every utterance that did not fail. Equal texts are aligned once, however many backends gave them."""
-    known: dict[tuple[str, str], Alignment] = {}
+    align_once = cache(align)
     scored = {}
     for name, backend in backends.items():
         records = sorted(backend.utterances, key=lambda record: record.id)
         done = {record.id: record for record in records if record.hypothesis is not None}
-        texts = {
-            key: (normalise(record.reference), normalise(record.hypothesis or ""))
+        alignments = {
+            key: align_once(normalise(record.reference), normalise(record.hypothesis or ""))
             for key, record in done.items()
         }
-        fresh = [pair for pair in dict.fromkeys(texts.values()) if pair not in known]
-        known.update(zip(fresh, align([a for a, _ in fresh], [b for _, b in fresh]), strict=True))
-        alignments = {key: known[pair] for key, pair in texts.items()}
         failed = {record.id: record for record in records if record.hypothesis is None}
         scored[name] = ScoredBackend(backend.run, done, alignments, failed)
     return scored
@@ -162,47 +255,21 @@ def score(
 def rates(alignments: Iterable[Alignment]) -> Rates:
     """Sum up utterances: corpus rates, not means of the utterances' rates."""
     chosen = list(alignments)
-    names = ("words", "hits", "substitutions", "deletions", "insertions", "characters", "character_errors")
-    counts: dict[str, int] = {name: sum(getattr(one, name) for one in chosen) for name in names}
-    errors, words, characters = sum(one.errors for one in chosen), counts["words"], counts["characters"]
+    counts = Counter(kind for one in chosen for kind, _, _ in one.operations)
+    errors, words = counts["S"] + counts["D"] + counts["I"], counts["="] + counts["S"] + counts["D"]
+    characters, wrong = sum(one.characters for one in chosen), sum(one.character_errors for one in chosen)
     return Rates(
         utterances=len(chosen),
+        words=words,
+        hits=counts["="],
+        substitutions=counts["S"],
+        deletions=counts["D"],
+        insertions=counts["I"],
         wer=errors / words if words else None,
-        cer=counts["character_errors"] / characters if characters else None,
-        **counts,
+        characters=characters,
+        character_errors=wrong,
+        cer=wrong / characters if characters else None,
     )
-
-
-def by_speaker(backend: ScoredBackend) -> dict[str, Rates]:
-    """Rates of each speaker, by name; utterances without a speaker are left out."""
-    return dict(sorted(_grouped(backend, lambda record: record.speaker).items()))
-
-
-def by_length(backend: ScoredBackend) -> dict[str, Rates]:
-    """Rates of each length class that has utterances, such as `5-10 s`, shortest first."""
-    names = length_classes()
-
-    def name_of(record: UtteranceRecord) -> str | None:
-        seconds = record.audio_seconds
-        return None if seconds is None else names[bisect_right(LENGTH_EDGES, seconds) - 1]
-
-    groups = _grouped(backend, name_of)
-    return {name: groups[name] for name in names if name in groups}
-
-
-def _grouped(backend: ScoredBackend, group_of: Callable[[UtteranceRecord], str | None]) -> dict[str, Rates]:
-    groups: dict[str, list[Alignment]] = {}
-    for key, record in backend.records.items():
-        group = group_of(record)
-        if group is not None:
-            groups.setdefault(group, []).append(backend.alignments[key])
-    return {group: rates(alignments) for group, alignments in groups.items()}
-
-
-def length_classes() -> list[str]:
-    """Names of the length classes; each begins at its first number and ends before its second."""
-    ends = [f"-{high:g} s" for high in LENGTH_EDGES[1:]] + [" s and more"]
-    return [f"{low:g}{end}" for low, end in zip(LENGTH_EDGES, ends, strict=True)]
 
 
 def confusions(alignments: Iterable[Alignment]) -> Confusions:
@@ -219,20 +286,20 @@ def confusions(alignments: Iterable[Alignment]) -> Confusions:
 def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
     """Time per audio; None where no utterance has both."""
     timed = [r for r in records if r.seconds is not None and r.audio_seconds]
-    audio, seconds = total([r.audio_seconds for r in timed]), total([r.seconds for r in timed])
+    audio, seconds = total(r.audio_seconds for r in timed), total(r.seconds for r in timed)
     if not audio or seconds is None:
         return None
     return Speed(
         utterances=len(timed),
         audio_seconds=audio,
         seconds=seconds,
-        encode_seconds=total([r.encode_seconds for r in timed]),
-        decode_seconds=total([r.decode_seconds for r in timed]),
+        encode_seconds=total(r.encode_seconds for r in timed),
+        decode_seconds=total(r.decode_seconds for r in timed),
         real_time_factor=seconds / audio,
     )
 
 
-def total(values: Sequence[float | None]) -> float | None:
+def total(values: Iterable[float | None]) -> float | None:
     """Their sum; None where one is not known."""
-    known = [v for v in values if v is not None]
-    return math.fsum(known) if len(known) == len(values) else None
+    known = list(values)
+    return None if None in known else math.fsum(value for value in known if value is not None)

@@ -1,21 +1,127 @@
-"""DEPLOY, HOLD or INCONCLUSIVE for a candidate backend, and why."""
+"""DEPLOY, HOLD or INCONCLUSIVE for a candidate backend: limits, the rules, one function each, and what follows.
+
+A rule passes, fails, or is undecided by this evidence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from app.evaluation.comparing import Comparison
-from app.evaluation.records import RunDescription
-from app.evaluation.rules import RULES, Candidate, Limits, Rule
-from kernels import backends
+from app.evaluation.kernels import KernelValidation
+from app.evaluation.records import EvidenceError, RunDescription, reading
+from kernels.backends import REFERENCE, RIVAL, find
 
 Outcome = Literal["DEPLOY", "HOLD", "INCONCLUSIVE"]
 
 EXIT_CODES: dict[Outcome, int] = {"DEPLOY": 0, "HOLD": 3, "INCONCLUSIVE": 4}
 """Of a command that is a gate."""
+
+ENOUGH_FOR_INTERVAL = 20
+"""Utterances from which an interval may decide. Percentile intervals of few draws are too narrow, by a tenth at 20."""
+
+SHOWN_IDS = 5
+"""Utterances that a sentence names; report.json has all."""
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits of the rules.
+
+    Attributes:
+        margin: points of WER; the upper end of the interval of WER(candidate) - WER(cpu) must be under it. Half a point
+            is what a word error rate of 5 % changes by when one error in ten is new.
+        broken_per_thousand: utterances that may be broken, per thousand of the whole set, rounded down. Not 0: greedy
+            decoding turns on near-ties, so that any change of arithmetic breaks (and mends) one now and then.
+        minimum_utterances: below so many no candidate is deployed. If none of 300 is broken, up to 1 % may be (the rule
+            of three: 3 / 300 at 95 %).
+        resampling: which interval the rules read: of utterances drawn, or of speakers drawn, which is wider.
+    """
+
+    margin: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.5
+    broken_per_thousand: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
+    minimum_utterances: Annotated[int, msgspec.Meta(ge=0)] = 300
+    resampling: Literal["utterances", "speakers"] = "utterances"
+
+    def allowed_broken(self, utterances: int) -> int:
+        """Broken utterances that are allowed in a whole set of so many."""
+        return math.floor(self.broken_per_thousand * utterances / 1000 + 1e-9)
+
+
+def read_limits(path: Path | None = None, **overrides: Any) -> Limits:
+    """Limits from a TOML file of `Limits`' fields where there is one, then from options that are not None.
+
+    Raises:
+        app.evaluation.records.EvidenceError: the file cannot be read or is not TOML; a key is unknown, a value has the
+            wrong type or is out of range. The text names file and key.
+    """
+    limits = Limits()
+    if path is not None:
+        with reading(path):
+            data = path.read_bytes()
+            try:
+                table = tomllib.loads(data.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise EvidenceError(f"{path}: not TOML: {error}") from None
+            limits = msgspec.convert(table, Limits)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    with reading("limits"):
+        return msgspec.convert({**msgspec.structs.asdict(limits), **given}, Limits)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """All that is known of a backend that may be deployed.
+
+    Attributes:
+        against_rival: its comparison with int8; None where int8 did not run or is the candidate.
+        broken: utterances that it broke and the cpu did not; None without a cpu run.
+        unheard: utterances whose recording is silent though their reference has words.
+        utterances: that it and the cpu both have.
+        failed: that failed on either.
+        timed: whether the run has times.
+    """
+
+    run: RunDescription
+    validation: KernelValidation | None
+    against_cpu: Comparison | None
+    against_rival: Comparison | None
+    broken: int | None
+    unheard: Sequence[str]
+    utterances: int
+    failed: int
+    timed: bool
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """How one rule came out.
+
+    Attributes:
+        figure: what was found; None where nothing was.
+        limit: what it was held to; None where the rule has no number.
+        unit: of both: `points` of WER, `utterances`, or empty.
+        passed: None where this evidence does not decide.
+        sentence: all of it in words.
+        applies: False where the rule is not for this candidate; it then counts for nothing.
+        settled_by: about how many utterances would decide an undecided rule; None where that is not known, or where it
+            takes something else.
+    """
+
+    name: str
+    figure: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    passed: bool | None
+    sentence: str
+    applies: bool = True
+    settled_by: int | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,10 +133,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         reasons: of a HOLD the rules that failed, of an INCONCLUSIVE those undecided, in words; empty for DEPLOY.
         settled_by: of an INCONCLUSIVE: utterances that would decide all its rules; None where that is not known, or
             where it takes something else (a validation, a cpu run).
-        settled: of an INCONCLUSIVE: what would decide it, in words; else None. The one figure that a reader needs: the
-            rules' own are each of one rule.
+        settled: the same in words, whatever it takes; None unless INCONCLUSIVE. The rules' own figures are each of one
+            rule.
         device_statement: what the device means for accuracy, latency and energy.
         notes: what does not change the outcome but whoever deploys should know.
+        exit_code: of a gate.
     """
 
     backend: str
@@ -43,11 +150,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     device_statement: str
     not_measured: tuple[str, ...]
     notes: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0 for DEPLOY, 3 for HOLD, 4 for INCONCLUSIVE."""
-        return EXIT_CODES[self.outcome]
+    exit_code: int
 
 
 def judge(candidate: Candidate, limits: Limits) -> Verdict:
@@ -58,7 +161,7 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
     outcome: Outcome = "HOLD" if failing else "INCONCLUSIVE" if undecided else "DEPLOY"
     settled_by, settled = None, None
     if outcome == "INCONCLUSIVE":
-        settled_by, settled = _settled(undecided, candidate.expected)
+        settled_by, settled = _settled(undecided, candidate.run.dataset.expected)
     statement, missing = _device(candidate.run, candidate.timed)
     return Verdict(
         backend=candidate.run.backend,
@@ -71,7 +174,176 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
         device_statement=statement,
         not_measured=missing,
         notes=_notes(candidate.against_cpu, limits),
+        exit_code=EXIT_CODES[outcome],
     )
+
+
+def kernel_validation(candidate: Candidate, limits: Limits) -> Rule:
+    """The kernel computes what its contract says, on the device and with the tile size of the run."""
+    run, validation = candidate.run, candidate.validation
+    tile_size, passed = run.kernel.get("tile_size"), None
+    if validation is None:
+        text = f"not done: run `tilescribe validate` for {run.backend}"
+    elif not validation.passed:
+        passed, text = False, f"failed on the {validation.device}: {validation.detail}"
+    elif validation.device != run.device:
+        text = f"passed on the {validation.device}, but the run was on the {run.device}: validate there"
+    elif None not in (tile_size, validation.tile_size) and tile_size != validation.tile_size:
+        text = f"passed with tiles of {validation.tile_size}, but the run had {tile_size}: validate those"
+    else:
+        passed, text = True, f"passed on the {validation.device}: {validation.detail}"
+    return Rule(name="kernel validation", passed=passed, sentence=text)
+
+
+def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
+    """The upper end of the interval of WER(candidate) - WER(cpu) is under the margin.
+
+    It fails where the lower end is above it: then more data of this kind would hardly bring it under.
+    """
+    margin, passed, needed = limits.margin, None, None
+    rule = partial(Rule, name=f"WER against {REFERENCE}", limit=margin, unit="points")
+    found = _points(candidate.against_cpu, REFERENCE, limits)
+    if isinstance(found, str):
+        return rule(passed=None, sentence=found)
+    utterances, difference, low, high, figures = found
+    if utterances < ENOUGH_FOR_INTERVAL:
+        needed = ENOUGH_FOR_INTERVAL
+        text = f"; {utterances} utterances are too few to trust it: at least {needed}"
+    elif high < margin:
+        passed, text = True, f"; the upper end is under the margin of {margin:g} by {margin - high:.2f}"
+    elif low > margin:
+        passed, text = False, f"; even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
+    else:
+        half = high - difference if difference < margin else difference - low
+        needed = _needed(utterances, half, abs(margin - difference))
+        text = f" straddles the margin of {margin:g}"
+        if needed is None:
+            text += "; it is at the margin itself, where no number of utterances settles it"
+    return rule(figure=high, passed=passed, sentence=figures + text, settled_by=needed)
+
+
+def against_rival(candidate: Candidate, limits: Limits) -> Rule:
+    """WER(candidate) is no worse than WER(int8).
+
+    By the figures themselves it passes; it fails only where the paired interval is wholly above 0. Worse by less than
+    chance makes is undecided: it is no ground for preferring the candidate, nor one against it.
+    """
+    rule = partial(Rule, name=f"WER against {RIVAL}", limit=0.0, unit="points")
+    if candidate.run.backend == RIVAL:
+        text = f"does not apply: {RIVAL} is the candidate itself"
+        return rule(passed=None, sentence=text, applies=False)
+    found = _points(candidate.against_rival, RIVAL, limits)
+    if isinstance(found, str):
+        return rule(passed=None, sentence=found)
+    utterances, difference, low, _, figures = found
+    rule = partial(rule, figure=difference)
+    if difference <= 0:
+        return rule(passed=True, sentence=f"{difference:+.2f} points: no worse")
+    if low > 0 and utterances >= ENOUGH_FOR_INTERVAL:
+        return rule(passed=False, sentence=f"{figures}: worse, by more than chance")
+    needed = max(_needed(utterances, difference - low, difference) or 0, ENOUGH_FOR_INTERVAL)
+    text = f"{figures}: worse, but by no more than chance may make"
+    return rule(passed=None, sentence=text, settled_by=needed)
+
+
+def broken_utterances(candidate: Candidate, limits: Limits) -> Rule:
+    """No more broken utterances than are allowed for the whole set; their number can only grow with more data."""
+    count, expected, utterances = candidate.broken, candidate.run.dataset.expected, candidate.utterances
+    allowed = limits.allowed_broken(expected or utterances)
+    rule = partial(Rule, name="broken utterances", figure=count, limit=allowed, unit="utterances")
+    if count is None:
+        return rule(passed=None, sentence="not known: the cpu did not run on them")
+    text = f"{count:,} of {utterances:,} broken that the cpu did not break, {allowed:,} allowed"
+    if expected and expected > utterances:
+        text += f" in the whole set of {expected:,}"
+    if count > allowed:
+        return rule(passed=False, sentence=f"{text}: {count - allowed:,} too many")
+    return rule(passed=True, sentence=text)
+
+
+def audible_recordings(candidate: Candidate, limits: Limits) -> Rule:
+    """No recording is silent where its reference has words: by such data no kernel can be judged."""
+    unheard = candidate.unheard
+    rule = partial(Rule, name="audible recordings", figure=len(unheard), limit=0, unit="utterances")
+    text = unheard_words(unheard) if unheard else "no recording is silent where words are expected"
+    return rule(passed=None if unheard else True, sentence=text)
+
+
+def whole_set(candidate: Candidate, limits: Limits) -> Rule:
+    """Every utterance of the data set was transcribed, by candidate and cpu."""
+    utterances, expected = candidate.utterances, candidate.run.dataset.expected
+    rule = partial(Rule, name="whole data set", figure=utterances, limit=expected, unit="utterances")
+    if expected is None:
+        return rule(passed=None, sentence=f"{utterances:,} utterances, of a set whose size is not known")
+    text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
+    if candidate.failed:
+        text += f"; {candidate.failed:,} failed"
+    if utterances == expected:
+        text = f"all {expected:,} utterances"
+        if candidate.run.dataset.complete:
+            return rule(passed=True, sentence=text)
+        text += " of a set that is itself not whole"
+    return rule(passed=None, sentence=text, settled_by=expected)
+
+
+def sample_size(candidate: Candidate, limits: Limits) -> Rule:
+    """Enough utterances to see what is rare."""
+    utterances, least = candidate.utterances, limits.minimum_utterances
+    rule = partial(Rule, name="sample size", figure=utterances, limit=least, unit="utterances")
+    if utterances >= least:
+        return rule(passed=True, sentence=f"{utterances:,}, at least {least:,}")
+    text = f"{utterances:,} utterances; at least {least:,} are needed to see what is rare"
+    return rule(passed=None, sentence=text, settled_by=least)
+
+
+RULES: tuple[Callable[[Candidate, Limits], Rule], ...] = (
+    kernel_validation,
+    against_cpu,
+    against_rival,
+    broken_utterances,
+    audible_recordings,
+    whole_set,
+    sample_size,
+)
+"""In the order of reports."""
+
+
+def unheard_words(ids: Sequence[str]) -> str:
+    """How many recordings are silent though words are expected, and which."""
+    names = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+    those = "recording is silent though its reference has words"
+    if len(ids) != 1:
+        those = "recordings are silent though their references have words"
+    return f"{len(ids):,} {those} ({names}): all of them count as deleted, by every backend"
+
+
+def _points(
+    comparison: Comparison | None, baseline: str, limits: Limits
+) -> tuple[int, float, float, float, str] | str:
+    """Utterances, difference, low and high end in points, and these in words; or why they are not known."""
+    if comparison is None:
+        return f"not known: there is no {baseline} run on these utterances; add {baseline} to --backends"
+    if comparison.difference is None:
+        return "not known: the references have no words"
+    by_speaker = limits.resampling == "speakers"
+    interval = comparison.speaker_interval if by_speaker else comparison.utterance_interval
+    if interval is None:
+        return f"not known: drawing {limits.resampling} needs at least two, known for every utterance"
+    difference, low, high = (100 * x for x in (comparison.difference, interval.low, interval.high))
+    words = f"{difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    return comparison.utterances, difference, low, high, words
+
+
+def _needed(utterances: int, half_width: float, distance: float) -> int | None:
+    """Utterances whose interval would not reach so far, rounded up to two figures.
+
+    An interval's half width falls with the square root of the number of utterances; the difference is taken to stay.
+    """
+    if distance <= 1e-9:
+        return None
+    needed = max(utterances * (half_width / distance) ** 2, 1.0)
+    unit = int(10 ** max(math.floor(math.log10(needed)) - 1, 0))
+    return math.ceil(needed / unit) * unit
 
 
 def _settled(undecided: Sequence[Rule], expected: int | None) -> tuple[int | None, str]:
@@ -94,7 +366,7 @@ def _device(run: RunDescription, timed: bool) -> tuple[str, tuple[str, ...]]:
         speed = "so is its latency" if timed else "its latency was not measured"
         text = f"ran on the NPU: the accuracy is the device's, and {speed}; energy was not"
         missing = missing[1:] if timed else missing
-    elif backends.find(run.backend).legacy:
+    elif find(run.backend).legacy:
         text = "exists as an emulation on the CPU alone: its arithmetic was measured, no device's latency or energy"
     else:
         where = "emulator on the CPU" if run.device == "emulator" else run.device

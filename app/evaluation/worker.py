@@ -11,9 +11,11 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.audio.containers import AudioError
 from app.audio.reading import open_audio
@@ -34,6 +36,19 @@ if TYPE_CHECKING:
 SILENCE = 10 ** (-90 / 20)
 """A recording whose samples all lie within has no signal: -90 dBFS is one step of 16 bits."""
 
+Batch = tuple[Utterance, ...]
+Records = dict[str, list[UtteranceRecord]]
+"""Of a batch, by backend."""
+Wanted = Mapping[str, frozenset[str]]
+"""Ids of a batch's utterances that are still to be done, by backend."""
+Tasks = Sequence[tuple[Batch, Wanted]]
+Decode = Callable[[Tasks], Iterator[tuple[int, Records]]]
+"""Gives the batches' sizes with their records, in any order."""
+
+
+class WorkerLostError(Exception):
+    """A worker process ended on its own, most often because memory ran out."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -44,20 +59,13 @@ class Setup:
     options: DecodeOptions
 
 
-Batch = tuple[Utterance, ...]
-Records = dict[str, list[UtteranceRecord]]
-"""Of a batch, by backend."""
-Wanted = Mapping[str, frozenset[str]]
-"""Ids of a batch's utterances that are still to be done, by backend."""
-
-
 def batches(utterances: Iterable[Utterance], size: int) -> list[Batch]:
     """Cut a data set into batches by length, the longest first: little padding, and no long wait at the end."""
     order = sorted(utterances, key=lambda utterance: (-_seconds(utterance), utterance.id))
     return [tuple(order[first : first + size]) for first in range(0, len(order), size)]
 
 
-def shard(chosen: Sequence[Batch], text: str | None) -> Sequence[Batch]:
+def shard(text: str | None) -> slice:
     """Every N-th batch, from the I-th, for `I/N`; all where `text` is None.
 
     Shards are cut from batches rather than from utterances, so that together they decode exactly what one run would.
@@ -66,12 +74,12 @@ def shard(chosen: Sequence[Batch], text: str | None) -> Sequence[Batch]:
         ValueError: `text` is not I/N with 1 <= I <= N.
     """
     if text is None:
-        return chosen
+        return slice(None)
     match = re.fullmatch(r"(\d+)/(\d+)", text)
-    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    index, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
         raise ValueError(f"shard {text!r}: it is I/N, such as 2/4 for the second of four")
-    return chosen[index - 1 :: count]
+    return slice(index - 1, None, count)
 
 
 def _seconds(utterance: Utterance) -> float:
@@ -116,6 +124,11 @@ class BatchWorker:
             one = Transcriber(weights, replace(setup.configuration, backend=name), decoder=decoder)
             self.transcribers[name], decoder = one, one.recogniser.decoder
 
+    def decode(self, tasks: Tasks) -> Iterator[tuple[int, Records]]:
+        """Decode in this process."""
+        for batch, wanted in tasks:
+            yield len(batch), self.run(batch, wanted)
+
     def run(self, batch: Batch, wanted: Wanted) -> Records:
         """Decode a batch with each backend that wants some of it.
 
@@ -123,12 +136,11 @@ class BatchWorker:
             batch: decoded whole, so that a batch that is done again gives the same text.
             wanted: by backend, the ids to return.
         """
-        loaded: list[_Loaded] = []
+        heard: list[Heard] = []
         failed: dict[str, UtteranceRecord] = {}
         for utterance in batch:
-            peak = _Peak()
             try:
-                loaded.append(_Loaded(utterance, self.features(utterance, peak), peak.value < SILENCE))
+                heard.append(self.hear(utterance))
             except (AudioError, OSError) as error:
                 failed[utterance.id] = UtteranceRecord(
                     utterance.id, utterance.text, speaker=utterance.speaker, error=str(error)
@@ -137,54 +149,59 @@ class BatchWorker:
             results: Records = {}
             for name, ids in wanted.items():
                 if ids:
-                    records = self._decode(self.transcribers[name], loaded)
+                    records = self._decode(self.transcribers[name], heard)
                     every = failed | {record.id: record for record in records}
                     results[name] = [every[u.id] for u in batch if u.id in ids]
             return results
         finally:
-            for one in loaded:
+            for one in heard:
                 one.features.close()
 
-    def features(self, utterance: Utterance, peak: _Peak | None = None) -> LogMelFeatures:
-        """The log-mel features of a recording. Raises `AudioError` and OSError."""
+    def hear(self, utterance: Utterance) -> Heard:
+        """Listen to a recording. Raises `AudioError` and OSError."""
         from models.features import LogMelFeatures
 
-        with open_audio(utterance.audio) as source:
-            blocks = source.blocks()
-            return LogMelFeatures(peak.through(blocks) if peak else blocks, self.model.dims.n_mels)
+        peak = 0.0
 
-    def _decode(self, transcriber: Transcriber, loaded: Sequence[_Loaded]) -> list[UtteranceRecord]:
+        def watched(blocks: Iterator[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
+            nonlocal peak
+            for block in blocks:
+                peak = max(peak, float(abs(block).max()))
+                yield block
+
+        with open_audio(utterance.audio) as source:
+            features = LogMelFeatures(watched(source.blocks()), self.model.dims.n_mels)
+        return Heard(utterance, features, peak < SILENCE)
+
+    def _decode(self, transcriber: Transcriber, heard: Sequence[Heard]) -> list[UtteranceRecord]:
         from models.decoding.longform import transcribe_group
 
-        if not loaded:
+        if not heard:
             return []
-        encoder = _Timed(transcriber.encoder)
+        encoding = 0.0
+
+        def timed(mel: Any) -> Any:
+            nonlocal encoding
+            begun = time.perf_counter()
+            states = transcriber.encoder(mel)
+            encoding += time.perf_counter() - begun
+            return states
+
         start = time.perf_counter()
-        recogniser = replace(transcriber.recogniser, encode=encoder)
-        results = transcribe_group(recogniser, [one.features for one in loaded], self._options)
+        recogniser = replace(transcriber.recogniser, encode=timed)
+        results = transcribe_group(recogniser, [one.features for one in heard], self._options)
         total = time.perf_counter() - start
         # A batch's time is shared out by length of audio: what one utterance took cannot be told apart.
-        audio = sum(one.features.duration for one in loaded) or 1.0
+        audio = sum(one.features.duration for one in heard) or 1.0
         return [
-            one.record(segments, total * one.features.duration / audio, encoder.seconds / total)
-            for one, segments in zip(loaded, results, strict=True)
+            one.record(segments, total * one.features.duration / audio, encoding / total)
+            for one, segments in zip(heard, results, strict=True)
         ]
 
 
-@dataclass
-class _Peak:
-    """The largest sample of what went through, as a fraction of full scale."""
+class Heard(NamedTuple):
+    """An utterance's log-mel features, and whether its recording is silent."""
 
-    value: float = 0.0
-
-    def through(self, blocks: Iterator[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
-        for block in blocks:
-            self.value = max(self.value, float(abs(block).max()))
-            yield block
-
-
-@dataclass(frozen=True)
-class _Loaded:
     utterance: Utterance
     features: LogMelFeatures
     silent: bool
@@ -209,34 +226,39 @@ class _Loaded:
         )
 
 
-@dataclass
-class _Timed:
-    """An encoder that counts the seconds spent in it."""
-
-    encoder: Any
-    seconds: float = 0.0
-
-    def __call__(self, mel: Any) -> Any:
-        start = time.perf_counter()
-        states = self.encoder(mel)
-        self.seconds += time.perf_counter() - start
-        return states
-
-
 _worker: BatchWorker
 """In a process of its own."""
 
 
-def begin(setup: Setup) -> None:
-    """In a process of its own: load once. Ctrl-C is for the parent, which ends its workers."""
+def in_processes(setup: Setup, workers: int, tasks: Tasks) -> Iterator[tuple[int, Records]]:
+    """Decode in processes that each load the setup, and end with this one."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(setup,))
+    try:
+        sizes = {pool.submit(_work, batch, wanted): len(batch) for batch, wanted in tasks}
+        for future in as_completed(sizes):
+            yield sizes[future], future.result()
+    except BrokenProcessPool as error:
+        raise WorkerLostError(
+            "a worker process ended on its own, perhaps for want of memory; "
+            "--resume goes on from what is done, with fewer --workers"
+        ) from error
+    finally:
+        processes = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+
+
+def _begin(setup: Setup) -> None:
+    """Load once. Ctrl-C is for the parent, which ends its workers."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     _worker = BatchWorker(setup)
 
 
-def work(batch: Batch, wanted: Wanted) -> Records:
-    """In a process of its own: decode a batch."""
+def _work(batch: Batch, wanted: Wanted) -> Records:
     return _worker.run(batch, wanted)
 
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.evaluation.alignment import Alignment, from_operations
 from app.evaluation.records import BackendRecords, DatasetDescription, RunDescription, UtteranceRecord
+from app.evaluation.scoring import Alignment
 
 TEXT = (
     "the quiet village wakes before any sun and many boats leave for open water while a lighthouse turns its last "
@@ -76,4 +76,4 @@ def aligned(text: str) -> Alignment:
         lost, _, got = word.partition("/")
         pair = {"=": (word, word), "S": (lost, got), "D": (word, ""), "I": ("", word)}[kind]
         operations.append((kind, *pair))
-    return from_operations(operations)  # type: ignore[arg-type]
+    return Alignment(tuple(operations))  # type: ignore[arg-type]

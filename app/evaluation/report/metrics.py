@@ -10,8 +10,8 @@ from typing import Any
 
 from app.evaluation.comparing import Comparison
 from app.evaluation.evaluation import BackendSummary, Evaluation
+from app.evaluation.mapsswe import MatchedPairs
 from app.evaluation.scoring import Rates
-from app.evaluation.statistics.mapsswe import MatchedPairs
 from app.output import tables as t
 from app.output.tables import CONSOLE, MARKDOWN, PAGE, REPORTS, SCREENS, Metric, Table
 

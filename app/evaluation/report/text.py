@@ -8,8 +8,7 @@ from pathlib import Path
 
 from app.evaluation.evaluation import BackendSummary, Evaluation
 from app.evaluation.report.metrics import BACKENDS, COMPARISONS
-from app.evaluation.rules import Rule
-from app.evaluation.verdict import Verdict
+from app.evaluation.verdict import Rule, Verdict
 from app.output import tables
 from app.output.tables import Metric
 

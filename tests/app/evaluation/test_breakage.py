@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from app.evaluation.alignment import Alignment, align
-from app.evaluation.breakage import breakage, compression_ratio, repeated_words
+from app.evaluation.breakage import breakage, repeated_words
+from app.evaluation.scoring import align
 
 SAID = "the quiet harbour wakes before the sun and two boats leave for the open water"
 
 
 def judged(heard: str, cpu: str = SAID, said: str = SAID) -> tuple[str, ...]:
-    one, other = align([said, said], [heard, cpu])
+    one, other = align(said, heard), align(said, cpu)
     found = breakage("u1", one, other, heard, cpu)
     return found.kinds if found else ()
 
@@ -73,8 +73,7 @@ def test_text_that_compresses_too_well_is_a_loop() -> None:
 
 
 def test_one_text_needs_no_judging() -> None:
-    (one,) = align(["a b"], ["c"])
-    assert isinstance(one, Alignment)
+    one = align("a b", "c")
     assert breakage("u1", one, one, "c", "c") is None
 
 
@@ -93,11 +92,3 @@ def test_one_text_needs_no_judging() -> None:
 )
 def test_repeated_words(text: str, expected: int) -> None:
     assert repeated_words(text.split()) == expected
-
-
-def test_compression_ratio_is_whispers() -> None:
-    from whisper.utils import compression_ratio as whispers
-
-    for text in (SAID, "über " * 40, "a"):
-        assert compression_ratio(text) == whispers(text)
-    assert compression_ratio("") == 0

@@ -345,10 +345,10 @@ def test_batches_do_not_depend_on_the_order_given() -> None:
     assert first == batches(utterances[::-1], 3)
     assert [len(batch) for batch in first] == [3, 3, 3, 1]
     assert [u.id for u in first[0]] == ["u3", "u7", "u2"]
-    shards = [batch for i in (1, 2, 3) for batch in shard(first, f"{i}/3")]
+    shards = [batch for i in (1, 2, 3) for batch in first[shard(f"{i}/3")]]
     assert sorted(map(first.index, shards)) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="shard '0/3'"):
-        shard(first, "0/3")
+        shard("0/3")
 
 
 def test_the_folder_is_named_after_data_and_model() -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 from material.evidence_records import aligned, references, spoil
 
-from app.evaluation.alignment import align
-from app.evaluation.statistics.mapsswe import ErrorSegment, MatchedPairs, mapsswe, segments
+from app.evaluation.mapsswe import ErrorSegment, MatchedPairs, mapsswe, segments
+from app.evaluation.scoring import align
 
 SCTK_TEST_1A = (
     ("Is.", ""),
@@ -118,7 +118,7 @@ def test_every_error_is_in_one_segment() -> None:
         )
         for seed in (1, 2)
     ]
-    first, second = align(said, heard[0]), align(said, heard[1])
+    first, second = (list(map(align, said, texts)) for texts in heard)
     found = [s for pair in zip(first, second, strict=True) for s in segments(*pair)]
     assert sum(s.first_errors for s in found) == sum(a.errors for a in first)
     assert sum(s.second_errors for s in found) == sum(a.errors for a in second)

@@ -9,9 +9,17 @@ import pytest
 from material.evidence_records import dataset, run
 from msgspec.structs import replace
 
-from app.evaluation.records import BackendRecords, RecordWriter, RunDescription, UtteranceRecord, load, read
-from app.evaluation.reporting import keep_bench, read_kernels
-from app.evaluation.stored import EvidenceError
+from app.evaluation import kernels
+from app.evaluation.records import (
+    BackendRecords,
+    EvidenceError,
+    RecordWriter,
+    RunDescription,
+    UtteranceRecord,
+    load,
+    read,
+)
+from app.evaluation.reporting import keep_bench
 
 ONE = UtteranceRecord("a-1", "TWO BOATS", " Two boats.", "s1", 2.5, 0.5, 0.2, 0.3, 4, -0.25, 1.1)
 TWO = UtteranceRecord("a-2", "ÜBER ALL", ' "Über" all\n', None)
@@ -255,5 +263,5 @@ def test_kernels_and_bench_figures_that_are_damaged_are_named(
         path = tmp_path / name
         path.write_bytes(text.replace(b"%s", field.encode()))
         with pytest.raises(EvidenceError, match=re.escape(f"{path}: {message.replace('%s', field)}")) as told:
-            read_kernels([tmp_path]) if name == "kernels.json" else keep_bench(path, tmp_path)
+            kernels.read([tmp_path]) if name == "kernels.json" else keep_bench(path, tmp_path)
         assert len(str(told.value).splitlines()) == 1

@@ -17,7 +17,7 @@ import pytest
 from material.evidence_records import dataset, run
 from msgspec.structs import replace
 
-from app.evaluation.evaluation import DifferingUtterance, Evaluation, ScoredHypothesis
+from app.evaluation.evaluation import DifferingUtterance, Evaluation, ScoredHypothesis, summarise
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import BackendRecords, UtteranceRecord
 from app.evaluation.report.metrics import BACKENDS, COMPARISONS
@@ -31,8 +31,7 @@ from app.evaluation.report.transcripts import (
     lay_out,
     ordered,
 )
-from app.evaluation.rules import Limits
-from app.evaluation.summarise import summarise
+from app.evaluation.verdict import Limits
 from app.output import tables
 from kernels.backends import UnknownBackendError
 

@@ -6,19 +6,8 @@ import pytest
 from material.evidence_records import aligned, records, references, spoil, wrong
 from msgspec.structs import replace
 
-from app.evaluation.alignment import align, from_operations
 from app.evaluation.records import BackendRecords, UtteranceRecord
-from app.evaluation.scoring import (
-    ScoredBackend,
-    by_length,
-    by_speaker,
-    confusions,
-    length_classes,
-    normaliser,
-    rates,
-    score,
-    speed,
-)
+from app.evaluation.scoring import LENGTHS, ScoredBackend, align, confusions, normaliser, rates, score, speed
 
 
 def scored(backend: BackendRecords) -> ScoredBackend:
@@ -27,7 +16,7 @@ def scored(backend: BackendRecords) -> ScoredBackend:
 
 def test_counts_by_hand() -> None:
     """one two three four -> one too three and four: S 1, I 1 of 4 words; a b -> a: D 1 of 2."""
-    found = rates(align(["one two three four", "a b"], ["one too three and four", "a"]))
+    found = rates([align("one two three four", "one too three and four"), align("a b", "a")])
     assert (found.utterances, found.words, found.hits) == (2, 6, 4)
     assert (found.substitutions, found.deletions, found.insertions) == (1, 1, 1)
     assert found.wer == 0.5
@@ -37,7 +26,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_word_by_word() -> None:
-    (found,) = align(["one two three four"], ["one too three and four"])
+    found = align("one two three four", "one too three and four")
     assert found.operations == aligned("=one Stwo/too =three Iand =four").operations
     assert found.correct.tolist() == [True, False, True, True]
     assert found.inserted.tolist() == [0, 0, 0, 1, 0]
@@ -46,7 +35,7 @@ def test_word_by_word() -> None:
 def test_corpus_rates_are_jiwers() -> None:
     said = references(200)
     heard = spoil(said, lambda words, chance: [w for w in words if chance.random() > 0.1] + ["so"] * 2)
-    found = rates(align(said, heard))
+    found = rates(map(align, said, heard))
     assert found.wer == jiwer.wer(said, heard)
     assert found.cer == pytest.approx(jiwer.cer(said, heard))
 
@@ -57,14 +46,16 @@ def test_alignments_keep_their_invariants() -> None:
         said,
         lambda words, chance: chance.sample(words, chance.randint(0, len(words))) + wrong(0.5)(words, chance),
     )
-    for alignment, reference, hypothesis in zip(align(said, heard), said, heard, strict=True):
+    for reference, hypothesis in zip(said, heard, strict=True):
+        alignment = align(reference, hypothesis)
+        found = rates([alignment])
         assert [r for _, r, _ in alignment.operations if r] == reference.split()
         assert [h for _, _, h in alignment.operations if h] == hypothesis.split()
-        assert alignment.hits + alignment.substitutions + alignment.insertions == len(hypothesis.split())
-        assert alignment.correct.sum() == alignment.hits
-        assert alignment.inserted.sum() == alignment.insertions
-        again = from_operations(alignment.operations)
-        assert (again.errors, again.inserted.tolist()) == (alignment.errors, alignment.inserted.tolist())
+        assert found.hits + found.substitutions + found.insertions == len(hypothesis.split())
+        assert found.hits + found.substitutions + found.deletions == len(alignment.reference)
+        assert found.substitutions + found.deletions + found.insertions == alignment.errors
+        assert alignment.correct.sum() == found.hits
+        assert alignment.inserted.sum() == found.insertions
 
 
 def test_texts_are_normalised_and_a_reference_without_words_counts_as_insertions() -> None:
@@ -105,13 +96,13 @@ def test_speakers_and_lengths_add_up() -> None:
         for i, u in enumerate(backend.utterances)
     )
     found = scored(replace(backend, utterances=utterances))
-    groups = by_length(found)
+    groups = found.by_length()
     assert {name: group.utterances for name, group in groups.items()} == {
         "0-5 s": 20, "5-10 s": 10, "10-15 s": 10, "20-30 s": 10, "30 s and more": 10,
     }  # fmt: skip
-    assert list(groups) == [name for name in length_classes() if name in groups]
+    assert list(groups) == [name for name in LENGTHS if name in groups]
     assert sum(g.words for g in groups.values()) == rates(found.alignments.values()).words
-    speakers = by_speaker(found)
+    speakers = found.by_speaker()
     assert list(speakers) == [f"s{i}" for i in range(10) if i != 3]
     assert all(group.utterances == 6 for group in speakers.values())
 
@@ -119,7 +110,7 @@ def test_speakers_and_lengths_add_up() -> None:
 def test_confusions_come_by_number_then_alphabet() -> None:
     said = ["a b c", "a b c", "a d", "b", "g"]
     heard = ["x b", "x b", "a f d", "y", "e"]
-    found = confusions(align(said, heard))
+    found = confusions(map(align, said, heard))
     assert found.substituted == (("a", "x", 2), ("b", "y", 1), ("g", "e", 1))
     assert found.deleted == (("c", 2),)
     assert found.inserted == (("f", 1),)

@@ -9,12 +9,10 @@ import pytest
 from material.evidence_records import dataset, records, references, run, spoil, wrong
 from msgspec.structs import replace
 
-from app.evaluation.evaluation import Evaluation
+from app.evaluation.evaluation import Evaluation, summarise
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.records import BackendRecords, UtteranceRecord
+from app.evaluation.records import BackendRecords, EvidenceError, UtteranceRecord
 from app.evaluation.report.text import print_summary, report_markdown
-from app.evaluation.stored import EvidenceError
-from app.evaluation.summarise import summarise
 
 SAID = references(120)
 CPU = spoil(SAID, wrong(0.05))
@@ -233,7 +231,7 @@ def test_records_that_contradict_each_other_are_refused() -> None:
     given = runs()
     first, *rest = given["int32"].utterances
     other = replace(first, reference="something else")
-    with pytest.raises(EvidenceError, match=r"utterance u0000: reference of int32 is not that of the others"):
+    with pytest.raises(EvidenceError, match=r"utterance u0000: reference differs between cpu and int32"):
         summarise({**given, "int32": replace(given["int32"], utterances=(other, *rest))})
     with pytest.raises(EvidenceError, match=r"cpu: 120 utterances of a data set of 100"):
         summarise(runs(expected=100))

@@ -7,12 +7,10 @@ import pytest
 from material.evidence_records import dataset, records, references, spoil, wrong
 from msgspec.structs import replace
 
+from app.evaluation.evaluation import summarise
 from app.evaluation.kernels import KernelValidation
-from app.evaluation.records import UtteranceRecord
-from app.evaluation.rules import Limits, Rule, _needed, read_limits
-from app.evaluation.stored import EvidenceError
-from app.evaluation.summarise import summarise
-from app.evaluation.verdict import Verdict
+from app.evaluation.records import EvidenceError, UtteranceRecord
+from app.evaluation.verdict import Limits, Rule, Verdict, _needed, read_limits
 
 SAID = references(400)
 CPU = spoil(SAID, wrong(0.05))

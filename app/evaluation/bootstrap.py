@@ -73,29 +73,28 @@ def replicate(
         words: in the references, int64, shape (utterances,).
         groups: the speaker of each utterance: speakers are drawn, each with all its utterances. Utterances are drawn
             where it is None.
-        replications: how many draws.
+        replications: how many draws; none are made of no utterance, nor of fewer than two speakers.
         seed: of the draws. They depend on nothing but it and the number of utterances, so that one more backend
             changes no other's interval; callers put utterances in the order of their ids.
 
     Raises:
-        ValueError: lengths differ, or there is nothing to draw from.
+        ValueError: lengths differ.
     """
-    names = list(errors)
-    table = np.stack([np.asarray(words, np.float64), *(np.asarray(errors[n], np.float64) for n in names)], 1)
+    table = np.stack([words, *errors.values()], 1).astype(np.float64)
     if groups is not None:
         if len(groups) != len(table):
             raise ValueError(f"{len(groups)} groups for {len(table)} utterances")
-        names_of_groups, index = np.unique(np.asarray(groups), return_inverse=True)
-        summed = np.zeros((len(names_of_groups), table.shape[1]))
+        names, index = np.unique(np.asarray(groups, str), return_inverse=True)
+        summed = np.zeros((len(names), table.shape[1]))
         np.add.at(summed, index, table)
         table = summed
-    if replications and not len(table):
-        raise ValueError("nothing to draw")
+    if len(table) < (1 if groups is None else 2):
+        replications = 0
     totals = _totals(table, replications, np.random.default_rng(seed))
     with np.errstate(invalid="ignore", divide="ignore"):
         # Insertions alone, in a draw without a word, are no rate.
         rates = np.where(totals[:, :1] > 0, totals[:, 1:] / totals[:, :1], np.nan)
-    return Replications({name: rates[:, i] for i, name in enumerate(names)})
+    return Replications({name: rates[:, i] for i, name in enumerate(errors)})
 
 
 def _totals(

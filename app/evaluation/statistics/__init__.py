@@ -1,1 +1,0 @@
-"""Uncertainty and significance of word error rates."""

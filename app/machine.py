@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
+
+from kernels.processor import cpuinfo
 
 PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba")
 """Whose versions a transcript may depend on."""
@@ -12,12 +13,7 @@ PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba
 
 def processor() -> str:
     """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def available_threads() -> int:

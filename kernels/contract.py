@@ -14,58 +14,38 @@ if TYPE_CHECKING:  # commands take their choices from here: their --help must no
     import numpy as np
     import numpy.typing as npt
 
-HEAD_DIM = 64
-"""Width of a head: the channels of a query or key. Every Whisper model has 64."""
-
-VALUE_WIDTHS = (64, 128)
-"""Columns of the values: a head's 64 channels, or those and 64 more that refine them (see `quantise`)."""
-
-TILE_SIZES = (64, 128, 256)
+HEAD_DIM = 64  # channels of a query or key, in every Whisper model
+VALUE_WIDTHS = (64, 128)  # columns of the values: a head's channels, or those and 64 more that refine them
+TILE_SIZES = (64, 128, 256)  # keys that share a power-of-two exponent, in each row
 DEFAULT_TILE_SIZE = TILE_SIZES[0]
-"""Keys per tile: each (row, key tile) pair has its own power-of-two exponent."""
-
-MAX_KEYS = 4096
-"""Most keys (padding included) that the 32-bit accumulator is sized for."""
-
-FRACTION_BITS = 8
-"""Fraction bits of the base-2 logits z."""
-
-PROBABILITY_MAX = 2047
-"""The largest weight p: 11 bits, so that 64 products with INT8 values stay under 2^24."""
-
-SUM_FRACTION_BITS = 7
-"""The running sum counts weights in units of 1/128, so that merging rounds it as finely as the values."""
-
-OUTPUT_FRACTION_BITS = 8
-"""Fraction bits of the INT16 output, in units of the value's quantisation step."""
+MAX_KEYS = 4096  # padding included: what the 32-bit accumulator is sized for
 
 KEY_MULTIPLIER_MAX = 255
-KEY_SHIFT = 8
-"""A score is first scaled by its key's multiplier / 2^8."""
-
-MULTIPLIER_MAX = 1023
-"""Scores are at most 2^20, so their product with a 10-bit multiplier fits in 32 bits."""
-
+KEY_SHIFT = 8  # a score is first scaled by its key's multiplier / 2^8
+MULTIPLIER_MAX = 1023  # scores are at most 2^20, so their product with a 10-bit multiplier fits in 32 bits
 SHIFT_MIN, SHIFT_MAX = 2, 28
+FRACTION_BITS = 8  # of the base-2 logits z
+INT8_SCORE_STEP = (
+    160  # of the `int8` kernel, in units of 2^-8 octaves: 0.625 octaves, chosen as CONTRACT.md tells
+)
 
-MERGE_SHIFT_MAX = 30
-"""A tile whose exponent lies further than this under the running one no longer counts."""
+PROBABILITY_MAX = 2047  # the largest weight p: 64 products of 11 bits with INT8 values stay under 2^24
+EXP2_ONE = 32752  # 2^0 in the exponential's scale: 16 * PROBABILITY_MAX
+EXP2_COEFFICIENTS = (
+    22645,
+    7557,
+    1290,
+)  # of x, x^2, x^3 in 2^-x, times EXP2_ONE; relative error at most 1.2e-4
 
-RECIPROCAL_BITS = 45
-"""The sum's reciprocal is floor(2^45 / sum); the sum is over 2^17, so the reciprocal is under 2^28."""
-
-EXP2_ONE = 32752
-"""2^0 in the exponential's scale: 16 * PROBABILITY_MAX."""
-
-EXP2_COEFFICIENTS = (22645, 7557, 1290)
-"""Coefficients of x, x^2, x^3 in 2^-x, times EXP2_ONE; fitted for the least maximal relative error (1.2e-4)."""
-
-INT8_SCORE_STEP = 160
-"""The step of the `int8` kernel's scores, in units of 2^-8 octaves: 0.625 octaves, chosen as CONTRACT.md tells."""
+SUM_FRACTION_BITS = (
+    7  # the running sum counts weights in 1/128, so that merging rounds it as finely as the values
+)
+MERGE_SHIFT_MAX = 30  # a tile whose exponent lies further under the running one no longer counts
+RECIPROCAL_BITS = 45  # the reciprocal is floor(2^45 / sum), under 2^28 since the sum is over 2^17
+OUTPUT_FRACTION_BITS = 8  # of the INT16 output, in units of the value's quantisation step
 
 ScoreType = Literal["int32", "int8"]
-SCORE_TYPES: tuple[ScoreType, ...] = get_args(ScoreType)
-"""What holds the scores."""
+SCORE_TYPES: tuple[ScoreType, ...] = get_args(ScoreType)  # what holds the scores
 
 
 class ContractError(ValueError):

@@ -47,7 +47,7 @@ def open_device(
                 npu = open_npu(scores, tile_size)
                 return Opened(npu, "asked for" if name == "npu" else "it agrees with the reference")
             except DeviceError as error:
-                obstacle = Finding("device", "wrong", str(error))
+                obstacle = Finding("wrong", str(error))
         if name == "npu":
             raise DeviceError(f"{obstacle}; --device emulator computes the same bits on the CPU")
         reason = obstacle.found

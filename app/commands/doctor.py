@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -37,17 +36,17 @@ def doctor(
             "schema": SCHEMA,
             "tilescribe": version("tilescribe"),
             "python": platform.python_version(),
-            "findings": [asdict(finding) for finding in findings],
+            "findings": [{"name": name, **finding._asdict()} for name, finding in findings.items()],
             "npu_usable": obstacle is None,
             "obstacle": None if obstacle is None else str(obstacle),
             "device_auto": "npu" if obstacle is None else "emulator",
         }
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        states = max(len(f.state) for f in findings)
-        names = max(len(f.name) for f in findings)
-        for f in findings:
-            typer.echo(f"{f.state:{states}}  {f.name:{names}}  {f.found}")
+        states = max(len(f.state) for f in findings.values())
+        names = max(map(len, findings))
+        for name, f in findings.items():
+            typer.echo(f"{f.state:{states}}  {name:{names}}  {f.found}")
             if f.remedy:
                 typer.echo(f"{'':{states + names + 4}}-> {f.remedy}")
         typer.echo(

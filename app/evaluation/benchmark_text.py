@@ -111,7 +111,7 @@ def _alternatives(result: BenchResult) -> Iterable[str]:
     each, whole = cost.per_tile(stack), cost.window(stack, chosen, result.host)
     yield from _wrapped(
         f"One dispatch a tile: {each.tiles:,} tiles of 64 x 64 a window, {each.best:.2f} - {each.worst:.2f} s of "
-        f"dispatches alone, {each.at_ten_milliseconds:.0f} s at 10 ms a tile. One a layer: {whole.dispatches}, "
+        f"dispatches alone, {each.at_ten_milliseconds:.0f} s at 10 ms a tile. One a layer: {stack.layers}, "
         f"{t.ends(whole.best.dispatch, whole.worst.dispatch, 2)} ms. A tile is the unit of compute, never of dispatch."
     )
 

@@ -14,17 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from kernels.contract import HEAD_DIM, SCORE_TYPES, TILE_SIZES
 from kernels.npu import cost_assumptions as assumed
 from kernels.npu.cost_assumptions import LANES, Assumption, VectorCount
 from kernels.npu.program import plan as p
 from kernels.npu.program.plan import Plan
-
-Bound = Literal["compute", "DMA", "dispatch", "host"]
 
 WARNING = "A model, not a measurement: no part of it has run on an NPU."
 
@@ -188,10 +185,10 @@ class Times(NamedTuple):
         return self.array + self.dispatch + self.host
 
     @property
-    def bound(self) -> Bound:
-        """What takes most of the time."""
-        parts: dict[Bound, float] = {"host": self.host, "dispatch": self.dispatch}
-        parts["compute" if self.compute >= self.dma else "DMA"] = self.array
+    def bound(self) -> str:
+        """What takes most of the time: `compute`, `DMA`, `dispatch` or `host`."""
+        array = "compute" if self.compute >= self.dma else "DMA"
+        parts = {"host": self.host, "dispatch": self.dispatch, array: self.array}
         return max(parts, key=parts.__getitem__)
 
     def to_dict(self) -> dict[str, object]:
@@ -201,58 +198,28 @@ class Times(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowCost:
-    """What one pass through a stack's attention would cost, one dispatch a layer."""
+    """What one pass through a stack's attention would cost, one dispatch a layer.
+
+    Attributes:
+        macs: multiplications on the array, with padding and doubled heads.
+        shim_bytes: over the shim, both ways, in the whole pass.
+        core_bytes: from memory tiles into cores in the whole pass.
+        vector_instructions: of the softmax and merging, over all cores.
+        core_cycles: instructions of one core, one a cycle.
+        best: times at the better end of every assumption.
+        worst: times at the worse end of every assumption.
+    """
 
     stack: Stack
     plan: Plan
     host: HostCost
-
-    @property
-    def dispatches(self) -> int:
-        """Runs that are started: one a layer."""
-        return self.stack.layers
-
-    @property
-    def macs(self) -> int:
-        """Multiplications on the array, with padding and doubled heads."""
-        return self.stack.head_runs * 2 * p.PADDED_TOKENS**2 * HEAD_DIM
-
-    @cached_property
-    def traffic(self) -> HeadTraffic:
-        """Bytes of one head."""
-        return head_traffic(self.plan)
-
-    @property
-    def shim_bytes(self) -> int:
-        """Over the shim, both ways, in the whole pass."""
-        return self.traffic.shim * self.stack.head_runs
-
-    @property
-    def core_bytes(self) -> int:
-        """From memory tiles into cores in the whole pass."""
-        return self.traffic.to_cores * self.stack.head_runs
-
-    @property
-    def vector_instructions(self) -> float:
-        """Of the softmax and merging, over all cores."""
-        cycles = tile_cycles(self.plan)
-        vectors = self._block_ends + self.plan.tiles * (cycles.softmax + cycles.merge)
-        return self._blocks * self.plan.cores * vectors
-
-    @property
-    def core_cycles(self) -> float:
-        """Instructions of one core, one a cycle."""
-        return self._blocks * (self._block_ends + self.plan.tiles * tile_cycles(self.plan).total)
-
-    @cached_property
-    def best(self) -> Times:
-        """At the better end of every assumption."""
-        return self._times(attrgetter("best"))
-
-    @cached_property
-    def worst(self) -> Times:
-        """At the worse end of every assumption."""
-        return self._times(attrgetter("worst"))
+    macs: int
+    shim_bytes: int
+    core_bytes: int
+    vector_instructions: float
+    core_cycles: float
+    best: Times
+    worst: Times
 
     @property
     def real_time_factor(self) -> tuple[float, float]:
@@ -261,53 +228,64 @@ class WindowCost:
 
     def to_dict(self) -> dict[str, object]:
         """The numbers as JSON takes them."""
-        same = ("dispatches", "macs", "vector_instructions", "shim_bytes", "core_bytes", "core_cycles")
-        ends = ("best", "worst")
+        best, worst = self.real_time_factor
         return {
             "model": self.stack.name,
             "plan": self.plan.name,
             "layers": self.stack.layers,
             "heads": self.stack.heads,
             "head_runs": self.stack.head_runs,
-            **{name: getattr(self, name) for name in same},
+            "dispatches": self.stack.layers,
+            "macs": self.macs,
+            "vector_instructions": self.vector_instructions,
+            "shim_bytes": self.shim_bytes,
+            "core_bytes": self.core_bytes,
+            "core_cycles": self.core_cycles,
             "attention_share_of_layers": self.stack.share_of_layers,
             "attention_share_of_encoder": self.stack.share,
             "speedup_limit": self.stack.speedup_limit,
             "host_source": self.host.source,
-            "real_time_factor": dict(zip(ends, self.real_time_factor, strict=True)),
-            "seconds": {end: getattr(self, end).to_dict() for end in ends},
+            "real_time_factor": {"best": best, "worst": worst},
+            "seconds": {"best": self.best.to_dict(), "worst": self.worst.to_dict()},
             "measured": False,
         }
-
-    @property
-    def _blocks(self) -> int:
-        """Query blocks that one core works on."""
-        return self.stack.head_runs * self.plan.groups_per_column
-
-    @property
-    def _block_ends(self) -> float:
-        """Instructions at a query block's start and finish."""
-        start = self.plan.work.state_words / 8 * _sum(assumed.START_COUNTS)
-        return start + p.ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
-
-    def _times(self, at: Callable[[Assumption | HostCost], float]) -> Times:
-        plan, runs, hertz = self.plan, self.stack.head_runs, at(assumed.CLOCK) * 1e9
-        scalar = self._blocks * (p.ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
-        # A core with room for one tile waits for the next one.
-        waiting = self._blocks * plan.tiles if plan.input_depth == 1 else 0
-        waits = waiting * plan.key_value_bytes / at(assumed.STREAM)
-        return Times(
-            compute=(self.core_cycles / at(assumed.EFFICIENCY) + scalar + waits) / hertz,
-            streams=runs * self.traffic.column_stream / at(assumed.STREAM) / hertz,
-            dram=self.shim_bytes / (at(assumed.DRAM) * 1e9),
-            dispatch=self.dispatches * at(assumed.DISPATCH) * 1e-6,
-            host=runs * (at(self.host) + self.traffic.buffers / (at(assumed.SYNC) * 1e9)),
-        )
 
 
 def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None) -> WindowCost:
     """The cost with the default plan (`int32`, tiles of 64, four columns) and an assumed host unless they are given."""
-    return WindowCost(stack, plan or Plan(), host or HostCost())
+    plan, host = plan or Plan(), host or HostCost()
+    runs, cycles, traffic = stack.head_runs, tile_cycles(plan), head_traffic(plan)
+    blocks = runs * plan.groups_per_column  # query blocks that one core works on
+    start = plan.work.state_words / 8 * _sum(assumed.START_COUNTS)
+    ends = start + p.ROWS_PER_CORE * HEAD_DIM / LANES * _sum(assumed.FINISH_COUNTS)
+    core_cycles = blocks * (ends + plan.tiles * cycles.total)
+
+    def times(at: Callable[[Assumption | HostCost], float]) -> Times:
+        hertz = at(assumed.CLOCK) * 1e9
+        scalar = blocks * (p.ROWS_PER_CORE * at(assumed.DIVISION) + plan.tiles * at(assumed.TILE_CALL))
+        # A core with room for one tile waits for the next one.
+        waiting = blocks * plan.tiles if plan.input_depth == 1 else 0
+        waits = waiting * plan.key_value_bytes / at(assumed.STREAM)
+        return Times(
+            compute=(core_cycles / at(assumed.EFFICIENCY) + scalar + waits) / hertz,
+            streams=runs * traffic.column_stream / at(assumed.STREAM) / hertz,
+            dram=runs * traffic.shim / (at(assumed.DRAM) * 1e9),
+            dispatch=stack.layers * at(assumed.DISPATCH) * 1e-6,
+            host=runs * (at(host) + traffic.buffers / (at(assumed.SYNC) * 1e9)),
+        )
+
+    return WindowCost(
+        stack,
+        plan,
+        host,
+        macs=runs * 2 * p.PADDED_TOKENS**2 * HEAD_DIM,
+        shim_bytes=runs * traffic.shim,
+        core_bytes=runs * traffic.to_cores,
+        vector_instructions=blocks * plan.cores * (ends + plan.tiles * (cycles.softmax + cycles.merge)),
+        core_cycles=core_cycles,
+        best=times(attrgetter("best")),
+        worst=times(attrgetter("worst")),
+    )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LANES = 32
-"""Logits, or outputs, that one step of the kernel works on."""
+LANES = 32  # logits, or outputs, that one step of the kernel works on
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def test_without_an_npu_auto_is_the_emulator_and_says_why() -> None:
 
 
 def test_what_the_diagnosis_finds_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = Finding("driver", "missing", "no driver", "load it")
-    monkeypatch.setattr("kernels.npu.diagnosis.diagnose", lambda: (missing,))
+    missing = Finding("missing", "no driver", "load it")
+    monkeypatch.setattr("kernels.npu.diagnosis.diagnose", lambda: {"driver": missing})
     opened = open_device("auto")
     assert (opened.device.name, opened.reason) == ("emulator", "no driver")
     with pytest.raises(
@@ -35,7 +35,7 @@ def test_what_the_diagnosis_finds_is_the_reason(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_npu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "npu_obstacle", lambda: Finding("NPU", "missing", "something is lacking"))
+    monkeypatch.setattr(opening, "npu_obstacle", lambda: Finding("missing", "something is lacking"))
     with pytest.raises(DeviceError, match="--device emulator computes the same bits on the CPU"):
         open_device("npu")
 

@@ -372,9 +372,7 @@ def test_models_whose_heads_are_not_64_wide_are_refused(make: Make) -> None:
 
 
 def test_backends_say_what_they_are_and_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "kernels.opening.npu_obstacle", lambda: Finding("NPU", "missing", "there is no NPU here")
-    )
+    monkeypatch.setattr("kernels.opening.npu_obstacle", lambda: Finding("missing", "there is no NPU here"))
     cpu = open_attention("cpu")
     assert (cpu.name, cpu.device, cpu.reason) == ("cpu", "cpu", "in floating point on the CPU")
     for backend in ("int32", "int8"):

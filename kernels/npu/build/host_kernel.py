@@ -10,7 +10,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +34,7 @@ from kernels.npu.program.layout import (
     pack_queries,
 )
 from kernels.npu.program.plan import Plan
+from kernels.processor import cpuinfo
 
 _SOURCE = Path(__file__).parents[1] / "program" / "aie"
 _FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared")
@@ -173,7 +173,6 @@ def _key(chosen: str) -> str:
         if source.suffix in (".cc", ".hpp"):
             digest.update(source.read_bytes())
     digest.update(subprocess.run([chosen, "--version"], capture_output=True, check=False).stdout)
-    info = Path("/proc/cpuinfo")
-    features = re.search(r"^(flags|Features).*", info.read_text() if info.exists() else "", re.MULTILINE)
-    digest.update(f"{platform.machine()}{features[0] if features else ''}".encode())
+    about = cpuinfo()
+    digest.update(f"{platform.machine()}{about.get('flags') or about.get('Features')}".encode())
     return digest.hexdigest()[:32]

@@ -23,9 +23,6 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 XCLBIN = "program.xclbin"
 
-SOURCES = ("contract.py", "plan.py", "transfers.py", "memory_map.py")
-"""Beside the files in `program/aie/`, what a program is made from; the contract, and the rest of `program/`."""
-
 
 class BuildError(Exception):
     """A device program that is lacking, unusable or cannot be built; the text is one line with the remedy."""
@@ -115,10 +112,9 @@ class Manifest:
 def source_files() -> list[Path]:
     """The files that device programs are made from, in a fixed order."""
     program = Path(__file__).parents[1] / "program"
-    kernels = program.parents[1]
+    layout = (program / f"{name}.py" for name in ("plan", "transfers", "memory_map"))
     device = (path for path in (program / "aie").iterdir() if path.suffix in (".cc", ".hpp", ".h", ".py"))
-    found = ((kernels if name == "contract.py" else program) / name for name in SOURCES)
-    return [*found, *sorted(device)]
+    return [program.parents[1] / "contract.py", *layout, *sorted(device)]
 
 
 def source_hash() -> str:
@@ -172,22 +168,19 @@ def read(folder: Path) -> Manifest:
     name = folder / MANIFEST
     again = f"remove {folder} and build again"
     try:
-        fields = json.loads(name.read_text(encoding="utf-8"))
+        fields = json.loads(name.read_bytes())
         version = fields.pop("schema_version")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(f"{name} cannot be read: {again}") from error
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise BuildError(f"{name} is no manifest: {again}") from error
-    if version != SCHEMA_VERSION:
-        raise BuildError(
-            f"{name} has schema version {version}, this version reads {SCHEMA_VERSION}: build again"
-        )
-    try:
+        if version != SCHEMA_VERSION:
+            raise BuildError(
+                f"{name} has schema version {version}, this version reads {SCHEMA_VERSION}: build again"
+            )
         fields["instructions"] = {int(heads): file for heads, file in fields["instructions"].items()}
         manifest = Manifest(**fields)
         plain = all(Path(file).name == file for file in [*manifest.files, *manifest.instructions.values()])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BuildError(f"{name} is malformed: {again}") from error
+    except OSError as error:
+        raise BuildError(f"{name} cannot be read: {again}") from error
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise BuildError(f"{name} is no manifest: {again}") from error
     if not plain:
         raise BuildError(f"{name} names files outside its folder: {again}")
     return manifest

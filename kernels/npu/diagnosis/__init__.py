@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 from kernels.npu.diagnosis import npu, system, xrt
-from kernels.npu.diagnosis.host import STATES, Answer, Finding, Host, State
+from kernels.npu.diagnosis.host import STATES, Finding, Host, State
 
-__all__ = ["STATES", "Answer", "Finding", "Host", "State", "diagnose", "npu_obstacle"]
+__all__ = ["STATES", "Finding", "Host", "State", "diagnose", "npu_obstacle"]
 
-Checks = dict[str, Callable[[Host], Answer]]
+Checks = dict[str, Callable[[Host], Finding]]
 
 AROUND: Checks = {
     "system": system.system,
@@ -37,8 +36,8 @@ TOOLS: Checks = {"host compiler": system.host_compiler, "mlir-aie": system.mlir_
 
 
 def diagnose(
-    host: Host | None = None, kernel_check: Callable[[], Answer] = system.built_kernel
-) -> tuple[Finding, ...]:
+    host: Host | None = None, kernel_check: Callable[[], Finding] = system.built_kernel
+) -> dict[str, Finding]:
     """Check everything that the NPU needs, in the order in which it is needed, then what building a kernel needs.
 
     Where there is no NPU that the kernel runs on, what is missing for one is reported as a note, without a
@@ -46,22 +45,17 @@ def diagnose(
     """
     host = host or Host.here()
     around, needed, tools = (
-        [Finding(name, *check(host)) for name, check in checks.items()] for checks in (AROUND, NEEDED, TOOLS)
+        {name: check(host) for name, check in checks.items()} for checks in (AROUND, NEEDED, TOOLS)
     )
-    needed.append(Finding("xclbin", *kernel_check()))
-    if around[-1].obstructs:
-        needed = [_moot(finding) for finding in needed]
+    needed["xclbin"] = kernel_check()
+    if around["NPU"].obstructs:
+        needed = {name: finding.moot for name, finding in needed.items()}
         if host.platform.startswith("linux"):
-            around[0] = _moot(around[0])
-    return (*around, *needed, *tools)
+            around["system"] = around["system"].moot
+    return around | needed | tools
 
 
-def npu_obstacle(findings: Sequence[Finding] | None = None) -> Finding | None:
+def npu_obstacle(findings: Mapping[str, Finding] | None = None) -> Finding | None:
     """The first of `findings` (of `diagnose`, by default) that keeps the NPU from being used, or None."""
     found = diagnose() if findings is None else findings
-    return next((finding for finding in found if finding.obstructs), None)
-
-
-def _moot(finding: Finding) -> Finding:
-    """The same without an NPU to use it: nothing to worry about, nothing to remedy."""
-    return finding if finding.state == "ok" else replace(finding, state="note", remedy=None)
+    return next((finding for finding in found.values() if finding.obstructs), None)

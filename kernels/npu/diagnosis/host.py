@@ -8,17 +8,19 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-_LARGEST_READ = 1 << 18  # bytes; /proc/cpuinfo of many cores is longer, its first core is at the start
+from kernels.processor import cpuinfo
+
+_LARGEST_READ = 1 << 18  # bytes
 
 State = Literal["ok", "note", "warning", "missing", "wrong", "unknown"]
 STATES: tuple[State, ...] = get_args(State)
 
 
-class Answer(NamedTuple):
+class Finding(NamedTuple):
     """What a check says.
 
     Attributes:
@@ -32,19 +34,6 @@ class Answer(NamedTuple):
     found: str
     remedy: str | None = None
 
-
-ok, note, warning, missing, wrong, unknown = (partial(Answer, state) for state in STATES)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A check's name, one or two words, and its `Answer`."""
-
-    name: str
-    state: State
-    found: str
-    remedy: str | None = None
-
     def __str__(self) -> str:
         return f"{self.found}: {self.remedy}" if self.remedy else self.found
 
@@ -52,6 +41,14 @@ class Finding:
     def obstructs(self) -> bool:
         """Whether it keeps the NPU from being used."""
         return self.state in ("missing", "wrong")
+
+    @property
+    def moot(self) -> Finding:
+        """The same without an NPU to use it: nothing to worry about, nothing to remedy."""
+        return self if self.state == "ok" else note(self.found)
+
+
+ok, note, warning, missing, wrong, unknown = (partial(Finding, state) for state in STATES)
 
 
 @dataclass(frozen=True)
@@ -95,53 +92,77 @@ class Host:
             groups=frozenset((*os.getgroups(), os.getegid())) if unix else frozenset(),
         )
 
-    def path(self, relative: str) -> Path:
-        """Where a path without its leading slash is."""
-        return self.root / relative
-
-    def exists(self, relative: str) -> bool:
+    def exists(self, path: str | Path) -> bool:
         """Whether something is there, as far as this user can see."""
         # Path.exists raises where a folder above cannot be entered
-        return os.path.exists(self.path(relative))
+        return os.path.exists(self.root / path)
 
-    def text(self, relative: str) -> str | None:
+    def text(self, path: str | Path) -> str | None:
         """What a small text file says, stripped; None where it cannot be read."""
         try:
-            with open(self.path(relative), "rb") as file:
+            with open(self.root / path, "rb") as file:
                 return file.read(_LARGEST_READ).decode("utf-8", "replace").replace("\0", " ").strip()
         except OSError:
             return None
 
-    def search(self, relative: str, pattern: str) -> re.Match[str] | None:
+    def search(self, path: str | Path, pattern: str) -> re.Match[str] | None:
         """Where a small text file has a pattern, whose ^ and $ are the ends of a line."""
-        return re.search(pattern, self.text(relative) or "", re.MULTILINE)
+        return re.search(pattern, self.text(path) or "", re.MULTILINE)
 
-    def number(self, relative: str) -> int | None:
+    def number(self, path: str | Path) -> int | None:
         """The number in a file, with its prefix (0x1022); None where there is none."""
         try:
-            return int(self.text(relative) or "", 0)
+            return int(self.text(path) or "", 0)
         except ValueError:
             return None
 
-    def link(self, relative: str) -> str | None:
+    def link(self, path: str | Path) -> str | None:
         """The last part of what a symbolic link points to; None where it is none."""
         try:
-            return os.path.basename(os.readlink(self.path(relative)))
+            return os.path.basename(os.readlink(self.root / path))
         except OSError:
             return None
 
-    def matches(self, *patterns: str) -> list[str]:
-        """Paths that fit each shell pattern in turn, sorted; folders that cannot be read hold none."""
-        return [path for pattern in patterns for path in sorted(glob.glob(pattern, root_dir=self.root))]
+    def matches(self, *patterns: str) -> list[Path]:
+        """What fits each shell pattern in turn, sorted."""
+        return files(self.root, *patterns)
 
     def shown(self, path: Path) -> str:
         """A path as a user of the machine writes it."""
         return f"/{path.relative_to(self.root)}" if path.is_relative_to(self.root) else str(path)
 
+    @cached_property
+    def processor(self) -> dict[str, str]:
+        """See `kernels.processor.cpuinfo`."""
+        return cpuinfo(self.root)
 
-def files(folder: Path, pattern: str) -> list[Path]:
-    """What fits a shell pattern in a folder, sorted; nothing where it cannot be read."""
-    return [folder / name for name in sorted(glob.glob(pattern, root_dir=folder))]
+    @property
+    def is_phoenix(self) -> bool:
+        """Whether the processor is of the family that can have an XDNA1 NPU; some Phoenix and Hawk Point have none."""
+        family, model = self.processor.get("cpu family"), self.processor.get("model", "")
+        return family == "25" and model.isdecimal() and 0x70 <= int(model) <= 0x7F
+
+    @property
+    def is_wsl(self) -> bool:
+        """Whether this is Linux under Windows."""
+        return "microsoft" in (self.text("proc/sys/kernel/osrelease") or "").lower()
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the processor or the kernel says that this is a virtual machine."""
+        return self.is_wsl or "hypervisor" in self.processor.get("flags", "").split()
+
+    @property
+    def in_container(self) -> bool:
+        """Whether container engines have left their marks."""
+        marks = (".dockerenv", "run/.containerenv", "run/systemd/container")
+        engines = r"docker|kubepods|lxc|libpod"
+        return any(map(self.exists, marks)) or bool(self.search("proc/1/cgroup", engines))
+
+
+def files(folder: Path, *patterns: str) -> list[Path]:
+    """What fits each shell pattern in turn in a folder, sorted; folders that cannot be read hold nothing."""
+    return [folder / name for pattern in patterns for name in sorted(glob.glob(pattern, root_dir=folder))]
 
 
 def _memlock() -> tuple[int | None, int | None] | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from pathlib import Path
 
-from kernels.npu.diagnosis.host import Answer, Host, missing, ok, unknown, warning, wrong
-from kernels.npu.diagnosis.system import DRIVER_SOURCE, in_container, in_virtual_machine, is_phoenix
+from kernels.npu.diagnosis.host import Finding, Host, files, missing, ok, unknown, warning, wrong
+from kernels.npu.diagnosis.system import DRIVER_SOURCE
 
 PCI = "sys/bus/pci/devices"
 AMD = 0x1022
@@ -25,10 +26,10 @@ MODULES = ("kernel/drivers/accel/amdxdna/amdxdna.ko*", "*/amdxdna.ko*", "*/*/amd
 """Where a driver module is, beneath the folder of its kernel: the kernel's own, updates/ or extra/, updates/dkms/."""
 
 
-def npu(host: Host) -> Answer:
+def npu(host: Host) -> Finding:
     """The NPU among the PCI devices: XDNA1 (Phoenix, Hawk Point) is what the kernel is for."""
     try:
-        os.listdir(host.path(PCI))
+        os.listdir(host.root / PCI)
     except FileNotFoundError:
         return missing(f"there is no NPU here (/{PCI} is absent)", _why_no_npu(host))
     except OSError as error:
@@ -36,62 +37,64 @@ def npu(host: Host) -> Answer:
         return missing(
             f"there is no NPU here that this user can see (/{PCI}: {reason})", "make /sys readable"
         )
-    for folder, device, revision in _devices(host, PHOENIX, XDNA2, *LATER):
-        shown = "unknown" if revision is None else f"{revision:02x}"
-        identity = f"{AMD:04x}:{device:04x} revision {shown} at {os.path.basename(folder)}"
-        if device == PHOENIX:
-            found = f"Phoenix or Hawk Point (XDNA1), {identity}"
-            if revision == 0:
-                return ok(found)
-            return warning(
-                f"{found}: a revision that amdxdna does not know", "compare `sudo dmesg | grep amdxdna`"
-            )
-        model = "later than XDNA2"
-        if device == XDNA2:
-            model = f"XDNA2 ({XDNA2_MODELS.get(revision or 0, 'unknown model')})"
-        return wrong(
-            f"the NPU here is {model}, {identity}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
-            "none on this machine; the emulator computes the same bits",
+    found = _devices(host, PHOENIX) or _devices(host, XDNA2, *LATER)
+    if not found:
+        return missing("there is no NPU here (none among the PCI devices)", _why_no_npu(host))
+    folder, device = found[0]
+    revision = host.number(folder / "revision")
+    shown = "unknown" if revision is None else f"{revision:02x}"
+    identity = f"{AMD:04x}:{device:04x} revision {shown} at {folder.name}"
+    if device == PHOENIX:
+        phoenix = f"Phoenix or Hawk Point (XDNA1), {identity}"
+        if revision == 0:
+            return ok(phoenix)
+        return warning(
+            f"{phoenix}: a revision that amdxdna does not know", "compare `sudo dmesg | grep amdxdna`"
         )
-    return missing("there is no NPU here (none among the PCI devices)", _why_no_npu(host))
+    model = "later than XDNA2"
+    if device == XDNA2:
+        model = f"XDNA2 ({XDNA2_MODELS.get(revision or 0, 'unknown model')})"
+    return wrong(
+        f"the NPU here is {model}, {identity}; the kernel is for XDNA1 (Phoenix, Hawk Point)",
+        "none on this machine; the emulator computes the same bits",
+    )
 
 
-def iommu(host: Host) -> Answer:
+def iommu(host: Host) -> Finding:
     """The NPU's IOMMU group. The driver shares the process's address space with the device through it (SVA)."""
     device = _npu(host)
-    group = host.link(f"{device}/iommu_group")
-    if group is None:
-        option = host.search("proc/cmdline", r"\b(?:amd_)?iommu=off\b")
-        if option:
-            return wrong(
-                f"the IOMMU is off ({option[0]} on the kernel's command line)",
-                f"take {option[0]} off the kernel's command line and restart",
+    group = host.link(device / "iommu_group")
+    if group:
+        kind = host.text(f"sys/kernel/iommu_groups/{group}/type")
+        if kind == "identity":
+            return warning(
+                f"group {group} passes addresses through (identity), which amdxdna before mid-2026 cannot use",
+                "where the device cannot be opened, restart with iommu.passthrough=0 on the kernel's command line",
             )
-        there = host.exists(device)
-        if not there and host.matches("sys/class/iommu/*"):
-            return ok("on")
-        return missing(
-            "the IOMMU is off, or leaves the NPU out" if there else "no IOMMU",
-            "switch the IOMMU on in the firmware set-up (BIOS) and restart",
+        return ok(f"group {group}" + (f" ({kind})" if kind else ""))
+    option = host.search("proc/cmdline", r"\b(?:amd_)?iommu=off\b")
+    if option:
+        return wrong(
+            f"the IOMMU is off ({option[0]} on the kernel's command line)",
+            f"take {option[0]} off the kernel's command line and restart",
         )
-    kind = host.text(f"sys/kernel/iommu_groups/{group}/type")
-    if kind == "identity":
-        return warning(
-            f"group {group} passes addresses through (identity), which amdxdna before mid-2026 cannot use",
-            "where the device cannot be opened, restart with iommu.passthrough=0 on the kernel's command line",
-        )
-    return ok(f"group {group}" + (f" ({kind})" if kind else ""))
+    there = host.exists(device)
+    if not there and host.matches("sys/class/iommu/*"):
+        return ok("on")
+    return missing(
+        "the IOMMU is off, or leaves the NPU out" if there else "no IOMMU",
+        "switch the IOMMU on in the firmware set-up (BIOS) and restart",
+    )
 
 
-def firmware(host: Host) -> Answer:
+def firmware(host: Host) -> Finding:
     """The NPU's firmware: the version that runs, else the files that the driver would load."""
-    version = host.text(f"{_npu(host)}/fw_version")
+    version = host.text(_npu(host) / "fw_version")
     if version:
         return ok(f"version {version}")
-    files = host.matches(*FIRMWARE)
-    if files:
-        names = ", ".join(map(os.path.basename, files))
-        return ok(f"/{os.path.dirname(files[0])}: {names}; not loaded")
+    found = host.matches(*FIRMWARE)
+    if found:
+        return ok(f"{host.shown(found[0].parent)}: {', '.join(file.name for file in found)}; not loaded")
     if _driver(host).startswith("amdxdna"):
         return unknown("in use, but neither its version nor its files can be seen here")
     return missing(
@@ -100,11 +103,11 @@ def firmware(host: Host) -> Answer:
     )
 
 
-def driver(host: Host) -> Answer:
+def driver(host: Host) -> Finding:
     """The amdxdna driver: loaded, and bound to the device."""
     bound = _driver(host)
     if bound.startswith("amdxdna"):  # its repository also ships amdxdna_legacy
-        version, board = host.text("sys/module/amdxdna/version"), host.text(f"{_npu(host)}/vbnv")
+        version, board = host.text("sys/module/amdxdna/version"), host.text(_npu(host) / "vbnv")
         return ok(" ".join(part for part in (bound, version, board and f"({board})") if part))
     if bound:
         return wrong(
@@ -125,55 +128,55 @@ def driver(host: Host) -> Answer:
     )
 
 
-def node(host: Host) -> Answer:
+def node(host: Host) -> Finding:
     """The device node, and whether this user can open it for reading and writing."""
-    known = host.matches(f"{_npu(host)}/accel/accel*")
-    nodes = [f"dev/accel/{os.path.basename(path)}" for path in known] or host.matches("dev/accel/accel*")
-    present = [path for path in nodes if host.exists(path)]
+    known = files(_npu(host), "accel/accel*") or host.matches("dev/accel/accel*")
+    names = [path.name for path in known]
+    present = [name for name in names if host.exists(f"dev/accel/{name}")]
     if not present:
-        shown = f"/{nodes[0]}" if nodes else "/dev/accel/accel*"
         remedy = "it appears once the driver has taken the NPU"
-        if in_container(host):
+        if host.in_container:
             remedy += "; into a container, pass it on (--device /dev/accel/accel0)"
-        return missing(f"{shown} is absent", remedy)
-    path = present[0]
+        return missing(f"/dev/accel/{names[0] if names else 'accel*'} is absent", remedy)
+    path = f"/dev/accel/{present[0]}"
+    file = host.root / path[1:]
     try:
-        status = os.stat(host.path(path))
+        status = os.stat(file)
     except OSError as error:
-        return unknown(f"/{path}: {(error.strerror or 'unreadable').lower()}")
+        return unknown(f"{path}: {(error.strerror or 'unreadable').lower()}")
     group = _name(host, "etc/group", status.st_gid)
     owner = _name(host, "etc/passwd", status.st_uid)
-    found = f"/{path} ({owner}:{group}, mode {stat.S_IMODE(status.st_mode):04o})"
+    found = f"{path} ({owner}:{group}, mode {stat.S_IMODE(status.st_mode):04o})"
     # The kernel's own answer counts access lists and capabilities; nothing is opened.
     effective = os.access in os.supports_effective_ids
-    if os.access(host.path(path), os.R_OK | os.W_OK, effective_ids=effective):
+    if os.access(file, os.R_OK | os.W_OK, effective_ids=effective):
         return ok(found)
     return wrong(f"this user may not open {found}", _how_to_open(host, status, group))
 
 
-def _devices(host: Host, *ids: int) -> list[tuple[str, int, int | None]]:
-    """PCI folder, device id and revision of AMD's devices with these ids; Phoenix first."""
+def _devices(host: Host, *ids: int) -> list[tuple[Path, int]]:
+    """PCI folder and device id of AMD's devices with these ids."""
     found = []
     for folder in host.matches(f"{PCI}/*"):
-        device = host.number(f"{folder}/device")
-        if host.number(f"{folder}/vendor") == AMD and device is not None and device in ids:
-            found.append((folder, device, host.number(f"{folder}/revision")))
-    return sorted(found, key=lambda one: one[1] != PHOENIX)
+        device = host.number(folder / "device")
+        if device in ids and host.number(folder / "vendor") == AMD:
+            found.append((folder, device))
+    return found
 
 
-def _npu(host: Host) -> str:
+def _npu(host: Host) -> Path:
     """The PCI folder of the NPU that the kernel is for; where there is none, a path at which nothing is."""
-    return next((folder for folder, *_ in _devices(host, PHOENIX)), f"{PCI}/none")
+    return next((folder for folder, _ in _devices(host, PHOENIX)), host.root / PCI / "none")
 
 
 def _driver(host: Host) -> str:
-    return host.link(f"{_npu(host)}/driver") or ""
+    return host.link(_npu(host) / "driver") or ""
 
 
 def _why_no_npu(host: Host) -> str:
-    if in_virtual_machine(host):
+    if host.is_virtual:
         return "a virtual machine sees an NPU only where its host passes it on; run this on the host"
-    if is_phoenix(host):
+    if host.is_phoenix:
         return "this processor's family can have one: switch the NPU (IPU) on in the firmware set-up (BIOS)"
     return "the kernel is for processors with an XDNA1 NPU: most Ryzen 7040 and 8040 (Phoenix, Hawk Point)"
 

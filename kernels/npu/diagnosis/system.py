@@ -9,7 +9,7 @@ import shutil
 from kernels.contract import SCORE_TYPES, TILE_SIZES
 from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
-from kernels.npu.diagnosis.host import Answer, Host, missing, note, ok, unknown, warning, wrong
+from kernels.npu.diagnosis.host import Finding, Host, missing, note, ok, unknown, warning, wrong
 from kernels.npu.program.plan import Plan
 
 DRIVER_SOURCE = "github.com/amd/xdna-driver"
@@ -17,7 +17,7 @@ HEAP = 64 << 20
 """Bytes that XRT's plugin maps and locks at one go when it opens the device (AIE2_DEVM_SIZE of the driver)."""
 
 
-def system(host: Host) -> Answer:
+def system(host: Host) -> Finding:
     """Operating system and kernel. amdxdna is in Linux since 6.14; its own repository supports 6.10 and later."""
     if not host.platform.startswith("linux"):
         return wrong(f"the NPU is used through Linux; this is {host.platform}", "use Linux 6.14 or later")
@@ -38,26 +38,26 @@ def system(host: Host) -> Answer:
     return wrong(f"{found}, which is too old for the NPU's driver", "boot Linux 6.14 or later")
 
 
-def processor(host: Host) -> Answer:
-    """Processor model. Family 25, models 0x70 to 0x7f are Phoenix and Hawk Point; some of them have no NPU."""
-    found = _first_core(host).get("model name")
+def processor(host: Host) -> Finding:
+    """The processor's model."""
+    found = host.processor.get("model name")
     if not found:
         return unknown("its model cannot be read from /proc/cpuinfo")
-    return ok(f"{found} (Phoenix or Hawk Point)") if is_phoenix(host) else note(found)
+    return ok(f"{found} (Phoenix or Hawk Point)") if host.is_phoenix else note(found)
 
 
-def virtualisation(host: Host) -> Answer:
+def virtualisation(host: Host) -> Finding:
     """Signs of a virtual machine or container, where a device has to be passed on to be seen."""
     signs = []
-    if in_virtual_machine(host):
-        product = "WSL" if _in_wsl(host) else host.text("sys/class/dmi/id/product_name")
+    if host.is_virtual:
+        product = "WSL" if host.is_wsl else host.text("sys/class/dmi/id/product_name")
         signs.append("a virtual machine" + (f" ({product})" if product else ""))
-    if in_container(host):
+    if host.in_container:
         signs.append("a container")
     return note(", ".join(signs)) if signs else ok("no sign of a virtual machine or container")
 
 
-def locked_memory(host: Host) -> Answer:
+def locked_memory(host: Host) -> Finding:
     """The limit of locked memory. Opening the device maps and locks 64 MiB; XRT's documentation asks for no limit."""
     if host.memlock is None:
         return unknown("this system has no such limit")
@@ -65,7 +65,8 @@ def locked_memory(host: Host) -> Answer:
     if soft is None:
         return ok("no limit")
     found = f"limit {soft >> 10} KiB"
-    if _may_lock_anything(host):
+    capabilities = host.search("proc/self/status", r"^CapEff:\s*([0-9a-fA-F]+)$")
+    if capabilities and int(capabilities[1], 16) >> 14 & 1:  # CAP_IPC_LOCK, as root has
         return ok(f"{found}, from which this user is exempt")
     remedy = (
         "write `* - memlock unlimited` into /etc/security/limits.d/99-amdxdna.conf and log in again "
@@ -73,7 +74,7 @@ def locked_memory(host: Host) -> Answer:
     )
     if hard is None or hard > 2 * HEAP:
         remedy = f"run `ulimit -l {'unlimited' if hard is None else hard >> 10}` in this shell; to keep it, {remedy}"
-    if in_container(host):
+    if host.in_container:
         remedy += "; of a container: --ulimit memlock=-1"
     if soft < HEAP:
         return wrong(f"{found} of locked memory, where the NPU needs {HEAP >> 10}", remedy)
@@ -82,7 +83,7 @@ def locked_memory(host: Host) -> Answer:
     return ok(found)
 
 
-def built_kernel() -> Answer:
+def built_kernel() -> Finding:
     """Whether the default program is built and may be used, and which others are."""
     programs = [Program(of) for s in SCORE_TYPES for of in (*(Plan(s, t) for t in TILE_SIZES), s)]
     usable, default = [], programs[0].name
@@ -97,7 +98,7 @@ def built_kernel() -> Answer:
     return ok(f"built from these sources in {store.folder()}: {', '.join(usable)}")
 
 
-def host_compiler(host: Host) -> Answer:
+def host_compiler(host: Host) -> Finding:
     """A C++ compiler, which lets the tests run the kernel's source on the CPU. Optional."""
     for compiler in ("g++", "clang++"):
         path = shutil.which(compiler, path=host.environment.get("PATH", ""))
@@ -106,12 +107,12 @@ def host_compiler(host: Host) -> Answer:
     return note("no g++ or clang++; only the test of the kernel's source on the CPU needs one")
 
 
-def mlir_aie(host: Host) -> Answer:
+def mlir_aie(host: Host) -> Finding:
     """mlir-aie, whose Python package is called aie. Only building a kernel needs it."""
     return _package(host, "aie", "dialects")
 
 
-def peano(host: Host) -> Answer:
+def peano(host: Host) -> Finding:
     """Peano (llvm-aie), the compiler for AIE cores. Only building a kernel needs it."""
     chosen = host.environment.get("PEANO_INSTALL_DIR")
     if not chosen:
@@ -121,43 +122,9 @@ def peano(host: Host) -> Answer:
     return warning(f"PEANO_INSTALL_DIR is {chosen}, where bin/clang++ is absent", "correct or unset it")
 
 
-def _package(host: Host, name: str, needed: str) -> Answer:
+def _package(host: Host, name: str, needed: str) -> Finding:
     for folder in host.import_path:
         place = os.path.join(folder or os.getcwd(), name)
         if os.path.exists(os.path.join(place, needed)):
             return ok(place)
     return note("not installed; only building a kernel needs it")
-
-
-def is_phoenix(host: Host) -> bool:
-    """Whether the processor is of the family that can have an XDNA1 NPU."""
-    core = _first_core(host)
-    family, model = core.get("cpu family"), core.get("model", "")
-    return family == "25" and model.isdecimal() and 0x70 <= int(model) <= 0x7F
-
-
-def in_virtual_machine(host: Host) -> bool:
-    """Whether the processor or the kernel says that this is a virtual machine."""
-    return _in_wsl(host) or "hypervisor" in _first_core(host).get("flags", "").split()
-
-
-def in_container(host: Host) -> bool:
-    """Whether container engines have left their marks."""
-    marks = (".dockerenv", "run/.containerenv", "run/systemd/container")
-    return any(map(host.exists, marks)) or bool(host.search("proc/1/cgroup", r"docker|kubepods|lxc|libpod"))
-
-
-def _first_core(host: Host) -> dict[str, str]:
-    """Fields of the first processor in /proc/cpuinfo."""
-    lines = (host.text("proc/cpuinfo") or "").partition("\n\n")[0].splitlines()
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _in_wsl(host: Host) -> bool:
-    return "microsoft" in (host.text("proc/sys/kernel/osrelease") or "").lower()
-
-
-def _may_lock_anything(host: Host) -> bool:
-    """Whether the process has CAP_IPC_LOCK (bit 14), as root has."""
-    capabilities = host.search("proc/self/status", r"^CapEff:\s*([0-9a-fA-F]+)$")
-    return bool(capabilities and int(capabilities[1], 16) >> 14 & 1)

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from kernels.npu.diagnosis.host import Answer, Host, files, missing, ok, unknown, warning, wrong
+from kernels.npu.diagnosis.host import Finding, Host, files, missing, ok, unknown, warning, wrong
 from kernels.npu.diagnosis.system import DRIVER_SOURCE
 
 OWN_PREFIX = "opt/xilinx/xrt"
@@ -31,6 +31,7 @@ SYSTEM_PYTHON = (
     "usr/lib*/python3.*/site-packages",
     "usr/local/lib*/python3.*/*-packages",
 )
+ONE_SOURCE = "from one source and of one version"
 NEEDED_NAMES = ("device", "xclbin", "hw_context", "kernel", "bo", "run", "ert_cmd_state")
 """What the NPU runtime takes from pyxrt."""
 PROBE_SECONDS = 60
@@ -61,7 +62,7 @@ class _Xrt(NamedTuple):
     version: str | None
 
 
-def xrt(host: Host) -> Answer:
+def xrt(host: Host) -> Finding:
     """XRT itself: its own package, or the distribution's."""
     installed = _find_xrt(host)
     if installed is None:
@@ -73,7 +74,7 @@ def xrt(host: Host) -> Answer:
     return ok(f"version {installed.version or 'unknown'} in {host.shown(installed.where)}")
 
 
-def xrt_plugin(host: Host) -> Answer:
+def xrt_plugin(host: Host) -> Finding:
     """XRT's plugin for amdxdna (libxrt_driver_xdna), without which XRT finds no NPU."""
     installed = _find_xrt(host)
     if installed is None:
@@ -86,10 +87,11 @@ def xrt_plugin(host: Host) -> Answer:
             "Ubuntu 26.04 and later have libxrt-npu2",
         )
     version = _library_version(plugins)
-    if version and installed.version and _differ(version, installed.version):
+    # Major and minor versions have to be the same, as far as both are known.
+    parts = zip((version or "").split(".")[:2], (installed.version or "").split(".")[:2], strict=False)
+    if version and installed.version and any(a != b for a, b in parts):
         return warning(
-            f"version {version}, where XRT is {installed.version}",
-            "install XRT and the plugin from one source and of one version",
+            f"version {version}, where XRT is {installed.version}", f"install XRT and the plugin {ONE_SOURCE}"
         )
     return ok(f"version {version or 'unknown'}")
 
@@ -97,19 +99,14 @@ def xrt_plugin(host: Host) -> Answer:
 def _find_xrt(host: Host) -> _Xrt | None:
     """XRT where XILINX_XRT says, in its own prefix, or among the system's libraries."""
     chosen = host.environment.get("XILINX_XRT")
-    prefixes = (*([Path(chosen)] if chosen else []), host.path(OWN_PREFIX))
+    prefixes = (*([Path(chosen)] if chosen else []), host.root / OWN_PREFIX)
     places = [(where, where / name) for where in prefixes for name in ("lib", "lib64")]
-    places += [(folder, folder) for folder in map(host.path, host.matches(*LIBRARY_FOLDERS))]
+    places += [(folder, folder) for folder in host.matches(*LIBRARY_FOLDERS)]
     for where, libraries in places:
         found = files(libraries, "libxrt_coreutil.so.*")
         if found:
             return _Xrt(where, libraries, _json_version(where / "version.json") or _library_version(found))
     return None
-
-
-def _differ(one: str, other: str) -> bool:
-    """Whether major or minor versions differ, as far as both are known."""
-    return any(a != b for a, b in zip(one.split(".")[:2], other.split(".")[:2], strict=False))
 
 
 def _json_version(path: Path) -> str | None:
@@ -125,13 +122,13 @@ def _library_version(libraries: list[Path]) -> str | None:
     return max((library.name.partition(".so.")[2] for library in libraries), key=len, default=None) or None
 
 
-def pyxrt(host: Host) -> Answer:
+def pyxrt(host: Host) -> Finding:
     """XRT's Python bindings: built for this Python, on its path, importable, and really XRT's."""
     modules = [module for folder in host.import_path for module in files(Path(folder or "."), "pyxrt*")]
     for module in modules:
         if _fits(module, host.python):
             return _probe(host, module)
-    system = [host.path(folder) for folder in host.matches(*SYSTEM_PYTHON)]
+    system = host.matches(*SYSTEM_PYTHON)
     elsewhere = [module for folder in system for module in files(folder, "pyxrt*")]
     for module in elsewhere:
         if not _fits(module, host.python):
@@ -139,7 +136,7 @@ def pyxrt(host: Host) -> Answer:
         shown = host.shown(module)
         packages = (folder for folder in host.import_path if folder.endswith("site-packages"))
         remedy = f"link it into this environment: ln -s {shown} {next(packages, 'site-packages')}/"
-        if module.is_relative_to(host.path(OWN_PREFIX)):
+        if module.is_relative_to(host.root / OWN_PREFIX):
             remedy = f"run `source /{OWN_PREFIX}/setup.sh` in this shell"
         return missing(f"pyxrt is in {shown}, which Python does not search", remedy)
     others = sorted({version for module in (*modules, *elsewhere) if (version := _built_for(module))})
@@ -162,7 +159,7 @@ def pyxrt(host: Host) -> Answer:
     )
 
 
-def _probe(host: Host, module: Path) -> Answer:
+def _probe(host: Host, module: Path) -> Finding:
     """Import pyxrt in a process of its own, and ask it for what the runtime uses."""
     shown = host.shown(module)
     arguments = (json.dumps(host.import_path), json.dumps(NEEDED_NAMES), _MARK)
@@ -180,26 +177,26 @@ def _probe(host: Host, module: Path) -> Answer:
     if not mark:
         return wrong(
             f"importing {shown} ends Python (exit status {done.returncode})",
-            "install XRT, its plugin and its Python bindings from one source and of one version",
+            f"install XRT, its plugin and its Python bindings {ONE_SOURCE}",
         )
     answer = json.loads(reply.partition("\n")[0])
     if "error" in answer:
-        error_text = " ".join(str(answer["error"]).split())
-        remedy = "install XRT and its Python bindings from one source and of one version"
-        if "libxrt" in error_text and "cannot open shared object file" in error_text:
+        text = " ".join(str(answer["error"]).split())
+        remedy = f"install XRT and its Python bindings {ONE_SOURCE}"
+        if "libxrt" in text and "cannot open shared object file" in text:
             remedy = f"run `source /{OWN_PREFIX}/setup.sh` in this shell, so that XRT's libraries are found"
-        return wrong(f"{shown} cannot be imported ({error_text})", remedy)
+        return wrong(f"{shown} cannot be imported ({text})", remedy)
     if answer["lacking"]:
         return wrong(
             f"{answer['file'] or shown} is not XRT's pyxrt, or too old: it has no {', '.join(answer['lacking'])}",
             "remove it, or put XRT's before it on PYTHONPATH",
         )
-    if answer["devices"] == 0:
+    devices = answer["devices"]
+    if devices == 0:
         return wrong(
             "pyxrt works, but XRT finds no device",
             "`xrt-smi examine` says more; driver, XRT and its plugin have to be of fitting versions",
         )
-    devices = answer["devices"]
     return ok(shown if devices is None else f"{shown}; XRT finds {devices} device{'s' * (devices != 1)}")
 
 

@@ -21,11 +21,8 @@ from typing import NamedTuple
 
 from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, ContractError, ScoreType, check_choice
 
-ALIGNMENT = 32
-"""Bytes: AIE2 loads and stores vectors of 256 bits, and every buffer keeps the next one aligned."""
-
-WORD_BYTES = 4
-"""The granularity of every DMA: addresses, sizes and strides are in 32-bit words."""
+ALIGNMENT = 32  # bytes: AIE2 loads and stores 256 bits, and every buffer keeps the next one aligned
+WORD_BYTES = 4  # the granularity of every DMA: addresses, sizes and strides are in 32-bit words
 
 
 class TileLimits(NamedTuple):
@@ -40,45 +37,31 @@ class TileLimits(NamedTuple):
 
 CORE = TileLimits("core", memory_bytes=64 * 1024, channels=2, descriptors=16, locks=16)
 MEMORY = TileLimits("memory tile", memory_bytes=512 * 1024, channels=6, descriptors=48, locks=64)
-SHIM = TileLimits("shim tile", memory_bytes=0, channels=2, descriptors=16, locks=16)
-"""Its memory is the host's."""
+SHIM = TileLimits(
+    "shim tile", memory_bytes=0, channels=2, descriptors=16, locks=16
+)  # its memory is the host's
+MEMORY_DESCRIPTORS_PER_PARITY = 24  # even channels reach descriptors 0 to 23 only, odd ones 24 to 47
+PROGRAM_BYTES = 16 * 1024  # program memory of a core
+SHIM_QUEUE = 4  # descriptors that wait at a shim channel: further ones would be lost, unless the run waits
+SHIM_WRAP_MAX = (1 << 10) - 1  # most words, or rows of words, of a shim descriptor's two innermost dimensions
 
-MEMORY_DESCRIPTORS_PER_PARITY = 24
-"""A memory tile's even channels reach descriptors 0 to 23 only, its odd ones 24 to 47 (isBdChannelAccessible)."""
-
-PROGRAM_BYTES = 16 * 1024
-"""Program memory of a core."""
-
-SHIM_QUEUE = 4
-"""Descriptors that wait at a shim channel: further ones would be lost, unless the run waits in between."""
-
-SHIM_WRAP_MAX = (1 << 10) - 1
-"""Most words, or rows of words, of a shim descriptor's two innermost dimensions."""
-
-PADDED_TOKENS = 1536
-"""Rows and keys of a head in a streaming run: a multiple of every tile size and group. Fewer are padded."""
-
+PADDED_TOKENS = 1536  # rows and keys of a head in a streaming run: a multiple of every tile size and group
 ROWS_PER_CORE = 32
 CORES_PER_COLUMN = 4
 GROUPS_PER_HEAD = PADDED_TOKENS // (ROWS_PER_CORE * CORES_PER_COLUMN)
 COLUMN_COUNTS = (1, 2, 3, 4)
 
-HEADER_WORDS = 16
-"""32-bit words after a query block's multipliers: shift, valid keys, output bits; the rest is zero."""
+HEADER_WORDS = (
+    16  # 32-bit words after a query block's multipliers: shift, valid keys, output bits; the rest is zero
+)
+QUERY_BLOCK_BYTES = (
+    ROWS_PER_CORE * HEAD_DIM + 2 * ROWS_PER_CORE + 4 * HEADER_WORDS
+)  # INT8 rows, INT16 multipliers
+OUTPUT_BLOCK_BYTES = 2 * ROWS_PER_CORE * HEAD_DIM  # INT16, row-major: a head's blocks in order are its output
 
-QUERY_BLOCK_BYTES = ROWS_PER_CORE * HEAD_DIM + 2 * ROWS_PER_CORE + 4 * HEADER_WORDS
-"""INT8 rows, their INT16 multipliers, and the header."""
-
-OUTPUT_BLOCK_BYTES = 2 * ROWS_PER_CORE * HEAD_DIM
-"""INT16, row-major: a head's blocks in order are its output as it stands."""
-
-SINGLE_TILE = 64
-"""Rows and keys of the single-tile run."""
-
-SINGLE_TILE_INPUT_BYTES = 3 * SINGLE_TILE * HEAD_DIM
-SINGLE_TILE_OUTPUT_BYTES = SINGLE_TILE * HEAD_DIM
-"""Q, K and V, row-major INT8, one after the other; and the INT8 output, row-major."""
-
+SINGLE_TILE = 64  # rows and keys of the single-tile run
+SINGLE_TILE_INPUT_BYTES = 3 * SINGLE_TILE * HEAD_DIM  # Q, K and V, row-major INT8, one after the other
+SINGLE_TILE_OUTPUT_BYTES = SINGLE_TILE * HEAD_DIM  # INT8, row-major
 SINGLE_TILE_KEY_MULTIPLIER = 255
 SINGLE_TILE_LOGIT: dict[ScoreType, tuple[int, int]] = {"int32": (742, 4), "int8": (593, 11)}
 """Multiplier and shift of the single-tile run: log2(e) / 8 * 256 * 256 / 255 a unit of Q K^T (`int8`: over 160)."""
@@ -100,13 +83,13 @@ class Work(NamedTuple):
     score_words: int
     weight_halves: int
 
+    @classmethod
+    def on(cls, rows: int, keys: int) -> Work:
+        """Of a core that holds so many query rows, for tiles of so many keys."""
+        return cls(state_words=rows * (HEAD_DIM + 2) + 8, score_words=8 * keys, weight_halves=8 * keys)
 
-def work_on(rows: int, keys: int) -> Work:
-    """What a core needs that holds so many query rows, for tiles of so many keys."""
-    return Work(state_words=rows * (HEAD_DIM + 2) + 8, score_words=8 * keys, weight_halves=8 * keys)
 
-
-SINGLE_TILE_WORK = work_on(SINGLE_TILE, SINGLE_TILE)
+SINGLE_TILE_WORK = Work.on(SINGLE_TILE, SINGLE_TILE)
 
 
 @dataclass(frozen=True)
@@ -150,7 +133,7 @@ class Plan:
     @property
     def work(self) -> Work:
         """What each core works in."""
-        return work_on(ROWS_PER_CORE, self.tile_size)
+        return Work.on(ROWS_PER_CORE, self.tile_size)
 
     @property
     def input_depth(self) -> int:

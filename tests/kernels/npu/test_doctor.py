@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from app.commands.doctor import doctor
-from kernels.npu.diagnosis import STATES, Answer, Finding, Host, diagnose, npu_obstacle
+from kernels.npu.diagnosis import STATES, Finding, Host, diagnose, npu_obstacle
 
 ADDRESS = "0000:c4:00.1"
 NPU = f"sys/bus/pci/devices/{ADDRESS}"
@@ -77,8 +77,8 @@ class Tree:
         )
 
 
-def built() -> Answer:
-    return Answer("ok", "built from this source")
+def built() -> Finding:
+    return Finding("ok", "built from this source")
 
 
 @pytest.fixture
@@ -125,14 +125,14 @@ def phoenix(empty: Tree) -> Tree:
 
 
 def check(host: Host, name: str) -> Finding:
-    return next(finding for finding in diagnose(host, built) if finding.name == name)
+    return diagnose(host, built)[name]
 
 
-def assert_found(findings: Sequence[Finding], expected: str) -> None:
+def assert_found(findings: Mapping[str, Finding], expected: str) -> None:
     """A check's finding, as the doctor shows it: `state  name  pattern of what is there -> pattern of the remedy`."""
     state, name, words = expected.split("  ")
     found, _, remedy = words.partition(" -> ")
-    finding = next(f for f in findings if f.name == name)
+    finding = findings[name]
     assert (finding.state, finding.obstructs) == (state, state in ("wrong", "missing"))
     assert re.search(found, finding.found)
     assert (finding.remedy is not None) == bool(remedy)
@@ -155,20 +155,20 @@ def ordinary_user() -> Iterator[None]:
 def test_on_a_machine_without_a_file_the_npu_is_what_is_lacking(empty: Tree) -> None:
     host = empty.host()
     findings = diagnose(host, built)
-    assert [f.name for f in findings if f.obstructs] == ["NPU"]
+    assert [name for name, f in findings.items() if f.obstructs] == ["NPU"]
     assert str(npu_obstacle(findings)) == (
         "there is no NPU here (/sys/bus/pci/devices is absent): the kernel is for processors with an XDNA1 NPU: "
         "most Ryzen 7040 and 8040 (Phoenix, Hawk Point)"
     )
-    assert all(f.remedy is None for f in findings if f.name != "NPU")
+    assert all(f.remedy is None for name, f in findings.items() if name != "NPU")
 
 
 def test_a_complete_machine_has_nothing_in_the_way(phoenix: Tree) -> None:
     findings = diagnose(phoenix.host(), built)
     assert npu_obstacle(findings) is None
-    found = {f.name: f.found for f in findings}
+    found = {name: f.found for name, f in findings.items()}
     tools = dict.fromkeys(("host compiler", "mlir-aie", "Peano"), "note")
-    assert {f.name: f.state for f in findings if f.state != "ok"} == tools
+    assert {name: f.state for name, f in findings.items() if f.state != "ok"} == tools
     assert found.pop("device node").startswith("/dev/accel/accel0 (")
     assert (
         found.items()
@@ -243,7 +243,9 @@ def test_a_single_fault_is_found_with_its_remedy(
     phoenix.change(*changes)
     findings = diagnose(phoenix.host(), built)
     assert_found(findings, expected)
-    assert (npu_obstacle(findings) is None) == all(f.state in ("ok", "note", "warning") for f in findings)
+    assert (npu_obstacle(findings) is None) == all(
+        f.state in ("ok", "note", "warning") for f in findings.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_later_npus_are_recognised_and_refused(phoenix: Tree, device: str, revis
     assert re.match(
         rf"the NPU here is {model}.*the kernel is for XDNA1 \(Phoenix, Hawk Point\): none", obstacle
     )
-    assert [f.name for f in findings if f.obstructs] == ["NPU"]
+    assert [name for name, f in findings.items() if f.obstructs] == ["NPU"]
 
 
 LIMITED = "^limit 8192 KiB of locked memory, where the NPU needs 65536"
@@ -335,7 +337,7 @@ def test_nothing_that_cannot_be_read_ends_the_report(phoenix: Tree) -> None:
         (phoenix.root / folder).chmod(0)
     with ordinary_user():
         findings = diagnose(phoenix.host(), built)
-    states = {f.name: f.state for f in findings}
+    states = {name: f.state for name, f in findings.items()}
     assert (states["system"], states["processor"]) == ("note", "unknown")
     obstacle = str(npu_obstacle(findings))
     assert obstacle == (
@@ -349,7 +351,7 @@ def test_rubbish_in_files_ends_no_report(phoenix: Tree, rubbish: str) -> None:
         if path.is_file() and not path.is_symlink() and path.suffix != ".py":
             path.write_text(rubbish)
     findings = diagnose(phoenix.host(), built)
-    assert {f.state for f in findings} <= set(STATES)
+    assert {f.state for f in findings.values()} <= set(STATES)
     assert npu_obstacle(findings) is not None
 
 
@@ -385,12 +387,12 @@ def test_xrt_of_the_distribution_and_of_the_environment(phoenix: Tree) -> None:
 @pytest.mark.parametrize(
     ("answer", "obstacle"),
     [
-        (Answer("missing", "there is no xclbin", "build it"), "there is no xclbin: build it"),
-        (Answer("wrong", "the xclbin is another source's", "build it"), "the xclbin is another source's: b"),
-        (Answer("warning", "the xclbin is unsigned"), None),
+        (Finding("missing", "there is no xclbin", "build it"), "there is no xclbin: build it"),
+        (Finding("wrong", "the xclbin is another source's", "build it"), "the xclbin is another source's: b"),
+        (Finding("warning", "the xclbin is unsigned"), None),
     ],
 )
-def test_the_built_kernel_counts(phoenix: Tree, answer: Answer, obstacle: str | None) -> None:
+def test_the_built_kernel_counts(phoenix: Tree, answer: Finding, obstacle: str | None) -> None:
     found = npu_obstacle(diagnose(phoenix.host(), lambda: answer))
     assert found is None if obstacle is None else str(found).startswith(obstacle)
 
@@ -469,12 +471,12 @@ def test_the_command_reports_on_this_machine() -> None:
     findings = diagnose()
     lines = out.splitlines()
     checks = [line for line in lines[:-1] if not line.lstrip().startswith("-> ")]
-    assert [line.split()[0] for line in checks] == [f.state for f in findings]
-    for line, finding in zip(checks, findings, strict=True):
-        assert finding.name in line
+    assert [line.split()[0] for line in checks] == [f.state for f in findings.values()]
+    for line, (name, finding) in zip(checks, findings.items(), strict=True):
+        assert name in line
         assert line.endswith(finding.found)
     assert [line.strip() for line in lines[:-1] if line.lstrip().startswith("-> ")] == [
-        f"-> {f.remedy}" for f in findings if f.remedy
+        f"-> {f.remedy}" for f in findings.values() if f.remedy
     ]
     usable = npu_obstacle(findings) is None
     assert lines[-1].endswith(

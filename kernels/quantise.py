@@ -19,13 +19,15 @@ import numpy.typing as npt
 from kernels import contract as c
 from kernels.workers import Workers
 
+Reals = npt.NDArray[np.float32]
+
 _INT8_MAX = 127.0
 _TINY = 1e-36  # what is smaller counts as zero: its reciprocal would not fit in float32
 _LOGIT = math.log2(math.e) / math.sqrt(c.HEAD_DIM) * (1 << c.FRACTION_BITS)
 """Fixed-point base-2 logits per unit of a real dot product: log2(e) / sqrt(64), with 8 fraction bits."""
 
 
-def hadamard() -> npt.NDArray[np.float32]:
+def hadamard() -> Reals:
     """The orthonormal 64-point Hadamard matrix (Sylvester's construction), float32, shape (64, 64).
 
     Rotating queries and keys alike leaves every dot product as it is and spreads outlying channels over all 64, so
@@ -56,14 +58,11 @@ class Quantised:
     value_scale: npt.NDArray[np.float32]
 
     def dequantise(
-        self, output: npt.NDArray[np.int16], into: npt.NDArray[np.float32], *, workers: Workers | None = None
+        self, output: npt.NDArray[np.int16], into: Reals, *, workers: Workers | None = None
     ) -> None:
-        """Write the kernel's output, shape (n, rows, 64 or 128), as real numbers.
+        """Write the kernel's output, shape (n, rows, 64 or 128), as real numbers of shape (..., rows, 64), any strides.
 
-        Args:
-            output: of the kernel.
-            into: shape (..., rows, 64), any strides, leading axes as those of the queries.
-            workers: threads to share the heads among; none unless given.
+        The leading axes are those of the queries; heads are shared among the workers if there are any.
         """
         step = self.value_scale / np.float32(1 << c.OUTPUT_FRACTION_BITS)
         heads = list(np.ndindex(into.shape[:-2]))
@@ -78,9 +77,9 @@ class Quantised:
 
 
 def quantise(
-    q: npt.NDArray[np.float32],
-    k: npt.NDArray[np.float32],
-    v: npt.NDArray[np.float32],
+    q: Reals,
+    k: Reals,
+    v: Reals,
     scores: c.ScoreType = "int32",
     *,
     fine_values: bool = False,
@@ -91,13 +90,10 @@ def quantise(
     Args:
         q: queries, float32, shape (..., rows, 64), any strides. The leading axes count heads, in C order.
         k: keys, float32, shape (..., keys, 64), any strides.
-        v: values, float32, shape (..., keys, 64), any strides.
+        v: values, like `k`.
         scores: the kernel that the operands are for; `int8` scores count in steps of `INT8_SCORE_STEP`.
         fine_values: give the values 64 more columns for what INT8 leaves over.
         workers: threads to share the heads among; none unless given.
-
-    Returns:
-        The operands, with keys and values padded with zeros to a multiple of the largest tile.
 
     Raises:
         kernels.contract.ContractError: shapes that do not fit together, no keys or more than the contract allows,
@@ -108,7 +104,7 @@ def quantise(
         raise c.ContractError(f"heads are {c.HEAD_DIM} wide: q is {q.shape}")
     if k.ndim != q.ndim or k.shape != v.shape or k.shape[:-2] != lead or k.shape[-1] != c.HEAD_DIM:
         raise c.ContractError(f"q, k and v do not fit together: {q.shape}, {k.shape}, {v.shape}")
-    heads = list(np.ndindex(q.shape[:-2]))
+    heads = list(np.ndindex(lead))
     keys = k.shape[-2]
     padded = -(-keys // max(c.TILE_SIZES)) * max(c.TILE_SIZES)
     if not 1 <= padded <= c.MAX_KEYS:
@@ -128,11 +124,11 @@ def quantise(
 
     def head(h: int) -> None:
         place = heads[h]
-        queries, keys_, values = (np.ascontiguousarray(x[place], np.float32) for x in (q, k, v))
-        if not (_finite(queries) and _finite(keys_) and _finite(values)):
+        heads_qkv = [np.ascontiguousarray(x[place], np.float32) for x in (q, k, v)]
+        if not all(np.isfinite(x).all() for x in heads_qkv):
             raise c.ContractError("queries, keys or values are not finite")
-        rotated_queries, rotated_keys = queries @ _HADAMARD, keys_ @ _HADAMARD
-        _values(values, operands.v[h], value_scale[h])
+        rotated_queries, rotated_keys = (x @ _HADAMARD for x in heads_qkv[:2])
+        _values(heads_qkv[2], operands.v[h], value_scale[h])
         key_step = float(_keys(rotated_keys, operands.k[h], operands.key_multiplier[h])) * 2**c.KEY_SHIFT
         row_step = np.empty(rows, np.float32)
         _row_steps(rotated_queries, row_step)
@@ -154,17 +150,6 @@ def _each(head: Callable[[int], None], count: int, workers: Workers | None) -> N
             head(h)
     else:
         workers.each(head, count)
-
-
-@_jit
-def _finite(x):  # type: ignore[no-untyped-def]
-    """Whether all numbers are: those that are not have all bits of the exponent set."""
-    bits, most = x.view(np.int32), np.int32(0)
-    for i in range(bits.shape[0]):
-        row = bits[i]
-        for j in range(row.shape[0]):
-            most = max(most, np.int32(row[j] & np.int32(0x7FFFFFFF)))
-    return most < np.int32(0x7F800000)
 
 
 @_jit

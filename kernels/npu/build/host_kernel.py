@@ -24,15 +24,9 @@ from platformdirs import user_cache_path
 
 from kernels import contract as c
 from kernels.device import DeviceError
+from kernels.npu.program import layout
 from kernels.npu.program import plan as p
-from kernels.npu.program.layout import (
-    Bytes,
-    blocked,
-    by_columns,
-    check_fits,
-    pack_keys_and_values,
-    pack_queries,
-)
+from kernels.npu.program.layout import Bytes
 from kernels.npu.program.plan import Plan
 from kernels.processor import cpuinfo
 
@@ -63,19 +57,17 @@ class HostKernel:
     ) -> npt.NDArray[np.int16]:
         """See `kernels.device.Device`; packs a run's buffers and computes on them."""
         operands.check(tile_size, scores, output_bits)
-        check_fits(operands)
+        layout.check_fits(operands)
         plan = Plan(scores, tile_size)
         rows, width = operands.q.shape[1], operands.v.shape[2]
-        split = by_columns(operands)
+        split = layout.by_columns(operands)
         heads = len(split.q)
         queries, stream, output = (np.empty(size, np.uint8) for size in plan.buffer_bytes(heads))
-        pack_queries(split, output_bits, queries)
-        pack_keys_and_values(split, tile_size, stream)
+        layout.pack_queries(split, output_bits, queries)
+        layout.pack_keys_and_values(split, tile_size, stream)
         self.run_buffers(plan, heads, queries, stream, output, rows=rows)
         out = output.view("<i2").reshape(heads, p.PADDED_TOKENS, c.HEAD_DIM)[:, :rows]
-        if width == c.HEAD_DIM:
-            return out.copy()
-        return np.concatenate([out[: heads // 2], out[heads // 2 :]], axis=2)
+        return np.concatenate(np.split(out, width // c.HEAD_DIM), axis=2)
 
     def run_buffers(
         self,
@@ -87,10 +79,9 @@ class HostKernel:
         *,
         rows: int = p.PADDED_TOKENS,
     ) -> None:
-        """A streaming run on the device's own buffers.
+        """A streaming run on the device's own buffers, packed by `layout` and as long as `plan.buffer_bytes` says.
 
-        Queries and stream are as `layout` packs them, all three as long as `plan.buffer_bytes` says. Only the blocks
-        with these leading rows of each head are computed (the device computes all).
+        Only the blocks with these leading rows of each head are computed (the device computes all).
 
         Raises:
             DeviceError: a buffer has another size, or the source did what the device does not do.
@@ -115,19 +106,19 @@ class HostKernel:
         )
 
     def run_single(self, scores: c.ScoreType, data: Bytes, output: Bytes) -> None:
-        """A single-tile run on the device's own buffers.
-
-        The data are Q, K and V, row-major INT8, 64 x 64 each; the output is like one of them.
+        """A single-tile run on the device's own buffers: Q, K and V, row-major INT8, 64 x 64 each; and the output.
 
         Raises:
-            DeviceError: the source did what the device does not do.
+            DeviceError: a buffer has another size, or the source did what the device does not do.
         """
         if data.size != p.SINGLE_TILE_INPUT_BYTES or output.size != p.SINGLE_TILE_OUTPUT_BYTES:
             raise DeviceError(
                 f"a single tile: {p.SINGLE_TILE_INPUT_BYTES} bytes in, {p.SINGLE_TILE_OUTPUT_BYTES} out"
             )
         matrices = data.view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)
-        cut = [blocked(matrix, rows, 8).ravel() for matrix, rows in zip(matrices, (4, 8, 4), strict=True)]
+        cut = [
+            layout.blocked(matrix, rows, 8).ravel() for matrix, rows in zip(matrices, (4, 8, 4), strict=True)
+        ]
         self._call(self._library.host_single, int(scores == "int8"), buffers=(np.concatenate(cut), output))
 
     def _call(self, function: Any, *numbers: int, buffers: Iterable[npt.NDArray[Any]]) -> None:

@@ -22,6 +22,7 @@ from kernels.npu.build import store
 from kernels.npu.build.manifest import BuildError, Program
 from kernels.npu.program import layout
 from kernels.npu.program import plan as p
+from kernels.npu.program.layout import Int8
 from kernels.npu.program.plan import Plan
 from kernels.npu.runtime.xrt import Session, XrtError, binding
 from kernels.self_check import compare, random_operands
@@ -35,7 +36,7 @@ TIMEOUT_MS_PER_HEAD = 50
 margin, since what a run takes on the device has not been measured."""
 
 T = TypeVar("T")
-Int8 = npt.NDArray[np.int8]
+Output = npt.NDArray[np.int16]
 
 
 class NpuDevice:
@@ -50,11 +51,9 @@ class NpuDevice:
     name = "npu"
 
     def __init__(self, *, columns: int = 4, timeout_ms: int | None = None) -> None:
-        """Open the device; programs are loaded when they are first used.
+        """Open the device; programs, for 1 to 4 columns of the array, are loaded when they are first used.
 
-        Args:
-            columns: of the array that programs use, 1 to 4.
-            timeout_ms: for any run; by default `TIMEOUT_MS` and `TIMEOUT_MS_PER_HEAD` for each head.
+        A run may take `TIMEOUT_MS` and `TIMEOUT_MS_PER_HEAD` for each head unless a time is given.
 
         Raises:
             DeviceError: pyxrt cannot be imported, or the device cannot be opened.
@@ -65,7 +64,7 @@ class NpuDevice:
         self._timeout_ms = timeout_ms
         self._lock = threading.RLock()
         self._programs: dict[Program, dict[int, store.Build]] = {}
-        self._checked: set[str] = set()
+        self._checked: set[Program] = set()
         self._closed: str | None = None
         try:
             self._session = Session(self._xrt)
@@ -88,7 +87,7 @@ class NpuDevice:
         scores: c.ScoreType = "int32",
         tile_size: int = c.DEFAULT_TILE_SIZE,
         output_bits: int = 16,
-    ) -> npt.NDArray[np.int16]:
+    ) -> Output:
         """See `kernels.device.Device`; a head has at most 1,536 rows and as many keys.
 
         Raises:
@@ -98,37 +97,22 @@ class NpuDevice:
         """
         operands.check(tile_size, scores, output_bits)
         layout.check_fits(operands)
-        plan = Plan(scores, tile_size, self._columns)
-
-        def work() -> npt.NDArray[np.int16]:
-            self._check(Program(plan))
-            return self._stream(plan, operands, output_bits)
-
-        return self._twice(work)
+        return self._run(Program(Plan(scores, tile_size, self._columns)), operands, output_bits)
 
     def run_single(self, scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> Int8:
         """One tile on one core, with the fixed scale of `plan.SINGLE_TILE_LOGIT`: for bring-up and validation.
 
-        Queries, keys, values and the result, which is in the values' step, are int8, shape (64, 64).
-
-        Raises:
-            kernels.contract.ContractError: a matrix of another shape or type, or other scores.
-            DeviceError: as `run` does.
+        Queries, keys, values and the result, which is in the values' step, are int8, shape (64, 64). Raises as `run`.
         """
-        if scores not in c.SCORE_TYPES:
-            raise c.ContractError(f"scores {scores!r}: they are int32 or int8")
+        c.check_choice(p.SINGLE_TILE, scores)
         for name, matrix in (("q", q), ("k", k), ("v", v)):
             if matrix.shape != (p.SINGLE_TILE, c.HEAD_DIM) or matrix.dtype != np.int8:
                 raise c.ContractError(
                     f"{name} of a single tile has to be int8, ({p.SINGLE_TILE}, {c.HEAD_DIM}), "
                     f"not {matrix.dtype}, {matrix.shape}"
                 )
-
-        def work() -> Int8:
-            self._check(Program(scores))
-            return self._single(scores, q, k, v)
-
-        return self._twice(work)
+        found: Int8 = self._run(Program(scores), layout.tile_operands(scores, q, k, v), 8)[0].astype(np.int8)
+        return found
 
     def close(self) -> None:
         """Let go of the device; a further run is refused."""
@@ -141,6 +125,13 @@ class NpuDevice:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run(self, program: Program, operands: c.Operands, output_bits: int) -> Output:
+        def work() -> Output:
+            self._check(program)
+            return self._compute(program, operands, output_bits)
+
+        return self._twice(work)
 
     def _twice(self, work: Callable[[], T], *, opening: bool = False) -> T:
         """Do `work`; where a run does not complete, open the device anew and do it once more."""
@@ -168,7 +159,16 @@ class NpuDevice:
                     "amdxdna) and ask tilescribe doctor"
                 ) from error
 
-    def _stream(self, plan: Plan, operands: c.Operands, output_bits: int) -> npt.NDArray[np.int16]:
+    def _compute(self, program: Program, operands: c.Operands, output_bits: int) -> Output:
+        builds, plan = self._builds(program), program.plan
+        if plan is None:
+            launch = self._session.launch(
+                builds[0], 1, (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES)
+            )
+            matrices = np.concatenate([operands.q, operands.k, operands.v])
+            launch.inputs[0].view(np.int8).reshape(matrices.shape)[:] = matrices
+            launch.run(self._timeout(1))
+            return launch.output.view(np.int8).reshape(operands.v.shape).astype(np.int16)
         heads, rows, _ = operands.q.shape
         width = operands.v.shape[2]
         result = np.empty((heads, rows, width), np.int16)
@@ -176,25 +176,20 @@ class NpuDevice:
         parts = result.reshape(heads, rows, width // c.HEAD_DIM, c.HEAD_DIM).transpose(2, 0, 1, 3)
         split = layout.by_columns(operands)
         total, start = len(split.q), 0
-        builds = self._builds(Program(plan))
         for count in cut_heads(total, tuple(builds)):
             launch = self._session.launch(builds[count], count, plan.buffer_bytes(count))
             part = layout.pick_heads(split, _heads_of_run(start, count, total))
             layout.pack_queries(part, output_bits, launch.inputs[0])
             layout.pack_keys_and_values(part, plan.tile_size, launch.inputs[1])
-            launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * count)
+            launch.run(self._timeout(count))
             output = launch.output.view("<i2").reshape(count, p.PADDED_TOKENS, c.HEAD_DIM)
             for head in range(start, min(start + count, total)):
                 parts[divmod(head, heads)] = output[head - start, :rows]
             start += count
         return result
 
-    def _single(self, scores: c.ScoreType, *matrices: Int8) -> Int8:
-        build = self._builds(Program(scores))[0]
-        launch = self._session.launch(build, 1, (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES))
-        launch.inputs[0].view(np.int8).reshape(3, p.SINGLE_TILE, c.HEAD_DIM)[:] = matrices
-        launch.run(self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD)
-        return launch.output.view(np.int8).reshape(p.SINGLE_TILE, c.HEAD_DIM).copy()
+    def _timeout(self, heads: int) -> int:
+        return self._timeout_ms or TIMEOUT_MS + TIMEOUT_MS_PER_HEAD * heads
 
     def _builds(self, program: Program) -> dict[int, store.Build]:
         """The program's builds by their number of heads, held against the sources at the first use."""
@@ -207,33 +202,28 @@ class NpuDevice:
 
     def _check(self, program: Program) -> None:
         """Compare a program with the reference before its first use: a row of every core, in every group of rows."""
-        if program.name in self._checked:
+        if program in self._checked:
             return
-        plan, scores = program.plan, program.scores
-
-        def work(operands: c.Operands) -> npt.NDArray[np.int16]:
-            if plan:
-                return self._stream(plan, operands, 16)
-            return self._single(scores, operands.q[0], operands.k[0], operands.v[0]).astype(np.int16)[None]
-
-        if plan:
-            operands = random_operands(p.PADDED_TOKENS, plan.tile_size + 8)
+        if program.plan:
+            tile_size, output_bits = program.plan.tile_size, 16
+            operands = random_operands(p.PADDED_TOKENS, tile_size + 8)
             blocks = range(p.PADDED_TOKENS // p.ROWS_PER_CORE)
             rows = [block * p.ROWS_PER_CORE + block % p.ROWS_PER_CORE for block in blocks]
         else:
+            tile_size, output_bits = p.SINGLE_TILE, 8
             tile = np.random.default_rng(0).integers(-64, 64, (3, p.SINGLE_TILE, c.HEAD_DIM)).astype(np.int8)
-            operands, rows = layout.tile_operands(scores, *tile), list(range(0, p.SINGLE_TILE, 7))
+            operands, rows = layout.tile_operands(program.scores, *tile), list(range(0, p.SINGLE_TILE, 7))
         compare(
-            work,
+            lambda given: self._compute(program, given, output_bits),
             operands,
             rows,
-            scores=scores,
-            tile_size=plan.tile_size if plan else p.SINGLE_TILE,
-            output_bits=16 if plan else 8,
+            scores=program.scores,
+            tile_size=tile_size,
+            output_bits=output_bits,
             name=f"NPU's program {program.name}",
             remedy="build the kernels again, and if that does not help see dmesg",
         )
-        self._checked.add(program.name)
+        self._checked.add(program)
 
 
 def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE) -> NpuDevice:

@@ -33,14 +33,9 @@ from kernels.device import DeviceError
 from kernels.npu.build.store import Build
 from kernels.npu.program.layout import Bytes
 
-KERNEL_NAME = "MLIR_AIE"
-"""What mlir-aie calls the kernel of every xclbin that it packs."""
-
-OPCODE = 3
-"""Of a run whose instructions are a transaction; the first argument."""
-
-FIRST_BUFFER = 3
-"""Index of the first data argument: after the opcode, the instructions and their length."""
+KERNEL_NAME = "MLIR_AIE"  # of every xclbin that mlir-aie packs
+OPCODE = 3  # the first argument of a run whose instructions are a transaction
+FIRST_BUFFER = 3  # index of the first data argument: after the opcode, the instructions and their length
 
 _FINAL_STATES = frozenset(
     f"ERT_CMD_STATE_{name}"
@@ -105,8 +100,9 @@ class Session:
         Raises:
             XrtError: a file is not what it should be, or XRT refuses it.
         """
-        context = self._contexts.get(build.xclbin) or self._load(build.xclbin)
-        key = (build.instructions, heads)
+        if build.xclbin not in self._contexts:
+            self._load(build.xclbin)
+        context, key = self._contexts[build.xclbin], (build.instructions, heads)
         if key not in context.launches:
             needed = FIRST_BUFFER + len(sizes)
             if context.arguments < needed:
@@ -122,15 +118,14 @@ class Session:
         self._close_contexts()
         self._device = None
 
-    def _load(self, xclbin: Path) -> _Context:
+    def _load(self, xclbin: Path) -> None:
         # The driver has few contexts, for all processes together: where there is none left, give back our others.
         if self._contexts:
             with suppress(XrtError):
                 self._contexts[xclbin] = _Context(self._xrt, self._device, xclbin)
-                return self._contexts[xclbin]
+                return
             self._close_contexts()
         self._contexts[xclbin] = _Context(self._xrt, self._device, xclbin)
-        return self._contexts[xclbin]
 
     def _close_contexts(self) -> None:
         for context in self._contexts.values():
@@ -212,13 +207,23 @@ class Launch:
         """
         for buffer in self._buffers[:-1]:
             self._sync(buffer, "TO")
+        self._in_flight = True
         try:
-            state = self._start_and_wait(timeout_ms)
+            try:
+                with xrt_call("starting a run"):
+                    self._run.start()
+            except XrtError:
+                self._in_flight = False  # XRT takes a start that failed back
+                raise
+            state = self._wait(timeout_ms)
         except XrtError:
             raise
         except BaseException:
             # Ctrl-C between start and wait: an unfinished run must not be dropped on the way out.
-            self._settle(timeout_ms)
+            if not self._is_over():
+                with suppress(XrtError):
+                    self._wait(timeout_ms)
+            self._in_flight = not self._is_over()
             raise
         if state != self._xrt.ert_cmd_state.ERT_CMD_STATE_COMPLETED:
             raise XrtError(f"the run ended as {state.name} within {timeout_ms} ms")
@@ -235,28 +240,11 @@ class Launch:
         self._buffers.clear()
         self._instructions = None
 
-    def _start_and_wait(self, timeout_ms: int) -> Any:
-        self._in_flight = True
-        try:
-            with xrt_call("starting a run"):
-                self._run.start()
-        except XrtError:
-            self._in_flight = False  # XRT takes a start that failed back
-            raise
-        return self._wait(timeout_ms)
-
     def _wait(self, timeout_ms: int) -> Any:
         with xrt_call("waiting for a run"):
             state = self._run.wait(timeout_ms)
         self._in_flight = not self._is_over()
         return state
-
-    def _settle(self, timeout_ms: int) -> None:
-        if self._in_flight and not self._is_over():
-            with suppress(XrtError):
-                self._wait(timeout_ms)
-        else:
-            self._in_flight = not self._is_over()
 
     def _is_over(self) -> bool:
         # Reads the command's packet in shared memory; `wait` gives TIMEOUT also for a command that goes on.

@@ -49,7 +49,6 @@ class Run:
         tile_size: keys per tile; None for `cpu` and the legacy kernels.
         compute_type: of what is not integer attention.
         batch_size: windows decoded at once.
-        version: of Tilescribe.
     """
 
     model: str
@@ -67,10 +66,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The text of a recording.
+    """The text of a recording: its segments', joined.
 
     Attributes:
-        text: all segments' text, joined.
         language: its code.
         language_probability: where it was detected, else None.
         duration: seconds of audio.
@@ -193,11 +191,9 @@ class Transcriber:
 
     @classmethod
     def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
-        """A transcriber as it is configured, with weights of its own.
+        """A transcriber as it is configured, with weights of its own, fetched where they are missing unless told not to.
 
-        Args:
-            configuration: what to load and compute with; sets PyTorch's number of threads, where it has one.
-            download: fetch the weights where they are missing.
+        Sets PyTorch's number of threads, where one is configured.
 
         Raises:
             models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.

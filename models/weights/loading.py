@@ -41,10 +41,7 @@ class UnknownModelError(WeightsError):
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model in memory, float32, in evaluation mode and without gradients, and the file that it was read from.
-
-    `name` is the model's, or the path that was given.
-    """
+    """A model in memory, float32, to evaluate without gradients; its name, or the path that was given; and its file."""
 
     model: Whisper
     name: str
@@ -147,7 +144,7 @@ def verify(name: str) -> VerifyResult:
     return VerifyResult(name, origin.path, origin.sha256, found)
 
 
-def fetch(name: str, *, progress: bool = True) -> Path:
+def fetch(name: str) -> Path:
     """Put a named model's weights into the cache, unless they are there, and return their path.
 
     A damaged file is replaced. The file appears whole and verified or not at all, also where several processes fetch it
@@ -161,9 +158,9 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     if verify(name).state == "present":
         return path
     try:
-        with sole_fetch(name, path.parent, progress) as scratch:
+        with sole_fetch(name, path.parent) as scratch:
             if verify(name).state != "present":  # else another process fetched it meanwhile
-                os.replace(origin.fetch(scratch, progress), path)
+                os.replace(origin.fetch(scratch), path)
     except NotFetchedError as error:
         damaged = f" (the file that is there, {path}, is damaged)" if path.is_file() else ""
         raise WeightsError(
@@ -176,13 +173,11 @@ def fetch(name: str, *, progress: bool = True) -> Path:
             f"{name} can't be written to {error.filename or path.parent}: {error.strerror or error}: "
             f"make room, make the folder writable, or name another in {origin.variable}"
         ) from None
-    note(progress, f"{name}: verified, in {path}")
+    note(f"{name}: verified, in {path}")
     return path
 
 
-def load(
-    name_or_path: str | os.PathLike[str], *, download: bool = True, progress: bool = True
-) -> LoadedWeights:
+def load(name_or_path: str | os.PathLike[str], *, download: bool = True) -> LoadedWeights:
     """Load a model.
 
     Args:
@@ -191,7 +186,6 @@ def load(
             means the path.
         download: fetch a named model that is missing. One that is damaged is refused; no other model is ever put in
             its place.
-        progress: tell on standard error how the fetch goes.
 
     Raises:
         UnknownModelError: nothing has that name.
@@ -199,7 +193,7 @@ def load(
     """
     name = name_or_path if isinstance(name_or_path, str) and name_or_path in model_names() else None
     if name and cached_path(name) is None and download:
-        fetch(name, progress=progress)
+        fetch(name)
     path = origin_of(name).path if name else _given_path(name_or_path)
     try:
         file_path = path if name else model_file(path)

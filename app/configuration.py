@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kernels import backends
 from kernels.contract import DEFAULT_TILE_SIZE
-
-if TYPE_CHECKING:
-    from kernels.device import DeviceName
-    from models.compute import ComputeType
+from kernels.device import DeviceName
+from models.compute import ComputeType
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,10 @@ class LayerResult:
         return {**asdict(self), "clipped": self.clipped, "worst_head": self.worst.head}
 
 
-class MeasuredAttention(CpuAttention):
-    """FP32 attention that also hands each layer's queries, keys and values to other backends, and compares.
+class _MeasuredAttention(CpuAttention):
+    """FP32 attention that also hands each layer's queries, keys and values, of one window, to other backends.
 
     It keeps numbers, never the tensors: memory stays that of one layer.
-
-    Attributes:
-        results: of each layer and backend so far.
     """
 
     def __init__(self, others: Sequence[Attention], on_head: Callable[[], object]) -> None:
@@ -92,7 +89,6 @@ class MeasuredAttention(CpuAttention):
         self._on_head = on_head
 
     def __call__(self, q: Array, k: Array, v: Array, *, layer: int) -> Array:
-        """See `Attention`; takes one window at a time."""
         expected = super().__call__(q, k, v, layer=layer)
         exact = expected[0]
         queries, keys, values = (x[0].swapaxes(0, 1) for x in (q, k, v))
@@ -109,12 +105,12 @@ class MeasuredAttention(CpuAttention):
 def measure_layers(
     model: Any, mel: Tensor, others: Sequence[Attention], on_progress: Progress | None = None
 ) -> tuple[LayerResult, ...]:
-    """Compare backends with FP32 in every layer of an encoder.
+    """Compare backends with FP32 in every layer of a `whisper.model.Whisper`'s encoder.
 
     Each layer is given what FP32 gives it, so that the results of one layer do not depend on the layers before.
 
     Args:
-        model: a `whisper.model.Whisper`.
+        model: whose encoder listens.
         mel: one window of log-mel features, float32, shape (n_mels, 3000).
         others: the backends.
         on_progress: called with the heads done and the heads in all, over all backends.
@@ -123,25 +119,17 @@ def measure_layers(
         kernels.contract.ContractError: numbers that are not finite.
         kernels.device.DeviceError: a backend's device fails.
     """
-    total = len(others) * model.dims.n_audio_layer * model.dims.n_audio_head
-    done = count(1)
-    attention = MeasuredAttention(others, lambda: on_progress and on_progress(next(done), total))
+    total, done = len(others) * model.dims.n_audio_layer * model.dims.n_audio_head, count(1)
+    attention = _MeasuredAttention(others, lambda: on_progress and on_progress(next(done), total))
     Encoder(model, attention)(mel[None])
     return tuple(attention.results)
 
 
 def layer_errors(model: Any, attention: Attention, mel: Tensor) -> list[float]:
-    """Relative error of what each layer yields, against FP32 attention in every layer.
+    """Relative error of what each layer yields, and last of the encoder states, against FP32 attention in every layer.
 
-    An error includes those of the layers before: it is what the next layer gets.
-
-    Args:
-        model: a `whisper.model.Whisper`.
-        attention: the backend.
-        mel: log-mel features, float32, shape (windows, n_mels, 3000).
-
-    Returns:
-        One figure for each layer, and last that of the encoder states: |x - y| / |y| in the Euclidean norm.
+    It is |x - y| / |y| in the Euclidean norm, with the errors of the layers before: it is what the next layer gets.
+    `mel` has log-mel features, float32, shape (windows, n_mels, 3000).
     """
     pairs = zip(
         Encoder(model, attention).layers(mel), Encoder(model, CpuAttention()).layers(mel), strict=True

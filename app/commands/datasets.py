@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,10 +32,9 @@ def list_datasets(data_dir: DataDir = None) -> None:
 
     rows = [("NAME", "UTTERANCES", "HOURS", "ARCHIVE", "ON THIS MACHINE")]
     for entry in CATALOGUE.values():
-        size = f"{entry.archive_bytes / 1e6:.0f} MB"
-        where = _whereabouts(entry, data_dir)
+        size, where = f"{entry.archive_bytes / 1e6:.0f} MB", _whereabouts(entry, data_dir)
         rows.append((entry.name, f"{entry.utterances:,}", f"{entry.hours:.1f}", size, where))
-    typer.echo("\n".join(aligned(rows, left=len(rows[0]))))
+    typer.echo("\n".join(aligned(rows, left=5)))
 
 
 @datasets_app.command("fetch")
@@ -66,9 +64,18 @@ def verify_datasets(
     from datasets import storing
     from datasets.librispeech import CATALOGUE, verify
 
-    rows: list[Sequence[str]] = [
-        ("NAME", "STATE", "UTTERANCES", "SPEAKERS", "HOURS", "NO AUDIO", "NO TEXT", "DAMAGED", "FOLDER")
-    ]
+    headings = (
+        "NAME",
+        "STATE",
+        "UTTERANCES",
+        "SPEAKERS",
+        "HOURS",
+        "NO AUDIO",
+        "NO TEXT",
+        "DAMAGED",
+        "FOLDER",
+    )
+    rows: list[tuple[str, ...]] = []
     attempts = Attempts()
     present = (entry for entry in CATALOGUE.values() if storing.located(entry, data_dir))
     entries = _known(names) if names else list(present)
@@ -79,25 +86,19 @@ def verify_datasets(
                 raise storing.absent(entry, data_dir)
             found = verify(entry, folder)
             contents = found.contents
+            count = f"{len(contents.utterances):,} of {entry.utterances:,}"
+            speakers = f"{len(contents.speakers)} of {len(entry.speakers)}"
             misfits = (contents.without_audio, contents.without_text, found.damaged)
-            rows.append(
-                (
-                    entry.name,
-                    found.state,
-                    f"{len(contents.utterances):,} of {entry.utterances:,}",
-                    f"{len(contents.speakers)} of {len(entry.speakers)}",
-                    f"{found.seconds / 3600:.2f}",
-                    *(f"{len(files):,}" for files in misfits),
-                    str(folder),
-                )
-            )
+            wrong = (f"{len(files):,}" for files in misfits)
+            hours = f"{found.seconds / 3600:.2f}"
+            rows.append((entry.name, found.state, count, speakers, hours, *wrong, str(folder)))
             remedy = f"remove {folder}, and `tilescribe datasets fetch {entry.name}` gets the whole"
             if data_dir is not None:
                 remedy = "copy the set again, or give another --data-dir"
             for problem in found.problems:
                 attempts.fail(f"{entry.name}: {problem}: {remedy}")
-    if len(rows) > 1:
-        typer.echo("\n".join(aligned(rows, left=len(rows[0]))))
+    if rows:
+        typer.echo("\n".join(aligned([headings, *rows], left=len(headings))))
     elif not entries:
         say("no data set is on this machine yet: `tilescribe datasets fetch librispeech-test-clean` gets one")
     attempts.end()

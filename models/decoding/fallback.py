@@ -82,11 +82,9 @@ def decode_with_fallback(
 
 
 def _failed(result: Hypothesis, options: DecodeOptions) -> bool:
-    too_repetitive = (
-        options.compression_ratio_threshold is not None
-        and result.compression_ratio > options.compression_ratio_threshold
-    )
-    too_improbable = options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
+    ratio, logprob = options.compression_ratio_threshold, options.logprob_threshold
+    too_repetitive = ratio is not None and result.compression_ratio > ratio
+    too_improbable = logprob is not None and result.avg_logprob < logprob
     silent = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
     return (too_repetitive or too_improbable) and not (silent and too_improbable)
 

@@ -61,8 +61,7 @@ class Hypothesis:
     """The text that one window was decoded to; its fields are those of `whisper.decoding.DecodingResult`.
 
     `tokens` are of text and timestamps, without prompt and end of text. `avg_logprob` is the mean per token, the end of
-    text included, and `no_speech_prob` that of the no-speech token at the start of the transcript. `temperature` is the
-    one that the text was accepted at, or the last that was tried.
+    text included. `temperature` is the one that the text was accepted at, or the last that was tried.
     """
 
     tokens: tuple[int, ...]
@@ -83,11 +82,8 @@ class _SeededSampling(GreedyDecoder):  # type: ignore[misc]
 
     def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
         groups = F.softmax(logits / self.temperature, dim=-1).chunk(len(self._generators))
-        drawn = [
-            torch.multinomial(group, 1, generator=generator)
-            for group, generator in zip(groups, self._generators, strict=True)
-        ]
-        next_tokens = torch.cat(drawn).squeeze(1)
+        pairs = zip(groups, self._generators, strict=True)
+        next_tokens = torch.cat([torch.multinomial(group, 1, generator=g) for group, g in pairs]).squeeze(1)
         finished = tokens[:, -1] == self.eot
         logprobs = F.log_softmax(logits, dim=-1).gather(1, next_tokens[:, None]).squeeze(1)
         sum_logprobs += logprobs * ~finished
@@ -150,11 +146,10 @@ class WindowDecoding(DecodingTask):  # type: ignore[misc]
         candidates, scores = self.decoder.finalize(tokens, sum_logprobs.view(len(memory), self.n_group))
         sampled = [[self._between(t) for t in group] for group in candidates]
         chosen = self.sequence_ranker.rank(sampled, scores)
+        windows = zip(sampled, scores, chosen, languages, no_speech[:: self.n_group], strict=True)
         return [
-            self._hypothesis(group[best].tolist(), group_scores[best], language, probability)
-            for group, group_scores, best, language, probability in zip(
-                sampled, scores, chosen, languages, no_speech[:: self.n_group], strict=True
-            )
+            self._hypothesis(group[best].tolist(), its_scores[best], language, silence)
+            for group, its_scores, best, language, silence in windows
         ]
 
     def _between(self, tokens: Tensor) -> Tensor:

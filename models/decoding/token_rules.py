@@ -43,39 +43,29 @@ class TokenRules(LogitFilter):  # type: ignore[misc]
     """
 
     def __init__(self, filters: list[Any], eot: int, sample_begin: int) -> None:
-        self._eot = eot
-        self._sample_begin = sample_begin
-        self._blank: list[int] = []
-        self._suppressed: list[int] = []
-        self._timestamp_begin, self._latest_initial = -1, -1
+        blank: list[int] = []
+        suppressed: list[int] = []
+        timestamp_begin, latest_initial = -1, -1
         for rule in filters:
             if isinstance(rule, SuppressBlank):
-                self._blank = [*rule.tokenizer.encoding.encode_ordinary(" "), rule.tokenizer.eot]
+                blank = [*rule.tokenizer.encoding.encode_ordinary(" "), rule.tokenizer.eot]
             elif isinstance(rule, SuppressTokens):
-                self._suppressed += rule.suppress_tokens
+                suppressed += rule.suppress_tokens
             elif isinstance(rule, ApplyTimestampRules):
-                self._timestamp_begin = rule.tokenizer.timestamp_begin
+                timestamp_begin = rule.tokenizer.timestamp_begin
                 if rule.tokenizer.no_timestamps is not None:
-                    self._suppressed.append(rule.tokenizer.no_timestamps)
+                    suppressed.append(rule.tokenizer.no_timestamps)
                 if rule.max_initial_timestamp_index is not None:
-                    self._latest_initial = self._timestamp_begin + rule.max_initial_timestamp_index
+                    latest_initial = timestamp_begin + rule.max_initial_timestamp_index
             else:
                 raise ValueError(f"{type(rule).__name__} is not one of whisper's logit filters")
-        self._always = np.array(self._suppressed, np.int64)
-        self._at_first = np.array(self._suppressed + self._blank, np.int64)
+        self._always, self._at_first = np.array(suppressed, np.int64), np.array(suppressed + blank, np.int64)
+        self._bounds = (sample_begin, eot, timestamp_begin, latest_initial)
 
     def apply(self, logits: Tensor, tokens: Tensor) -> None:
         """Set the logits, float32 (n, n_vocab), of what may not follow tokens, int64 (n, n_tokens), to -inf."""
-        first = tokens.shape[1] == self._sample_begin
-        _filter(
-            logits.numpy(),
-            tokens.numpy(),
-            self._at_first if first else self._always,
-            self._sample_begin,
-            self._eot,
-            self._timestamp_begin,
-            self._latest_initial,
-        )
+        suppressed = self._at_first if tokens.shape[1] == self._bounds[0] else self._always
+        _filter(logits.numpy(), tokens.numpy(), suppressed, *self._bounds)
 
 
 class GreedyChoice(GreedyDecoder):  # type: ignore[misc]

@@ -43,7 +43,7 @@ def is_checkpoint(path: Path, start: bytes) -> bool:
         (0, b"lmgg", "whisper.cpp (ggml)"),
         (8, b'{"', "safetensors"),
     ):
-        if start[at:].startswith(mark):
+        if start.startswith(mark, at):
             raise FormatError(f"is a {kind} file, which is not read", READABLE)
     return start.startswith((b"PK\x03\x04", b"\x80")) or path.suffix in (".pt", ".pth")
 

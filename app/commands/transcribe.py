@@ -126,7 +126,6 @@ def transcribe(
     max_words_per_line: Annotated[int | None, Option(min=1, help="Words in a line.")] = None,
 ) -> None:
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
-    # Options have the names of the fields that they fill.
     given = context.params
     with edge(others={ValueError: USAGE}):
         layout = filled(Layout, given)
@@ -137,8 +136,8 @@ def transcribe(
         inputs, problems = recordings(audio)
         from models.decoding.options import DecodeOptions
 
-        first_and_next = temperatures(temperature, temperature_increment_on_fallback)
-        options = filled(DecodeOptions, given, temperature=first_and_next)
+        tried = temperatures(temperature, temperature_increment_on_fallback)
+        options = filled(DecodeOptions, given, temperature=tried)
     for problem in problems:
         say(f"error: {problem}")
     if skip_existing:
@@ -162,13 +161,11 @@ def transcribe(
 
 
 def _description(transcriber: Transcriber) -> str:
-    attention = transcriber.attention
+    name, attention = transcriber.weights.name, transcriber.attention
     if attention.device == "cpu":
-        return (
-            f"{transcriber.weights.name}: floating-point attention, compute type {transcriber.compute_type}"
-        )
+        return f"{name}: floating-point attention, compute type {transcriber.compute_type}"
     where = "emulator on the CPU" if attention.device == "emulator" else attention.device.upper()
-    return f"{transcriber.weights.name}: {attention.name} attention on the {where}: {attention.reason}"
+    return f"{name}: {attention.name} attention on the {where}: {attention.reason}"
 
 
 @dataclass(frozen=True)
@@ -185,10 +182,9 @@ class _Job:
 
     def run(self, inputs: list[Recording], failed: int) -> int:
         """Transcribe one after the other: one that fails does not stop the others; returns the exit code."""
+        count = len(inputs)
         for done, recording in enumerate(inputs):
-            left = (
-                f"{done} of {len(inputs)} done, {len(inputs) - done} left; --skip-existing goes on from here"
-            )
+            left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
             try:
                 self._one(recording)
             except AudioError as error:
@@ -196,8 +192,7 @@ class _Job:
                 failed += 1
             except DeviceError as error:
                 # No other device takes its place: what the run says of itself would no longer be true.
-                say(f"error: {recording.name}: {error}")
-                say(f"stopped: {left}")
+                say(f"error: {recording.name}: {error}\nstopped: {left}")
                 return LACKING
             except BrokenPipeError:
                 # Whoever read the transcript has seen enough.

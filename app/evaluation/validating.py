@@ -193,12 +193,11 @@ def _lines(validation: Validation, captured: Captured | None) -> Iterator[str]:
 
 def _target_lines(tiles: Sequence[TileResult]) -> list[str]:
     named = [f"{target.name} {target.wanted}" for target in tiles[0].report_targets]
-    own = next((f"{target.name} {target.wanted}" for tile in tiles for target in tile.targets), "")
-    rows = [["the founding report's targets:", *named, f"ours: {own}" if own else ""]]
-    word = {True: "pass", False: "FAIL"}
+    own = next((f"ours: {target.name} {target.wanted}" for tile in tiles for target in tile.targets), "")
+    rows = [["the founding report's targets:", *named, own]]
     for tile in tiles:
-        judged = [word[target.passed] for target in tile.report_targets]
-        rows.append([tile.label, *judged, word[tile.targets[0].passed] if tile.targets else t.NONE])
+        judged = ["pass" if target.passed else "FAIL" for target in (*tile.report_targets, *tile.targets[:1])]
+        rows.append([tile.label, *judged, *([] if tile.targets else [t.NONE])])
     return t.aligned(rows)
 
 

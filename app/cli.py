@@ -8,10 +8,9 @@ from app import startup  # isort: skip  # first: it makes the imports after it q
 import typer
 
 from app.commands.bench import bench
-from app.commands.datasets import datasets_app
 from app.commands.doctor import doctor
 from app.commands.evaluate import evaluate, report
-from app.commands.models import models_app
+from app.commands.kept import datasets_app, models_app
 from app.commands.transcribe import transcribe
 from app.commands.validate import validate
 

@@ -1,1 +1,1 @@
-"""One module for each command of `tilescribe`."""
+"""The commands of `tilescribe`: their options, and what they say."""

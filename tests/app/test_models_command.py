@@ -7,7 +7,7 @@ import pytest
 import whisper
 from typer.testing import CliRunner, Result
 
-from app.commands.models import models_app
+from app.commands.kept import models_app
 from models.weights import loading as weights
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -105,6 +105,6 @@ def test_fetch_of_nothing_is_wrong_usage() -> None:
 
 
 def test_help_does_not_import_torch() -> None:
-    script = "import sys, app.commands.models; sys.exit('torch' in sys.modules or 'whisper' in sys.modules)"
+    script = "import sys, app.commands.kept; sys.exit('torch' in sys.modules or 'whisper' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert "verify" in run("--help").stdout

@@ -6,7 +6,7 @@ import pytest
 from material.small_librispeech import Mirror, make_set, small_set
 from typer.testing import CliRunner, Result
 
-from app.commands.datasets import datasets_app
+from app.commands.kept import datasets_app
 from datasets import storing
 from datasets.librispeech import CATALOGUE
 

@@ -25,21 +25,13 @@ KEY_SHIFT = 8  # a score is first scaled by its key's multiplier / 2^8
 MULTIPLIER_MAX = 1023  # scores are at most 2^20, so their product with a 10-bit multiplier fits in 32 bits
 SHIFT_MIN, SHIFT_MAX = 2, 28
 FRACTION_BITS = 8  # of the base-2 logits z
-INT8_SCORE_STEP = (
-    160  # of the `int8` kernel, in units of 2^-8 octaves: 0.625 octaves, chosen as CONTRACT.md tells
-)
+INT8_SCORE_STEP = 160  # of the `int8` kernel, in 2^-8 octaves: 0.625 octaves, chosen as CONTRACT.md tells
 
 PROBABILITY_MAX = 2047  # the largest weight p: 64 products of 11 bits with INT8 values stay under 2^24
 EXP2_ONE = 32752  # 2^0 in the exponential's scale: 16 * PROBABILITY_MAX
-EXP2_COEFFICIENTS = (
-    22645,
-    7557,
-    1290,
-)  # of x, x^2, x^3 in 2^-x, times EXP2_ONE; relative error at most 1.2e-4
+EXP2_COEFFICIENTS = (22645, 7557, 1290)  # of x, x^2, x^3 in 2^-x, times EXP2_ONE; error at most 1.2e-4
 
-SUM_FRACTION_BITS = (
-    7  # the running sum counts weights in 1/128, so that merging rounds it as finely as the values
-)
+SUM_FRACTION_BITS = 7  # the sum counts weights in 1/128, so that merging rounds it as finely as the values
 MERGE_SHIFT_MAX = 30  # a tile whose exponent lies further under the running one no longer counts
 RECIPROCAL_BITS = 45  # the reciprocal is floor(2^45 / sum), under 2^28 since the sum is over 2^17
 OUTPUT_FRACTION_BITS = 8  # of the INT16 output, in units of the value's quantisation step

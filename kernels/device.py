@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from kernels import contract as c
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DeviceName = Literal["auto", "npu", "emulator"]
-DEVICE_NAMES: tuple[DeviceName, ...] = get_args(DeviceName)
 
 
 class DeviceError(Exception):

@@ -31,14 +31,9 @@ import numpy.typing as npt
 from kernels import contract as c
 from kernels.workers import Workers
 
-SHIFT = 3
-"""The shift that the founding report documents: 1 / 8 for the square root of 64."""
-
-BUILT_SHIFT: dict[c.ScoreType, int] = {"int32": 4}
-"""The shift that fits the output range that the founding report measured, of the kernel that it measured."""
-
-TILE = 64
-"""Keys of a tile."""
+SHIFT = 3  # that the founding report documents: 1 / 8 for the square root of 64
+BUILT_SHIFT: dict[c.ScoreType, int] = {"int32": 4}  # that fits the outputs of the kernel that it measured
+TILE = 64  # keys
 
 Int8 = npt.NDArray[np.int8]
 Float = npt.NDArray[np.float32]

@@ -19,10 +19,8 @@ from kernels.contract import Operands
 from kernels.device import Device
 from kernels.self_check import random_operands
 
-ROWS = 64
-"""Rows of a tile."""
-REFERENCE_KEYS = 512
-"""Row-key pairs that the reference computes for each tile: 8 rows of 64 keys, 4 of 128, 2 of 256."""
+ROWS = 64  # of a tile
+REFERENCE_KEYS = 512  # row-key pairs of a tile for the reference: 8 rows of 64 keys, 4 of 128, 2 of 256
 TILES = 1000
 
 Progress = Callable[[int, int], None]

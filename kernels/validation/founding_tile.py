@@ -23,12 +23,9 @@ from kernels.validation.accuracy import Accuracy, Float, ScoreRange
 from kernels.workers import Workers
 
 FOUNDING_SEED = 42
-FOUNDING_CORRELATION = 0.70
-"""The founding report's target."""
-FOUNDING_BASELINE = 0.123
-"""The correlation that the founding report gives for the kernel before; its second target is twice that."""
-CORRELATION = 0.999
-"""This project's target for its default kernel on the same data."""
+FOUNDING_CORRELATION = 0.70  # the founding report's target
+FOUNDING_BASELINE = 0.123  # what it gives for the kernel before; its second target is twice that
+CORRELATION = 0.999  # this project's target for its default kernel on the same data
 
 Int8 = npt.NDArray[np.int8]
 

@@ -40,11 +40,7 @@ class HostKernel:
     name = "host"
 
     def __init__(self) -> None:
-        """Compile the source, unless that was done before.
-
-        Raises:
-            DeviceError: there is no C++ compiler, or it fails.
-        """
+        """Compile the source, unless that was done before. Raises `DeviceError` where there is no compiler."""
         self._library = _library()
 
     def run(

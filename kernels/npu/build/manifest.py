@@ -25,7 +25,10 @@ XCLBIN = "program.xclbin"
 
 
 class BuildError(Exception):
-    """A device program that is lacking, unusable or cannot be built; the text is one line with the remedy."""
+    """A device program that is lacking, unusable or cannot be built; the text says why, and the remedy.
+
+    Everything in this folder that can fail raises it.
+    """
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,7 @@ class Manifest:
     measured: dict[str, int] | None
 
     def as_program(self) -> Program:
-        """The program that it is for.
-
-        Raises:
-            BuildError: this version has none like it.
-        """
+        """The program that it is for. Raises `BuildError` where this version has none like it."""
         parameters = dict(self.parameters)
         try:
             single = parameters.pop("kind") == "single_tile"
@@ -160,11 +159,7 @@ def write(
 
 
 def read(folder: Path) -> Manifest:
-    """Read a build's manifest.
-
-    Raises:
-        BuildError: it is lacking, of another schema, or malformed.
-    """
+    """Read a build's manifest. Raises `BuildError` where it is lacking, of another schema, or malformed."""
     name = folder / MANIFEST
     again = f"remove {folder} and build again"
     try:
@@ -187,11 +182,7 @@ def read(folder: Path) -> Manifest:
 
 
 def check(folder: Path, program: Program) -> Manifest:
-    """Hold a build against the installed sources, a program and its own manifest.
-
-    Raises:
-        BuildError: it may not be used; the text says why.
-    """
+    """Hold a build against the installed sources, a program and its own manifest. Raises `BuildError`."""
     manifest = read(folder)
     again = f"remove {folder}, then {program.remedy}"
     if manifest.source_sha256 != source_hash():

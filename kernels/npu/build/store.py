@@ -17,11 +17,9 @@ from typing import NamedTuple
 from kernels.npu.build import manifest
 from kernels.npu.build.manifest import MANIFEST, XCLBIN, BuildError, Manifest, Program
 
-INSTALL_BYTES_MAX = 1 << 30
-"""Most bytes that an archive may unpack to."""
+INSTALL_BYTES_MAX = 1 << 30  # that an archive may unpack to
 
-Say = Callable[[str], None]
-"""Takes lines of progress."""
+Say = Callable[[str], None]  # takes lines of progress
 
 
 class Build(NamedTuple):
@@ -42,11 +40,7 @@ def folder() -> Path:
 
 
 def find(program: Program, heads: int = 0) -> Build:
-    """The newest build of a program that may be used and has instructions for so many heads (0: the single tile).
-
-    Raises:
-        BuildError: there is none, or it may not be used.
-    """
+    """The newest usable build of a program with instructions for so many heads (0: the single tile)."""
     found = by_heads(program)
     if heads in found:
         return found[heads]
@@ -58,11 +52,7 @@ def find(program: Program, heads: int = 0) -> Build:
 
 
 def by_heads(program: Program) -> dict[int, Build]:
-    """The newest build of a program that may be used, for each number of heads that there are instructions for.
-
-    Raises:
-        BuildError: there is none, or it may not be used.
-    """
+    """The newest usable build of a program for each number of heads that there are instructions for; at least one."""
     found: dict[int, Build] = {}
     for path, about in usable(program):
         for heads, name in about.instructions.items():
@@ -71,11 +61,7 @@ def by_heads(program: Program) -> dict[int, Build]:
 
 
 def usable(program: Program) -> list[tuple[Path, Manifest]]:
-    """The builds of a program that may be used, newest first; at least one.
-
-    Raises:
-        BuildError: there is none; the text says why the newest may not be used.
-    """
+    """The builds of a program that may be used, newest first; at least one, or why the newest may not."""
     kept, name = folder(), program.name
     found, refusals = [], []
     for path in sorted(kept.glob(f"{name}-{manifest.source_hash()[:16]}-*"), key=_age):
@@ -93,11 +79,7 @@ def usable(program: Program) -> list[tuple[Path, Manifest]]:
 
 
 def install(archive: Path, into: Path, say: Say) -> None:
-    """Unpack a release's archive of builds; those that do not fit the installed sources are refused.
-
-    Raises:
-        BuildError: it cannot be read, holds anything else than builds, or a build may not be used.
-    """
+    """Unpack a release's archive of builds, and nothing else; those that do not fit these sources are refused."""
     with scratch(into) as unpacked:
         try:
             with tarfile.open(archive) as packed:
@@ -123,11 +105,7 @@ def install(archive: Path, into: Path, say: Say) -> None:
 
 @contextlib.contextmanager
 def scratch(into: Path) -> Iterator[Path]:
-    """A folder beside the builds that goes away, whatever happens.
-
-    Raises:
-        BuildError: `into` cannot be written.
-    """
+    """A folder beside the builds that goes away, whatever happens."""
     try:
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=into) as made:

@@ -20,9 +20,7 @@ from pathlib import Path
 
 from kernels.npu.build.manifest import XCLBIN, BuildError, Program, instructions_name
 
-MLIR_AIE_VERSION = "1.4.2"
-"""The release that the design is written for."""
-
+MLIR_AIE_VERSION = "1.4.2"  # the release that the design is written for
 MLIR_AIE_REMEDY = (
     f"python -m pip install mlir_aie=={MLIR_AIE_VERSION} "
     f"-f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/v{MLIR_AIE_VERSION}, "
@@ -105,11 +103,7 @@ class Toolchain:
 
 
 def find() -> Toolchain:
-    """Find the tools: by their variables, as wheels of this Python, or on PATH.
-
-    Raises:
-        ToolLackingError: one is lacking.
-    """
+    """Find the tools: by their variables, as wheels of this Python, or on PATH. Raises `ToolLackingError`."""
     root = _folder("MLIR_AIE_INSTALL_DIR", "python/aie", "mlir-aie", MLIR_AIE_REMEDY, _mlir_aie())
     aiecc = _first(os.environ.get("AIECC_PATH"), root / "bin" / "aiecc", shutil.which("aiecc"))
     if aiecc is None:
@@ -169,11 +163,7 @@ def _first(*paths: str | Path | None) -> Path | None:
 
 
 def _version(distribution: str, tool: Path) -> str:
-    """Of a tool's wheel; where it has none, the first line of its `--version`.
-
-    Raises:
-        ToolLackingError: it cannot be run.
-    """
+    """Of a tool's wheel; where it has none, the first line of its `--version`."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(distribution)
     try:

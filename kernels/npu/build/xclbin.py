@@ -23,12 +23,8 @@ from kernels.npu.build.toolchain import Toolchain
 from kernels.npu.program import memory_map
 from kernels.npu.program.plan import PROGRAM_BYTES
 
-OBJECT = "kernel.o"
-"""As `aie/design.py` names it."""
-
-AIE_MACHINE = 264
-"""e_machine of AI Engine ELF files."""
-
+OBJECT = "kernel.o"  # as `aie/design.py` names it
+AIE_MACHINE = 264  # e_machine of AI Engine ELF files
 _ALLOCATED, _EXECUTABLE = 2, 4
 
 
@@ -44,11 +40,8 @@ def commands(program: Program, heads: Sequence[int], tools: Toolchain) -> list[s
 def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, say: Say) -> Path:
     """Build a program, unless it is there already, with instructions for these heads, (0,) for the single tile.
 
-    Returns:
-        The build's folder, in the folder of builds `into`.
-
-    Raises:
-        BuildError: the program does not fit the array, a tool fails, or what it makes is not what it should be.
+    Returns the build's folder, in the folder of builds `into`. Raises `BuildError` where the program does not fit the
+    array, a tool fails, or what it makes is not what it should be.
     """
     excess = program.memory_map().violations()
     if excess:
@@ -129,11 +122,7 @@ def core_sizes(path: Path) -> tuple[int, int] | None:
 
 
 def _measured(program: Program, work: Path) -> dict[str, int] | None:
-    """The largest core's sizes for the manifest, where the tool chain left its ELF files.
-
-    Raises:
-        BuildError: they are beyond the core's memory or the memory map.
-    """
+    """The largest core's sizes for the manifest, where the tool chain left its ELF files, if it has room for them."""
     found = [sizes for path in work.rglob("*.elf") if (sizes := core_sizes(path))]
     if not found:
         return None
@@ -149,11 +138,7 @@ def _measured(program: Program, work: Path) -> dict[str, int] | None:
 
 
 def _run(command: Sequence[str], work: Path, tools: Toolchain) -> str:
-    """Run a tool in `work`; what it prints.
-
-    Raises:
-        BuildError: it fails.
-    """
+    """Run a tool in `work`; what it prints."""
     try:
         done = subprocess.run(
             command, cwd=work, env=tools.environment(), capture_output=True, text=True, check=False

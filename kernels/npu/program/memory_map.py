@@ -21,20 +21,14 @@ from kernels.npu.program import plan as p
 from kernels.npu.program import transfers
 from kernels.npu.program.plan import Plan, TileLimits, Work
 
-MEMORY_TILE_DEPTH = 2
-"""Groups and tiles that a memory tile holds of each stream: one comes in while the other goes out."""
+MEMORY_TILE_DEPTH = 2  # groups and tiles held of each stream: one comes in while the other goes out
+SINGLE_TILE_INPUTS = 3  # Q, K and V, which the core takes together
+SINGLE_TILE_INPUT_DEPTH = (
+    SINGLE_TILE_INPUTS + 1
+)  # the tool chain keeps one more than is taken (objectCountOn)
+CONSTANT_BYTES = 1024  # kept free for the constants of a core's program: assumed until a build shows them
 
-SINGLE_TILE_INPUTS = 3
-"""Q, K and V, which the core takes together."""
-
-SINGLE_TILE_INPUT_DEPTH = SINGLE_TILE_INPUTS + 1
-"""The tool chain keeps one buffer more than a core takes at once (its objectCountOn), so that is what is asked for."""
-
-CONSTANT_BYTES = 1024
-"""Of a core's memory, kept free for the constants of its program. An assumption until a build shows them."""
-
-Buffers = dict[str, tuple[int, int]]
-"""Bytes and depth of each buffer, by name."""
+Buffers = dict[str, tuple[int, int]]  # bytes and depth by name
 
 
 class Region(NamedTuple):

@@ -37,9 +37,7 @@ class TileLimits(NamedTuple):
 
 CORE = TileLimits("core", memory_bytes=64 * 1024, channels=2, descriptors=16, locks=16)
 MEMORY = TileLimits("memory tile", memory_bytes=512 * 1024, channels=6, descriptors=48, locks=64)
-SHIM = TileLimits(
-    "shim tile", memory_bytes=0, channels=2, descriptors=16, locks=16
-)  # its memory is the host's
+SHIM = TileLimits("shim tile", memory_bytes=0, channels=2, descriptors=16, locks=16)  # in the host's memory
 MEMORY_DESCRIPTORS_PER_PARITY = 24  # even channels reach descriptors 0 to 23 only, odd ones 24 to 47
 PROGRAM_BYTES = 16 * 1024  # program memory of a core
 SHIM_QUEUE = 4  # descriptors that wait at a shim channel: further ones would be lost, unless the run waits
@@ -51,12 +49,9 @@ CORES_PER_COLUMN = 4
 GROUPS_PER_HEAD = PADDED_TOKENS // (ROWS_PER_CORE * CORES_PER_COLUMN)
 COLUMN_COUNTS = (1, 2, 3, 4)
 
-HEADER_WORDS = (
-    16  # 32-bit words after a query block's multipliers: shift, valid keys, output bits; the rest is zero
-)
-QUERY_BLOCK_BYTES = (
-    ROWS_PER_CORE * HEAD_DIM + 2 * ROWS_PER_CORE + 4 * HEADER_WORDS
-)  # INT8 rows, INT16 multipliers
+HEADER_WORDS = 16  # of a query block, 32 bits each: shift, valid keys, output bits; the rest is zero
+QUERY_BLOCK_BYTES = ROWS_PER_CORE * HEAD_DIM + 2 * ROWS_PER_CORE + 4 * HEADER_WORDS
+"""INT8 rows, their INT16 multipliers, and the header."""
 OUTPUT_BLOCK_BYTES = 2 * ROWS_PER_CORE * HEAD_DIM  # INT16, row-major: a head's blocks in order are its output
 
 SINGLE_TILE = 64  # rows and keys of the single-tile run

@@ -19,11 +19,8 @@ from kernels.npu.program.plan import Plan
 
 Stream = Literal["queries", "keys and values", "output", "input"]
 
-HEAD_COUNTS = (6, 8, 12, 16, 20, 24, 32, 40)
-"""Heads of a run: those of Whisper's models, and twice as many for layers whose values have 128 columns."""
-
-MAX_HEADS = 64
-"""No descriptor limits the heads; this keeps the buffers of a run under 33 MB."""
+HEAD_COUNTS = (6, 8, 12, 16, 20, 24, 32, 40)  # of Whisper's models, and twice as many for 128 value columns
+MAX_HEADS = 64  # no descriptor limits the heads; this keeps the buffers of a run under 33 MB
 
 QUERY_GROUP_BYTES = p.CORES_PER_COLUMN * p.QUERY_BLOCK_BYTES
 OUTPUT_GROUP_BYTES = p.CORES_PER_COLUMN * p.OUTPUT_BLOCK_BYTES
@@ -49,11 +46,7 @@ class Transfer(NamedTuple):
 
 
 def streaming(plan: Plan, heads: int) -> list[Transfer]:
-    """All transfers of a streaming run, for each column: output, queries, keys and values.
-
-    Raises:
-        ValueError: no heads, or too many.
-    """
+    """All transfers of a streaming run, for each column: output, queries, keys and values. Heads are 1 to 64."""
     if not 1 <= heads <= MAX_HEADS:
         raise ValueError(f"{heads} heads: a run takes 1 to {MAX_HEADS}")
     groups = plan.groups_per_column

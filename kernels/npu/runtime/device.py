@@ -227,11 +227,7 @@ class NpuDevice:
 
 
 def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE) -> NpuDevice:
-    """Open the NPU with a program that was compared with the reference.
-
-    Raises:
-        DeviceError: something is lacking, or the device computes other bits than the contract's.
-    """
+    """Open the NPU with a program that was compared with the reference; raises as `NpuDevice` and `load` do."""
     device = NpuDevice()
     try:
         device.load(scores, tile_size)

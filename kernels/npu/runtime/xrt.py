@@ -64,11 +64,7 @@ def xrt_call(doing: str) -> Iterator[None]:
 
 
 def binding() -> Any:
-    """The module pyxrt; it is compiled for one minor version of Python.
-
-    Raises:
-        DeviceError: it cannot be imported.
-    """
+    """The module pyxrt, compiled for one minor version of Python. Raises `DeviceError` where it cannot be imported."""
     try:
         import pyxrt
     except ImportError as error:
@@ -84,22 +80,14 @@ class Session:
     """The opened device: one context for each xclbin in use, one `Launch` for each number of heads."""
 
     def __init__(self, xrt: Any) -> None:
-        """Open the device, with the module pyxrt.
-
-        Raises:
-            XrtError: there is no such device, or it cannot be opened.
-        """
+        """Open the device, with the module pyxrt. Raises `XrtError`."""
         self._xrt = xrt
         with xrt_call("opening device 0"):
             self._device = xrt.device(0)
         self._contexts: dict[Path, _Context] = {}
 
     def launch(self, build: Build, heads: int, sizes: Sequence[int]) -> Launch:
-        """The run of a program for a number of heads, made at the first call; see `Launch` for the sizes.
-
-        Raises:
-            XrtError: a file is not what it should be, or XRT refuses it.
-        """
+        """The run of a program for a number of heads, made at the first call; see `Launch`. Raises `XrtError`."""
         if build.xclbin not in self._contexts:
             self._load(build.xclbin)
         context, key = self._contexts[build.xclbin], (build.instructions, heads)

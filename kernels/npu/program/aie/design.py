@@ -39,13 +39,12 @@ from aie.iron import (  # type: ignore[import-not-found, unused-ignore]
 from aie.iron import device as devices
 from aie.iron.controlflow import range_  # type: ignore[import-not-found, unused-ignore]
 
-from kernels.contract import HEAD_DIM, TILE_SIZES
+from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, SCORE_TYPES, TILE_SIZES
 from kernels.npu.program import memory_map, transfers
 from kernels.npu.program import plan as p
 from kernels.npu.program.plan import Plan, Work
 
-OBJECT = "kernel.o"
-"""Compiled from `kernel.cc`, beside the MLIR when it is built."""
+OBJECT = "kernel.o"  # compiled from `kernel.cc`, beside the MLIR when it is built
 
 SHIM_ROW, MEMORY_ROW, FIRST_CORE_ROW = 0, 1, 2
 
@@ -208,8 +207,8 @@ def main() -> int:
     """Print the MLIR of the program that the options name."""
     parser = argparse.ArgumentParser(description="Print a device program as MLIR.")
     parser.add_argument("--single-tile", action="store_true", help="the single-tile program")
-    parser.add_argument("--scores", default="int32", choices=("int32", "int8"), help="changes no MLIR")
-    parser.add_argument("--tile-size", type=int, default=64, choices=TILE_SIZES)
+    parser.add_argument("--scores", default=SCORE_TYPES[0], choices=SCORE_TYPES, help="changes no MLIR")
+    parser.add_argument("--tile-size", type=int, default=DEFAULT_TILE_SIZE, choices=TILE_SIZES)
     parser.add_argument("--columns", type=int, default=4, choices=p.COLUMN_COUNTS)
     parser.add_argument("--heads", type=int, default=8)
     options = parser.parse_args()

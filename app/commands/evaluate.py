@@ -144,7 +144,6 @@ def report(
     """Score the records of `evaluate` again, joining shards, and write the report."""
     from app.evaluation import reporting
     from app.evaluation.records import EvidenceError
-    from app.evaluation.report.text import print_summary
     from app.evaluation.verdict import read_limits
 
     with edge(others={OSError: LACKING}):
@@ -152,7 +151,6 @@ def report(
             reporting.keep_bench(bench, folders[0])
         judging = reporting.Judging(read_limits(limits, margin=margin), replications, seed)
         evaluation = reporting.write_report(folders, output_dir or folders[0], judging)
-        print_summary(evaluation, output_dir or folders[0])
         if gate:
             name = reporting.candidate_of(candidate, [b.backend for b in evaluation.backends])
             if name is None:

@@ -8,9 +8,7 @@ from typing import Any
 import msgspec
 
 from app.evaluation import scoring
-from app.evaluation.bootstrap import CONFIDENCE, Interval
-from app.evaluation.breakage import Broken, broken
-from app.evaluation.comparing import Comparison, compare, resampler
+from app.evaluation.bootstrap import CONFIDENCE
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import (
     DECIDES_COMPARISON,
@@ -21,7 +19,8 @@ from app.evaluation.records import (
     same_run,
     same_utterance,
 )
-from app.evaluation.scoring import Confusions, Operation, Rates, ScoredBackend, Speed
+from app.evaluation.scoring import Operation, ScoredBackend
+from app.evaluation.summaries import BackendSummary, Comparison, compare, resampler, summarise_backend
 from app.evaluation.verdict import Candidate, Limits, Verdict, judge, unheard_words
 from kernels.backends import REFERENCE, RIVAL
 
@@ -60,39 +59,6 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = CONFIDENCE
     interval_method: str = "paired percentile bootstrap (Bisani and Ney, ICASSP 2004)"
     test_method: str = "MAPSSWE, two-tailed (Gillick and Cox, ICASSP 1989; NIST SCTK sc_stats)"
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """An utterance that a backend could not transcribe."""
-
-    id: str
-    error: str
-
-
-class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend over all utterances that it transcribed.
-
-    Attributes:
-        utterance_interval: 95 % interval of its WER, utterances drawn.
-        speaker_interval: the same, speakers drawn; None where speakers are not known, or there is one.
-        speed: None where nothing was timed.
-        broken: utterances that it broke and the cpu did not; None where the cpu did not run.
-        mended: utterances that the cpu broke and it did not; None where the cpu did not run.
-    """
-
-    backend: str
-    run: RunDescription
-    rates: Rates
-    utterance_interval: Interval | None
-    speaker_interval: Interval | None
-    speed: Speed | None
-    by_speaker: dict[str, Rates]
-    by_length: dict[str, Rates]
-    confusions: Confusions
-    failures: tuple[Failure, ...]
-    broken: tuple[Broken, ...] | None
-    mended: tuple[Broken, ...] | None
-    validation: KernelValidation | None
 
 
 class ScoredHypothesis(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,40 +174,19 @@ def summarise(
         if name != baseline
     }
     cpu = scored.get(REFERENCE)
-    broke = {name: broken(scored[name], cpu) for name in candidates} if cpu else {}
-    mended = {name: broken(cpu, scored[name]) for name in candidates} if cpu else {}
-    speeds = {name: scoring.speed(one.records.values()) for name, one in scored.items()}
+    summaries = {
+        name: summarise_backend(one, cpu, draw, validation.get(name)) for name, one in scored.items()
+    }
 
     def candidate(name: str) -> Candidate:
         one = scored[name]
         return Candidate(
-            run=one.run,
-            validation=validation.get(name),
+            summary=summaries[name],
             against_cpu=comparisons[name, REFERENCE],
             against_rival=comparisons.get((name, RIVAL)),
-            broken=len(broke[name]) if cpu else None,
             unheard=one.unheard,
             utterances=sum(cpu is None or key in cpu.records for key in one.records),
             failed=len({*one.failed, *(cpu.failed if cpu else ())}),
-            timed=speeds[name] is not None,
-        )
-
-    def summary(name: str) -> BackendSummary:
-        one, ids = scored[name], tuple(scored[name].alignments)
-        return BackendSummary(
-            backend=name,
-            run=one.run,
-            rates=scoring.rates(one.alignments.values()),
-            utterance_interval=draw(ids).interval(name),
-            speaker_interval=draw(ids, True).interval(name),
-            speed=speeds[name],
-            by_speaker=one.by_speaker(),
-            by_length=one.by_length(),
-            confusions=scoring.confusions(one.alignments.values()),
-            failures=tuple(Failure(id=key, error=record.error or "") for key, record in one.failed.items()),
-            broken=broke.get(name),
-            mended=mended.get(name),
-            validation=validation.get(name),
         )
 
     return Evaluation(
@@ -249,9 +194,9 @@ def summarise(
         statistics=Statistics(normaliser=name_of_normaliser, replications=replications, seed=seed),
         limits=limits,
         verdicts=tuple(judge(candidate(name), limits) for name in candidates),
-        backends=tuple(map(summary, scored)),
+        backends=tuple(summaries.values()),
         comparisons=tuple(comparison for comparison in comparisons.values() if comparison),
-        differing=_differing(scored, broke),
+        differing=_differing(scored, summaries),
         notes=_notes(scored),
     )
 
@@ -302,12 +247,12 @@ def _dataset(run: RunDescription, scored: Mapping[str, ScoredBackend]) -> Datase
 
 
 def _differing(
-    scored: Mapping[str, ScoredBackend], broke: Mapping[str, tuple[Broken, ...]]
+    scored: Mapping[str, ScoredBackend], summaries: Mapping[str, BackendSummary]
 ) -> tuple[DifferingUtterance, ...]:
     cpu = scored.get(REFERENCE)
     if cpu is None:
         return ()
-    kinds = {(name, one.id): one.kinds for name, found in broke.items() for one in found}
+    kinds = {(name, one.id): one.kinds for name, its in summaries.items() for one in its.broken or ()}
     found = []
     for key, exact in cpu.alignments.items():
         transcripts = []

@@ -17,7 +17,6 @@ import msgspec
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
-from app.evaluation.report.text import print_summary
 from app.evaluation.worker import Batch, BatchWorker, Decode, Setup, batches, in_processes, shard
 from app.machine import PACKAGES, available_threads, processor
 from kernels.backends import INTEGER_BACKENDS, find
@@ -90,9 +89,7 @@ class EvaluationJob:
             reporting.keep_bench(self.bench, self.folder)
         self._transcribe(*self._prepare(chosen, min(self.batch_size, len(utterances))), chosen)
         audio = {utterance.id: utterance.audio for batch in chosen for utterance in batch}
-        evaluation = reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
-        print_summary(evaluation, self.folder)
-        return evaluation
+        return reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
 
     def _records(self, backend: str) -> Path:
         return self.folder / "records" / f"{backend}.jsonl"

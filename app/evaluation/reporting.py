@@ -14,8 +14,10 @@ import msgspec
 from app.evaluation import kernels
 from app.evaluation.evaluation import Evaluation, summarise
 from app.evaluation.records import EvidenceError, load, reading
-from app.evaluation.report.text import report_markdown
+from app.evaluation.report.metrics import BACKENDS
+from app.evaluation.report.page import render_markdown, render_page
 from app.evaluation.verdict import Limits
+from app.output import tables
 from app.output.writers import write_whole
 from kernels.backends import DEFAULT, REFERENCE, UnknownBackendError, find
 
@@ -42,7 +44,7 @@ class BenchFile(msgspec.Struct, frozen=True):
 def write_report(
     folders: Sequence[Path], output: Path, judging: Judging, *, audio: Mapping[str, Path] | None = None
 ) -> Evaluation:
-    """Score the records of some folders, of one run or of its shards, and write the report to `output`.
+    """Score the records of some folders, of one run or of its shards, write the report to `output`, and sum it up.
 
     `audio` has recordings by utterance, to be played from the page.
 
@@ -50,8 +52,6 @@ def write_report(
         EvidenceError: there are no records, or they do not belong together.
         OSError: the report cannot be written.
     """
-    from app.evaluation.report.page import render_page
-
     paths: dict[str, list[Path]] = {}
     for folder in folders:
         found = sorted((folder / "records").glob("*.jsonl"))
@@ -78,9 +78,20 @@ def write_report(
     page = render_page(evaluation, extras=extras, audio=links)
     text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(output / "report.json", text + "\n")
-    write_whole(output / "report.md", report_markdown(evaluation))
+    write_whole(output / "report.md", render_markdown(evaluation))
     write_whole(output / "report.html", page)
+    print_summary(evaluation, output)
     return evaluation
+
+
+def print_summary(evaluation: Evaluation, folder: Path) -> None:
+    """What came out, on standard output."""
+    print(evaluation.dataset.title)
+    print("\n".join(tables.console(BACKENDS, evaluation.backends)))
+    for verdict in evaluation.verdicts:
+        reasons = "; ".join(verdict.reasons)
+        print(f"{verdict.backend:12} {verdict.outcome}{': ' + reasons if reasons else ''}")
+    print(f"report: {folder / 'report.html'}")
 
 
 def candidate_of(name: str | None, backends: Sequence[str]) -> str | None:

@@ -9,15 +9,13 @@ import math
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from app.evaluation.comparing import Comparison
-from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import EvidenceError, RunDescription, reading
+from app.evaluation.summaries import BackendSummary, Comparison
 from kernels.backends import REFERENCE, RIVAL, find
 
 Outcome = Literal["DEPLOY", "HOLD", "INCONCLUSIVE"]
@@ -82,25 +80,25 @@ class Candidate:
 
     Attributes:
         against_rival: its comparison with int8; None where int8 did not run or is the candidate.
-        broken: utterances that it broke and the cpu did not; None without a cpu run.
         unheard: utterances whose recording is silent though their reference has words.
         utterances: that it and the cpu both have.
         failed: that failed on either.
-        timed: whether the run has times.
     """
 
-    run: RunDescription
-    validation: KernelValidation | None
+    summary: BackendSummary
     against_cpu: Comparison | None
     against_rival: Comparison | None
-    broken: int | None
     unheard: Sequence[str]
     utterances: int
     failed: int
-    timed: bool
+
+    @property
+    def run(self) -> RunDescription:
+        """What ran."""
+        return self.summary.run
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class Rule(msgspec.Struct, frozen=True):
     """How one rule came out.
 
     Attributes:
@@ -108,16 +106,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         limit: what it was held to; None where the rule has no number.
         unit: of both: `points` of WER, `utterances`, or empty.
         passed: None where this evidence does not decide.
-        sentence: all of it in words.
         applies: False where the rule is not for this candidate; it then counts for nothing.
         settled_by: about how many utterances would decide an undecided rule; None where that is not known, or where it
             takes something else.
     """
 
     name: str
-    figure: float | None = None
-    limit: float | None = None
-    unit: str = ""
+    figure: float | None
+    limit: float | None
+    unit: str
     passed: bool | None
     sentence: str
     applies: bool = True
@@ -162,7 +159,7 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
     settled_by, settled = None, None
     if outcome == "INCONCLUSIVE":
         settled_by, settled = _settled(undecided, candidate.run.dataset.expected)
-    statement, missing = _device(candidate.run, candidate.timed)
+    statement, missing = _device(candidate.run, candidate.summary.speed is not None)
     return Verdict(
         backend=candidate.run.backend,
         outcome=outcome,
@@ -180,7 +177,7 @@ def judge(candidate: Candidate, limits: Limits) -> Verdict:
 
 def kernel_validation(candidate: Candidate, limits: Limits) -> Rule:
     """The kernel computes what its contract says, on the device and with the tile size of the run."""
-    run, validation = candidate.run, candidate.validation
+    run, validation = candidate.run, candidate.summary.validation
     tile_size, passed = run.kernel.get("tile_size"), None
     if validation is None:
         text = f"not done: run `tilescribe validate` for {run.backend}"
@@ -192,7 +189,7 @@ def kernel_validation(candidate: Candidate, limits: Limits) -> Rule:
         text = f"passed with tiles of {validation.tile_size}, but the run had {tile_size}: validate those"
     else:
         passed, text = True, f"passed on the {validation.device}: {validation.detail}"
-    return Rule(name="kernel validation", passed=passed, sentence=text)
+    return Rule("kernel validation", None, None, "", passed, text)
 
 
 def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
@@ -200,26 +197,27 @@ def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
 
     It fails where the lower end is above it: then more data of this kind would hardly bring it under.
     """
-    margin, passed, needed = limits.margin, None, None
-    rule = partial(Rule, name=f"WER against {REFERENCE}", limit=margin, unit="points")
+    name, margin, passed, needed = f"WER against {REFERENCE}", limits.margin, None, None
     found = _points(candidate.against_cpu, REFERENCE, limits)
     if isinstance(found, str):
-        return rule(passed=None, sentence=found)
-    utterances, difference, low, high, figures = found
+        return Rule(name, None, margin, "points", None, found)
+    utterances, difference, low, high, text = found
     if utterances < ENOUGH_FOR_INTERVAL:
         needed = ENOUGH_FOR_INTERVAL
-        text = f"; {utterances} utterances are too few to trust it: at least {needed}"
+        text += f"; {utterances} utterances are too few to trust it: at least {needed}"
     elif high < margin:
-        passed, text = True, f"; the upper end is under the margin of {margin:g} by {margin - high:.2f}"
+        passed = True
+        text += f"; the upper end is under the margin of {margin:g} by {margin - high:.2f}"
     elif low > margin:
-        passed, text = False, f"; even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
+        passed = False
+        text += f"; even the lower end is over the margin of {margin:g}, by {low - margin:.2f}"
     else:
         half = high - difference if difference < margin else difference - low
         needed = _needed(utterances, half, abs(margin - difference))
-        text = f" straddles the margin of {margin:g}"
+        text += f" straddles the margin of {margin:g}"
         if needed is None:
             text += "; it is at the margin itself, where no number of utterances settles it"
-    return rule(figure=high, passed=passed, sentence=figures + text, settled_by=needed)
+    return Rule(name, high, margin, "points", passed, text, settled_by=needed)
 
 
 def against_rival(candidate: Candidate, limits: Limits) -> Rule:
@@ -228,72 +226,75 @@ def against_rival(candidate: Candidate, limits: Limits) -> Rule:
     By the figures themselves it passes; it fails only where the paired interval is wholly above 0. Worse by less than
     chance makes is undecided: it is no ground for preferring the candidate, nor one against it.
     """
-    rule = partial(Rule, name=f"WER against {RIVAL}", limit=0.0, unit="points")
+    name, passed, needed = f"WER against {RIVAL}", None, None
     if candidate.run.backend == RIVAL:
         text = f"does not apply: {RIVAL} is the candidate itself"
-        return rule(passed=None, sentence=text, applies=False)
+        return Rule(name, None, 0.0, "points", None, text, applies=False)
     found = _points(candidate.against_rival, RIVAL, limits)
     if isinstance(found, str):
-        return rule(passed=None, sentence=found)
-    utterances, difference, low, _, figures = found
-    rule = partial(rule, figure=difference)
+        return Rule(name, None, 0.0, "points", None, found)
+    utterances, difference, low, _, text = found
     if difference <= 0:
-        return rule(passed=True, sentence=f"{difference:+.2f} points: no worse")
-    if low > 0 and utterances >= ENOUGH_FOR_INTERVAL:
-        return rule(passed=False, sentence=f"{figures}: worse, by more than chance")
-    needed = max(_needed(utterances, difference - low, difference) or 0, ENOUGH_FOR_INTERVAL)
-    text = f"{figures}: worse, but by no more than chance may make"
-    return rule(passed=None, sentence=text, settled_by=needed)
+        passed, text = True, f"{difference:+.2f} points: no worse"
+    elif low > 0 and utterances >= ENOUGH_FOR_INTERVAL:
+        passed, text = False, f"{text}: worse, by more than chance"
+    else:
+        needed = max(_needed(utterances, difference - low, difference) or 0, ENOUGH_FOR_INTERVAL)
+        text += ": worse, but by no more than chance may make"
+    return Rule(name, difference, 0.0, "points", passed, text, settled_by=needed)
 
 
 def broken_utterances(candidate: Candidate, limits: Limits) -> Rule:
     """No more broken utterances than are allowed for the whole set; their number can only grow with more data."""
-    count, expected, utterances = candidate.broken, candidate.run.dataset.expected, candidate.utterances
+    broken, expected, utterances = (
+        candidate.summary.broken,
+        candidate.run.dataset.expected,
+        candidate.utterances,
+    )
     allowed = limits.allowed_broken(expected or utterances)
-    rule = partial(Rule, name="broken utterances", figure=count, limit=allowed, unit="utterances")
-    if count is None:
-        return rule(passed=None, sentence="not known: the cpu did not run on them")
+    if broken is None:
+        text = "not known: the cpu did not run on them"
+        return Rule("broken utterances", None, allowed, "utterances", None, text)
+    count = len(broken)
     text = f"{count:,} of {utterances:,} broken that the cpu did not break, {allowed:,} allowed"
     if expected and expected > utterances:
         text += f" in the whole set of {expected:,}"
     if count > allowed:
-        return rule(passed=False, sentence=f"{text}: {count - allowed:,} too many")
-    return rule(passed=True, sentence=text)
+        text += f": {count - allowed:,} too many"
+    return Rule("broken utterances", count, allowed, "utterances", count <= allowed, text)
 
 
 def audible_recordings(candidate: Candidate, limits: Limits) -> Rule:
     """No recording is silent where its reference has words: by such data no kernel can be judged."""
     unheard = candidate.unheard
-    rule = partial(Rule, name="audible recordings", figure=len(unheard), limit=0, unit="utterances")
     text = unheard_words(unheard) if unheard else "no recording is silent where words are expected"
-    return rule(passed=None if unheard else True, sentence=text)
+    return Rule("audible recordings", len(unheard), 0, "utterances", None if unheard else True, text)
 
 
 def whole_set(candidate: Candidate, limits: Limits) -> Rule:
     """Every utterance of the data set was transcribed, by candidate and cpu."""
-    utterances, expected = candidate.utterances, candidate.run.dataset.expected
-    rule = partial(Rule, name="whole data set", figure=utterances, limit=expected, unit="utterances")
+    utterances, dataset, passed = candidate.utterances, candidate.run.dataset, None
+    expected = dataset.expected
     if expected is None:
-        return rule(passed=None, sentence=f"{utterances:,} utterances, of a set whose size is not known")
-    text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
-    if candidate.failed:
-        text += f"; {candidate.failed:,} failed"
-    if utterances == expected:
-        text = f"all {expected:,} utterances"
-        if candidate.run.dataset.complete:
-            return rule(passed=True, sentence=text)
-        text += " of a set that is itself not whole"
-    return rule(passed=None, sentence=text, settled_by=expected)
+        text = f"{utterances:,} utterances, of a set whose size is not known"
+    elif utterances == expected:
+        passed, text = dataset.complete or None, f"all {expected:,} utterances"
+        text += "" if passed else " of a set that is itself not whole"
+    else:
+        text = f"{utterances:,} of {expected:,} utterances: a part is never deployed on"
+        text += f"; {candidate.failed:,} failed" if candidate.failed else ""
+    needed = None if passed else expected
+    return Rule("whole data set", utterances, expected, "utterances", passed, text, settled_by=needed)
 
 
 def sample_size(candidate: Candidate, limits: Limits) -> Rule:
     """Enough utterances to see what is rare."""
     utterances, least = candidate.utterances, limits.minimum_utterances
-    rule = partial(Rule, name="sample size", figure=utterances, limit=least, unit="utterances")
     if utterances >= least:
-        return rule(passed=True, sentence=f"{utterances:,}, at least {least:,}")
+        text = f"{utterances:,}, at least {least:,}"
+        return Rule("sample size", utterances, least, "utterances", True, text)
     text = f"{utterances:,} utterances; at least {least:,} are needed to see what is rare"
-    return rule(passed=None, sentence=text, settled_by=least)
+    return Rule("sample size", utterances, least, "utterances", None, text, settled_by=least)
 
 
 RULES: tuple[Callable[[Candidate, Limits], Rule], ...] = (

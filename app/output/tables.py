@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 NONE = "-"
 """Where there is no figure."""
@@ -45,15 +45,6 @@ def written(metrics: Iterable[Metric[Row]], rows: Iterable[Row], place: Place, c
     """What rows show at a place."""
     shown = tuple(metric for metric in metrics if place in metric.places)
     return Table(caption, shown, [[metric.text(row) for metric in shown] for row in rows])
-
-
-class Interval(Protocol):
-    """Both ends of an interval; fractions."""
-
-    @property
-    def low(self) -> float: ...  # noqa: D102
-    @property
-    def high(self) -> float: ...  # noqa: D102
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -98,16 +89,6 @@ def points(fraction: float | None) -> str:
         return NONE
     text = f"{100 * fraction:+,.2f}"
     return "0.00" if text[1:] == "0.00" else text
-
-
-def percent_interval(interval: Interval | None) -> str:
-    """Both ends of a rate's interval."""
-    return NONE if interval is None else f"{number(100 * interval.low)} to {percent(interval.high)}"
-
-
-def points_interval(interval: Interval | None) -> str:
-    """Both ends of a difference's interval in points."""
-    return NONE if interval is None else f"{points(interval.low)} to {points(interval.high)}"
 
 
 def span(least: float, largest: float, digits: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""Charts of error rates, differences from the cpu, kinds of error, groups, unchanged transcripts and times.
+"""The page's charts: error rates, differences, kinds of error, groups, unchanged transcripts, times; encoder layers.
 
 A kernel that fails is a hundred times further from the others than they are from each other. Scales are made for the
 nearer ones; what lies beyond is an arrow at the edge with its figure in words, never a dot at a false place.
@@ -6,16 +6,23 @@ nearer ones; what lies beyond is an arrow at the edge with its figure in words, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
-from app.evaluation.comparing import Comparison
-from app.evaluation.evaluation import BackendSummary, Evaluation
+from app.evaluation.bootstrap import Interval
+from app.evaluation.evaluation import Evaluation
+from app.evaluation.report.metrics import percent_interval, points_interval
+from app.evaluation.scoring import Rates
+from app.evaluation.summaries import BackendSummary, Comparison
 from app.output import tables as t
 from app.output.svg import MARKS, Band, Chart, Scale
 from kernels.backends import REFERENCE, find
+
+Layer = Mapping[str, Any]
 
 ROW = 46
 """Pixels of a row with a line of text above its mark."""
@@ -23,6 +30,8 @@ BAR_ROW = 42
 """Pixels of a row with a line of text above a bar."""
 SHOWN_GROUPS = 40
 """Rows of a chart by speaker; the table has all."""
+LEFT = 13.0
+"""Percent of the width that the labels of the layers and of the vertical axis take."""
 DEVICES = {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}
 """What the times are of: an emulator's are never an NPU's."""
 KINDS = (("substitutions", "Substituted"), ("deletions", "Deleted"), ("insertions", "Inserted"))
@@ -31,6 +40,35 @@ KINDS = (("substitutions", "Substituted"), ("deletions", "Deleted"), ("insertion
 def style(name: str) -> int:
     """The number of a backend's mark and colour: the same on every page. Raises `UnknownBackendError`."""
     return find(name).position % len(MARKS)
+
+
+class GroupChart(NamedTuple):
+    """A chart by groups, what it leaves out in words, and the backends that are on it."""
+
+    chart: Markup
+    note: str
+    backends: list[str]
+
+
+def draw(
+    evaluation: Evaluation, errors: Mapping[str, Sequence[float]], ranges: Mapping[str, Sequence[Layer]]
+) -> dict[str, Markup | GroupChart | dict[str, Markup] | None]:
+    """Every chart by name, of `page.render_page`'s arguments; empty where there is nothing to show."""
+    backends = evaluation.backends
+    against_cpu = [c for c in evaluation.comparisons if c.baseline == REFERENCE]
+    return {
+        "wer": word_error_rates(backends),
+        "difference": differences(against_cpu, evaluation.limits.margin),
+        "kinds": kinds_of_error(backends),
+        "by_length": by_group({b.backend: b.by_length for b in backends}, "lengths", "length of audio"),
+        "by_speaker": by_group(
+            {b.backend: b.by_speaker for b in backends}, "speakers", "speaker", worst_first=True
+        ),
+        "same": unchanged_transcripts(against_cpu),
+        "speed": real_time_factors(backends),
+        "layers": encoder_error(errors),
+        "scores": score_ranges(ranges),
+    }
 
 
 class _Row(NamedTuple):
@@ -46,28 +84,22 @@ class _Row(NamedTuple):
         return [self.value, *(end for i in intervals for end in (i.low, i.high))]
 
 
-def draw(evaluation: Evaluation) -> dict[str, Markup | GroupChart | None]:
-    """Every chart of this module by name; None where there is nothing to show."""
-    backends = evaluation.backends
-    against_cpu = [c for c in evaluation.comparisons if c.baseline == REFERENCE]
-    return {
-        "wer": word_error_rates(backends),
-        "difference": differences(against_cpu, evaluation.limits.margin),
-        "kinds": kinds_of_error(backends),
-        "by_length": by_group(backends, "by_length"),
-        "by_speaker": by_group(backends, "by_speaker"),
-        "same": unchanged_transcripts(against_cpu),
-        "speed": real_time_factors(backends),
-    }
+def _rows(
+    found: Iterable[tuple[BackendSummary | Comparison, float | None]],
+    figure: Callable[[float | None], str],
+    both_ends: Callable[[Interval | None], str],
+) -> list[_Row]:
+    return [
+        _Row(of, value, figure(value) + (f"  {both_ends(interval)}" if interval else ""))
+        for of, value in found
+        for interval in [of.utterance_interval]
+        if value is not None
+    ]
 
 
 def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
     """A mark for each backend's WER, a thick line for the interval by utterance, a thin one by speaker."""
-    rows = [
-        _Row(b, b.rates.wer, _with_interval(t.percent(b.rates.wer), t.percent_interval(b.utterance_interval)))
-        for b in backends
-        if b.rates.wer is not None
-    ]
+    rows = _rows([(b, b.rates.wer) for b in backends], t.percent, percent_interval)
     if not rows:
         return None
     limit = _limit([max(row.ends) for row in rows], least=0.02, times=3)
@@ -81,11 +113,7 @@ def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
 
 def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | None:
     """WER(backend) - WER(cpu) with 0 and the margin, all in points."""
-    rows = [
-        _Row(c, c.difference, _with_interval(t.points(c.difference), t.points_interval(c.utterance_interval)))
-        for c in comparisons
-        if c.difference is not None
-    ]
+    rows = _rows([(c, c.difference) for c in comparisons], t.points, points_interval)
     if not rows:
         return None
     edge = margin / 100
@@ -139,38 +167,27 @@ def kinds_of_error(backends: Sequence[BackendSummary]) -> Markup | None:
     return chart.render(26 + 38 * len(rows))
 
 
-class GroupChart(NamedTuple):
-    """A chart by groups, what it leaves out in words, and the backends that are on it."""
-
-    chart: Markup
-    note: str
-    backends: list[str]
-
-
 def by_group(
-    backends: Sequence[BackendSummary], key: Literal["by_speaker", "by_length"]
+    backends: Mapping[str, Mapping[str, Rates]], name: str, title: str, *, worst_first: bool = False
 ) -> GroupChart | None:
-    """A row for each speaker, worst first, or length class, with a mark for each backend."""
-    known = {b.backend: {g: r.wer for g, r in getattr(b, key).items() if r.wer is not None} for b in backends}
-    found = {name: rates for name, rates in known.items() if rates}
+    """A row for each speaker or length class, with a mark for each backend."""
+    known = {b: {g: r.wer for g, r in groups.items() if r.wer is not None} for b, groups in backends.items()}
+    found = {backend: rates for backend, rates in known.items() if rates}
     if not found:
         return None
     first = next(iter(found.values()))
-    groups = list(first)
-    if key == "by_speaker":
-        groups.sort(key=lambda g: (-first[g], g))
-    middles = {name: sorted(rates.values())[len(rates) // 2] for name, rates in found.items()}
-    limit = _limit(list(middles.values()), least=0.05, times=4)
-    drawn = [name for name in found if middles[name] <= limit]
+    groups = sorted(first, key=lambda g: (-first[g], g)) if worst_first else list(first)
+    middles = {backend: sorted(rates.values())[len(rates) // 2] for backend, rates in found.items()}
+    limit = _limit(middles.values(), least=0.05, times=4)
+    drawn = [backend for backend in found if middles[backend] <= limit]
     notes = []
-    if far := [name for name in found if name not in drawn]:
+    if far := [backend for backend in found if backend not in drawn]:
         notes.append(f"{', '.join(far)}: beyond this scale")
     if len(groups) > SHOWN_GROUPS:
         notes.append(f"the {SHOWN_GROUPS} with the highest rate of {len(groups):,}")
         groups = groups[:SHOWN_GROUPS]
     by_name = {g: {b: found[b][g] for b in drawn if g in found[b]} for g in groups}
     scale = _padded([rate for rates in by_name.values() for rate in rates.values()], floor=0.0, left=21)
-    name, title = ("speakers", "speaker") if key == "by_speaker" else ("lengths", "length of audio")
     chart = Chart(f"{name}-chart", f"Word error rate by {title}")
     step = 17 if len(groups) > 12 else 26
     bottom = step * len(groups) + 6
@@ -219,6 +236,100 @@ def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
     return chart.render(BAR_ROW * len(rows) + 2)
 
 
+def encoder_error(errors: Mapping[str, Sequence[float]]) -> Markup | None:
+    """Relative error of what each layer yields, on a logarithmic scale.
+
+    Args:
+        errors: by backend, fractions: one for each layer, and last that of the encoder's states.
+    """
+    known = {b: values for b, values in errors.items() if any(v and v > 0 for v in values)}
+    if not known:
+        return None
+    found = [v for values in known.values() for v in values if v and v > 0]
+    low = math.floor(math.log10(min(found)))
+    high = max(math.log10(max(found)) + 0.05, low + 1.0)
+    top, bottom = 10.0, 10.0 + max(60 * (high - low), 150)
+    steps = max(len(values) for values in known.values())
+    xs = Scale(0, max(steps - 1, 1), LEFT + 2, 97)
+
+    def y(value: float) -> float:
+        return bottom - (math.log10(value) - low) / (high - low) * (bottom - top)
+
+    chart = Chart("layers-chart", "Relative error of the encoder after each layer")
+    for power in range(low, math.floor(high) + 1):
+        height = y(10.0**power)
+        chart.line(LEFT, height, 100, height, "hair")
+        chart.text(0, height + 4, f"{100 * 10.0**power:g} %", "tick")
+    every = max(1, math.ceil(steps / 9))
+    for place in range(steps):
+        last = place == steps - 1
+        if last or (place % every == 0 and steps - 1 - place >= every):
+            label = "out" if last and steps > 1 else str(place + 1)
+            chart.text(xs.at(place), bottom + 20, label, "tick", "middle")
+    for backend, values in known.items():
+        chart.said.append(f"{backend}: {', '.join(map(t.percent, values))}")
+        points = {k: (xs.at(k), y(v)) for k, v in enumerate(values) if v and v > 0}
+        for start, end in pairwise(points.values()):
+            chart.line(*start, *end, f"thin s{style(backend)}")
+        for place, (x, height) in points.items():
+            chart.mark(x, height, style(backend), f"{backend}, layer {place + 1}: {t.percent(values[place])}")
+    return chart.render(bottom + 28)
+
+
+def score_ranges(kernels: Mapping[str, Sequence[Layer]]) -> dict[str, Markup]:
+    """For each kernel and layer a line for each head, from its least score to its largest, over what INT8 holds.
+
+    Args:
+        kernels: by name, its layers as `models.capture.LayerResult.to_dict` gives them. All charts have one scale.
+    """
+    measured = {k: [layer for layer in layers if layer.get("heads")] for k, layers in kernels.items()}
+    scores = [h["scores"] for layers in measured.values() for layer in layers for h in layer["heads"]]
+    ends = [0.0, *(s["least"] for s in scores), *(s["largest"] for s in scores)]
+    ends += [end for s in scores for end in s.get("held") or ()]
+    pad = 0.04 * (max(ends) - min(ends)) or 1.0
+    scale = Scale(min(ends) - pad, max(ends) + pad, LEFT, 84)
+    return {kernel: _ranges(kernel, layers, scale) for kernel, layers in measured.items() if layers}
+
+
+def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
+    title = f"Range of the attention scores by layer and head, and what {kernel} holds"
+    chart = Chart(f"scores-chart-{kernel}", title)
+    scores = [[head["scores"] for head in layer["heads"]] for layer in rows]
+    heights = [max(3.0 * len(heads) + 9, 20) for heads in scores]
+    top = 22.0
+    bottom = top + sum(heights)
+    if held := [one["held"] for heads in scores for one in heads if one.get("held")]:
+        # What the worst head holds, which may be narrower than a pixel.
+        least, largest = max(low for low, _ in held), min(high for _, high in held)
+        x1, x2 = scale.at(least), scale.at(largest)
+        chart.bar(x1, max(x2, x1 + 0.5), top, bottom - top, "held")
+        words = t.typeset(f"holds {t.short(least)} to {t.short(largest)}")
+        chart.text((x1 + x2) / 2, 14, words, "tick", "middle")
+    chart.text(0, 14, "layer", "tick")
+    chart.text(100, 14, "clipped", "tick", "end")
+    chart.axis(scale, [(top, bottom)], bottom, [t.typeset(t.short(x)) for x in scale.ticks(5)], 5)
+    y = top
+    for layer, heads, height in zip(rows, scores, heights, strict=True):
+        number, clipped, middle = layer["layer"] + 1, layer["clipped"], y + height / 2
+        ends = min(one["least"] for one in heads), max(one["largest"] for one in heads)
+        chart.said.append(f"layer {number}: {t.span(*ends, 1)}, clipped {t.percent(clipped, 3)}")
+        chart.text(0, middle + 4, str(number), "tick")
+        share = (
+            "none"
+            if clipped == 0
+            else "< 0.01 %"
+            if clipped and clipped < 0.0001
+            else t.typeset(t.percent(clipped))
+        )
+        chart.text(100, middle + 4, share, "value", "end")
+        for place, one in enumerate(heads):
+            line = middle + 3 * (place - (len(heads) - 1) / 2)
+            classes = "score clips" if one.get("clipped") else "score"
+            chart.line(scale.at(one["least"]), line, scale.at(one["largest"]), line, classes)
+        y += height
+    return chart.render(bottom + 24)
+
+
 def _bar(
     chart: Chart, place: int, backend: str, label: str, figure: str, part: float, needle: float | None
 ) -> None:
@@ -230,10 +341,6 @@ def _bar(
     if needle is not None:
         x = min(100 * needle, 100)
         chart.line(x, y + 22, x, y + 36, "needle")
-
-
-def _with_interval(figure: str, interval: str) -> str:
-    return figure if interval == t.NONE else f"{figure}  {interval}"
 
 
 def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: float) -> None:
@@ -257,7 +364,7 @@ def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: f
         chart.mark(scale.at(row.value), y, number)
 
 
-def _limit(highs: Sequence[float], *, least: float, times: float) -> float:
+def _limit(highs: Iterable[float], *, least: float, times: float) -> float:
     """How far a scale goes: to a multiple of the nearest backend's, and at least so far."""
     return max(least, times * min(highs))
 

@@ -5,15 +5,28 @@ A new figure is one line here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from app.evaluation.comparing import Comparison
-from app.evaluation.evaluation import BackendSummary, Evaluation
+from app.evaluation.bootstrap import Interval
+from app.evaluation.evaluation import Evaluation
 from app.evaluation.mapsswe import MatchedPairs
 from app.evaluation.scoring import Rates
+from app.evaluation.summaries import BackendSummary, Comparison
+from app.evaluation.verdict import Rule
 from app.output import tables as t
 from app.output.tables import CONSOLE, MARKDOWN, PAGE, REPORTS, SCREENS, Metric, Table
+
+
+def percent_interval(interval: Interval | None) -> str:
+    """Both ends of a rate's interval."""
+    return t.NONE if interval is None else f"{t.number(100 * interval.low)} to {t.percent(interval.high)}"
+
+
+def points_interval(interval: Interval | None) -> str:
+    """Both ends of a difference's interval in points."""
+    return t.NONE if interval is None else f"{t.points(interval.low)} to {t.points(interval.high)}"
 
 
 def _utterances(backend: BackendSummary) -> str:
@@ -41,11 +54,17 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def line(text: str) -> str:
+    """Text from outside in one line of Markdown: no table cell, tag or emphasis of its own."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\`*_|\[\]]", r"\\\g<0>", flat)
+
+
 BACKENDS: tuple[Metric[BackendSummary], ...] = (
     Metric("backend", lambda b: b.backend),
     Metric("WER", lambda b: t.percent(b.rates.wer)),
-    Metric("95 % interval", lambda b: t.percent_interval(b.utterance_interval)),
-    Metric("speakers drawn", lambda b: t.percent_interval(b.speaker_interval), PAGE),
+    Metric("95 % interval", lambda b: percent_interval(b.utterance_interval)),
+    Metric("speakers drawn", lambda b: percent_interval(b.speaker_interval), PAGE),
     Metric("ran on", lambda b: b.run.device, CONSOLE),
     Metric("CER", lambda b: t.percent(b.rates.cer), REPORTS),
     Metric(
@@ -63,12 +82,12 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
 COMPARISONS: tuple[Metric[Comparison], ...] = (
     Metric("backend - baseline", lambda c: f"{c.backend} - {c.baseline}", REPORTS),
     Metric("points of WER", lambda c: t.points(c.difference), REPORTS),
-    Metric("95 % interval", lambda c: t.points_interval(c.utterance_interval), REPORTS),
+    Metric("95 % interval", lambda c: points_interval(c.utterance_interval), REPORTS),
     Metric("better / worse", lambda c: f"{t.count(c.improved)} / {t.count(c.worsened)}", REPORTS),
     Metric("no worse", lambda c: t.share(c.share_no_worse), REPORTS),
     Metric("same text", lambda c: f"{t.count(c.identical_normalised)} of {t.count(c.utterances)}", REPORTS),
     Metric("MAPSSWE", lambda c: _test(c.mapsswe), REPORTS, wraps=True),
-    Metric("speakers drawn", lambda c: t.points_interval(c.speaker_interval), REPORTS),
+    Metric("speakers drawn", lambda c: points_interval(c.speaker_interval), REPORTS),
 )
 """Of each pair of backends on the utterances that both transcribed."""
 
@@ -82,6 +101,14 @@ RUNS: tuple[Metric[BackendSummary], ...] = (
     Metric("started", lambda b: plain(b.run.started), wraps=True),
 )
 """What ran."""
+
+PASSED = {True: "yes", False: "**no**", None: "undecided"}
+RULES: tuple[Metric[Rule], ...] = (
+    Metric("rule", lambda r: r.name, MARKDOWN),
+    Metric("passed", lambda r: PASSED[r.passed] if r.applies else t.NONE, MARKDOWN),
+    Metric("", lambda r: line(r.sentence), MARKDOWN),
+)
+"""How a candidate's rules came out."""
 
 # What follows comes from JSON files beside the records, each part of which may be absent.
 Json = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""From an evaluation to the page."""
+"""From an evaluation to its pages: report.html, and report.md for a pull request."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.evaluation.evaluation import BackendSummary, Evaluation
-from app.evaluation.report import charts, encoder_charts, metrics, transcripts
+from app.evaluation.evaluation import Evaluation
+from app.evaluation.report import charts, metrics, transcripts
 from app.output import tables as t
 from app.output.svg import legend_mark
 from kernels.backends import find
-
-SHOWN_BROKEN = 8
-"""Broken utterances that are named for each backend; the list of differing utterances has all."""
 
 
 def render_page(
@@ -49,6 +46,20 @@ def render_page(
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
+def render_markdown(evaluation: Evaluation) -> str:
+    """GitHub-flavoured Markdown, ending in a newline."""
+    measured: dict[str, list[str]] = {}
+    for b in evaluation.backends:
+        if b.speed:
+            where = "the NPU and " if b.run.device == "npu" else ""
+            kind = "" if b.run.device in ("npu", "cpu") else ": the emulator's time, not an NPU's"
+            threads = f", {b.run.threads} threads" if b.run.threads else ""
+            processor = metrics.line(b.run.processor or "unknown")
+            note = f"on {where}the processor ({processor}{threads}){kind}"
+            measured.setdefault(note, []).append(f"`{b.backend}`")
+    return _environment().get_template("report.md.j2").render(evaluation=evaluation, measured=measured)
+
+
 def _context(evaluation: Evaluation, extras: Mapping[str, Any], audio: Mapping[str, str]) -> dict[str, Any]:
     backends, differing = evaluation.backends, evaluation.differing
     names = [b.backend for b in backends]
@@ -56,6 +67,13 @@ def _context(evaluation: Evaluation, extras: Mapping[str, Any], audio: Mapping[s
     ranges: dict[str, list[Mapping[str, Any]]] = {}
     for layer in sorted(extras.get("score_ranges") or (), key=lambda row: row["layer"]):
         ranges.setdefault(layer["kernel"], []).append(layer)
+    settings: dict[str, list[str]] = {}
+    for b in backends:
+        if b.speed:
+            audio_length, threads = t.duration(b.speed.audio_seconds), b.run.threads
+            parts = [f"{t.count(b.speed.utterances)} utterances, {audio_length} of audio", b.run.processor]
+            parts += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
+            settings.setdefault(", ".join(filter(None, parts)), []).append(b.backend)
     first = transcripts.ordered(differing)[: transcripts.WITHOUT_SCRIPT]
     script = _text("script.js")
     return {
@@ -68,34 +86,17 @@ def _context(evaluation: Evaluation, extras: Mapping[str, Any], audio: Mapping[s
         "bench": bench,
         "notes": extras.get("notes") or {},
         "audio": audio,
-        "shown_broken": SHOWN_BROKEN,
-        "settings": _settings(backends),
+        "settings": settings,
         "encoder_error": errors,
         "score_ranges": ranges,
         "tables": metrics.tables(evaluation, extras.get("validation") or (), errors, bench),
-        "charts": {
-            **charts.draw(evaluation),
-            "layers": encoder_charts.encoder_error(errors),
-            "scores": encoder_charts.score_ranges(ranges),
-        },
+        "charts": charts.draw(evaluation, errors, ranges),
         "first_few": [(utterance, transcripts.lay_out(utterance.transcripts)) for utterance in first],
         "json": transcripts.as_json(differing, names, audio),
         "styles": Markup(_text("styles.css")),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-
-
-def _settings(backends: tuple[BackendSummary, ...]) -> dict[str, list[str]]:
-    """What was timed and with what, each with the backends that it holds for."""
-    found: dict[str, list[str]] = {}
-    for b in backends:
-        if b.speed:
-            audio, threads = t.duration(b.speed.audio_seconds), b.run.threads
-            parts = [f"{t.count(b.speed.utterances)} utterances, {audio} of audio", b.run.processor]
-            parts += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
-            found.setdefault(", ".join(filter(None, parts)), []).append(b.backend)
-    return found
 
 
 def _text(name: str) -> str:
@@ -106,26 +107,24 @@ def _typeset(write: Callable[..., str], *arguments: Any) -> str:
     return t.typeset(write(*arguments))
 
 
-def _mark(name: str, hollow: bool = False) -> Markup:
-    return legend_mark(charts.style(name), hollow)
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("app.evaluation.report"),
-        autoescape=True,
+        autoescape=lambda name: name != "report.md.j2",
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for write in (t.short, t.count, t.percent, t.points, t.points_interval, t.share, t.duration):
+    for write in (t.short, t.count, t.percent, t.points, metrics.points_interval, t.share, t.duration):
         environment.globals[write.__name__] = partial(_typeset, write)
     environment.globals |= {
         "plain": metrics.plain,
         "typeset": t.typeset,
-        "mark": _mark,
+        "mark": lambda name, hollow=False: legend_mark(charts.style(name), hollow),
         "legacy": lambda name: find(name).legacy,
+        "markdown": lambda of, rows: "\n".join(t.markdown(getattr(metrics, of), rows)),
     }
+    environment.filters["line"] = metrics.line
     return environment

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from app.evaluation.evaluation import Evaluation, summarise
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import BackendRecords, EvidenceError, UtteranceRecord
-from app.evaluation.report.text import print_summary, report_markdown
+from app.evaluation.report.page import render_markdown
+from app.evaluation.reporting import print_summary
 
 SAID = references(120)
 CPU = spoil(SAID, wrong(0.05))
@@ -48,7 +49,7 @@ def test_the_same_records_give_the_same_bytes(evaluation: Evaluation) -> None:
         shuffled[name] = replace(one, utterances=tuple(utterances))
     again = summarise(shuffled, validation=VALIDATION, replications=500)
     assert text(again) == text(evaluation)
-    assert report_markdown(again) == report_markdown(evaluation)
+    assert render_markdown(again) == render_markdown(evaluation)
     assert text(summarise(runs(), validation=VALIDATION, replications=500, seed=1)) != text(evaluation)
 
 
@@ -112,7 +113,7 @@ def test_differing_utterances_show_both_sides(evaluation: Evaluation) -> None:
 
 def test_a_whole_set_goes_by_its_name_and_a_part_never(evaluation: Evaluation) -> None:
     assert evaluation.dataset.title == "librispeech-test-clean"
-    assert "**This is not" not in report_markdown(evaluation)
+    assert "**This is not" not in render_markdown(evaluation)
     for described, title in (
         (dataset(2620), "a subset of librispeech-test-clean: 120 of 2,620 utterances"),
         (dataset(None), "120 utterances of librispeech-test-clean, whose size is not known"),
@@ -120,13 +121,13 @@ def test_a_whole_set_goes_by_its_name_and_a_part_never(evaluation: Evaluation) -
     ):
         part = summarise(runs(dataset=described), replications=100)
         assert (part.dataset.title, part.dataset.complete) == (title, False)
-        page = report_markdown(part)
+        page = render_markdown(part)
         assert page.startswith(f"# tiny.en on {title}\n")
         assert "**This is not the librispeech-test-clean WER**" in page
 
 
 def test_the_page_is_short_and_says_it_all(evaluation: Evaluation) -> None:
-    page = report_markdown(evaluation)
+    page = render_markdown(evaluation)
     for name in ("int32", "int8", "legacy-int32"):
         assert f"## {name}: {evaluation.verdict(name).outcome}\n" in page
     assert "## legacy-int32: HOLD" in page
@@ -156,7 +157,7 @@ def test_the_summary_says_rate_interval_device_and_verdict(
 def test_text_from_outside_stays_text() -> None:
     odd = run("int32", 1, dataset=replace(dataset(1), name="a|b<script>`*_"))
     one = UtteranceRecord("x|y", "two boats", "two boats", "s")
-    page = report_markdown(summarise({"int32": BackendRecords(odd, (one,))}, replications=10))
+    page = render_markdown(summarise({"int32": BackendRecords(odd, (one,))}, replications=10))
     assert "<script>" not in page
     assert "a\\|b&lt;script>\\`\\*\\_" in page
 
@@ -201,7 +202,7 @@ def test_nothing_at_all_still_makes_a_report() -> None:
     found = summarise(empty, replications=10)
     assert found.verdict("int32").outcome == "INCONCLUSIVE"
     assert found.backend("cpu").rates.wer is None
-    assert "| cpu | - | - |" in report_markdown(found)
+    assert "| cpu | - | - |" in render_markdown(found)
     text(found)
 
 

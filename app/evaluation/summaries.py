@@ -1,4 +1,4 @@
-"""Two backends on the utterances that both have: difference, intervals, significance, equal transcripts."""
+"""One backend on all that it transcribed, and two on the utterances that both have: rates, intervals, significance."""
 
 from __future__ import annotations
 
@@ -8,8 +8,44 @@ from functools import cache
 import msgspec
 
 from app.evaluation.bootstrap import Interval, Replications, replicate
+from app.evaluation.breakage import Broken, broken
+from app.evaluation.kernels import KernelValidation
 from app.evaluation.mapsswe import MatchedPairs, mapsswe
-from app.evaluation.scoring import ScoredBackend, rates
+from app.evaluation.records import RunDescription
+from app.evaluation.scoring import Confusions, Rates, ScoredBackend, Speed, confusions, rates, speed
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """An utterance that a backend could not transcribe."""
+
+    id: str
+    error: str
+
+
+class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend over all utterances that it transcribed.
+
+    Attributes:
+        utterance_interval: 95 % interval of its WER, utterances drawn.
+        speaker_interval: the same, speakers drawn; None where speakers are not known, or there is one.
+        speed: None where nothing was timed.
+        broken: utterances that it broke and the cpu did not; None where the cpu did not run.
+        mended: utterances that the cpu broke and it did not; None where the cpu did not run.
+    """
+
+    backend: str
+    run: RunDescription
+    rates: Rates
+    utterance_interval: Interval | None
+    speaker_interval: Interval | None
+    speed: Speed | None
+    by_speaker: dict[str, Rates]
+    by_length: dict[str, Rates]
+    confusions: Confusions
+    failures: tuple[Failure, ...]
+    broken: tuple[Broken, ...] | None
+    mended: tuple[Broken, ...] | None
+    validation: KernelValidation | None
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +103,29 @@ def resampler(scored: Mapping[str, ScoredBackend], *, replications: int, seed: i
         )
 
     return draw
+
+
+def summarise_backend(
+    one: ScoredBackend, cpu: ScoredBackend | None, draw: Draw, validation: KernelValidation | None
+) -> BackendSummary:
+    """Sum up a backend, beside the cpu's run where there is one."""
+    name, ids = one.run.backend, tuple(one.alignments)
+    baseline = None if one is cpu else cpu
+    return BackendSummary(
+        backend=name,
+        run=one.run,
+        rates=rates(one.alignments.values()),
+        utterance_interval=draw(ids).interval(name),
+        speaker_interval=draw(ids, True).interval(name),
+        speed=speed(one.records.values()),
+        by_speaker=one.by_speaker(),
+        by_length=one.by_length(),
+        confusions=confusions(one.alignments.values()),
+        failures=tuple(Failure(id=key, error=record.error or "") for key, record in one.failed.items()),
+        broken=broken(one, baseline) if baseline else None,
+        mended=broken(baseline, one) if baseline else None,
+        validation=validation,
+    )
 
 
 def compare(

@@ -11,7 +11,7 @@ the exponential steps by whole powers of e of the score / 256. Both take INT8 qu
     output      = clamp((acc + 64 or, where acc < 0, acc - 64) >> 7, -128, 127),  acc = sum of probability * V
 
 This is an emulation: bit for bit what that arithmetic gives, not what a device gave. On the founding report's test data
-(one tile of 64 x 64, see `validation.founding_tile`) the `int32` kernel comes to a correlation of 0.97 (shift 3) and
+(one tile of 64 x 64, see `kernels.validation`) the `int32` kernel comes to a correlation of 0.97 (shift 3) and
 0.92 (shift 4), where the founding report measured 0.85 on a device; what is left fits a stack that ran into the buffer
 of the queries behind it, which is inferred, not observed.
 

@@ -15,9 +15,8 @@ from kernels import reference
 from kernels.backends import INTEGER_BACKENDS
 from kernels.emulator import Emulator
 from kernels.npu.program.layout import tile_operands
-from kernels.validation import Validation, validate_kernel, validate_tile
+from kernels.validation import Validation, softmax_attention, tile_data, validate_kernel, validate_tile
 from kernels.validation.accuracy import INT8_STEP, NATURAL_PER_LOGIT, accuracy, natural_scores, score_range
-from kernels.validation.founding_tile import softmax_attention, tile_data
 from kernels.workers import Workers
 
 

@@ -23,9 +23,9 @@ from material.buffers import unpack
 
 from kernels import contract as c
 from kernels.emulator import Emulator
-from kernels.npu.build import manifest
+from kernels.npu.build import store
 from kernels.npu.build.host_kernel import HostKernel
-from kernels.npu.build.manifest import XCLBIN, Program, instructions_name
+from kernels.npu.build.store import XCLBIN, Program, instructions_name
 from kernels.npu.cost import plans
 from kernels.npu.program import plan as p
 from kernels.npu.program.layout import tile_operands
@@ -63,9 +63,9 @@ def build_programs(monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequen
     for program in PROGRAMS.values():
         if program.plan is None or program.plan.columns == 4:
             heads = counts if program.plan else (0,)
-            build = folder / f"{program.name}-{manifest.source_hash()[:16]}-standin"
+            build = folder / f"{program.name}-{store.source_hash()[:16]}-standin"
             write_program(build, program, heads)
-            manifest.write(build, program, heads, {})
+            store.write(build, program, heads, {})
 
 
 def _key(name: str) -> list[int]:

@@ -1,4 +1,4 @@
 """From source to a program: `toolchain.py` finds the tools, `xclbin.py` makes a build, `store.py` keeps it.
 
-`manifest.py` says what a build is; `host_kernel.py` is the cores' source compiled for the host, to check it.
+`host_kernel.py` is the cores' source compiled for the host, to check it.
 """

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.npu.build.manifest import XCLBIN, BuildError, Program, instructions_name
+from kernels.npu.build.store import XCLBIN, BuildError, Program, instructions_name
 
 MLIR_AIE_VERSION = "1.4.2"  # the release that the design is written for
 MLIR_AIE_REMEDY = (

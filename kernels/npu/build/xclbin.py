@@ -16,9 +16,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernels.npu.build import manifest, store
-from kernels.npu.build.manifest import XCLBIN, BuildError, Program, instructions_name
-from kernels.npu.build.store import Say
+from kernels.npu.build import store
+from kernels.npu.build.store import XCLBIN, BuildError, Program, Say, instructions_name
 from kernels.npu.build.toolchain import Toolchain
 from kernels.npu.program import memory_map
 from kernels.npu.program.plan import PROGRAM_BYTES
@@ -47,10 +46,10 @@ def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, 
     if excess:
         raise BuildError(f"the array has no room: {'; '.join(excess)}")
     versions = hashlib.sha256(json.dumps(tools.versions, sort_keys=True).encode()).hexdigest()
-    target = into / f"{program.name}-{manifest.source_hash()[:16]}-{versions[:8]}"
+    target = into / f"{program.name}-{store.source_hash()[:16]}-{versions[:8]}"
     built: set[int] = set()
     with contextlib.suppress(BuildError):
-        built = set(manifest.check(target, program).instructions)
+        built = set(store.check(target, program).instructions)
     if built.issuperset(heads):
         say(f"{program.name}: {target} is there already")
         return target
@@ -78,8 +77,8 @@ def build(program: Program, heads: Sequence[int], tools: Toolchain, into: Path, 
                 path = stage / name
                 if not path.is_file() or path.stat().st_size == 0:
                     raise BuildError(f"{program.name}: aiecc ended well but made no {name}")
-        manifest.write(stage, program, heads, tools.versions, _measured(program, work))
-        manifest.check(stage, program)
+        store.write(stage, program, heads, tools.versions, _measured(program, work))
+        store.check(stage, program)
         store.put(stage, target)
     return target
 

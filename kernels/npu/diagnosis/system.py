@@ -8,7 +8,7 @@ import shutil
 
 from kernels.contract import SCORE_TYPES, TILE_SIZES
 from kernels.npu.build import store
-from kernels.npu.build.manifest import BuildError, Program
+from kernels.npu.build.store import BuildError, Program
 from kernels.npu.diagnosis.host import Finding, Host, missing, note, ok, unknown, warning, wrong
 from kernels.npu.program.plan import Plan
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from kernels import contract as c
 from kernels.device import DeviceError, DeviceLost
 from kernels.npu.build import store
-from kernels.npu.build.manifest import BuildError, Program
+from kernels.npu.build.store import BuildError, Program
 from kernels.npu.program import layout
 from kernels.npu.program import plan as p
 from kernels.npu.program.layout import Int8

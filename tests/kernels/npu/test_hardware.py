@@ -22,13 +22,13 @@ from kernels import reference
 from kernels.contract import SCORE_TYPES, ScoreType
 from kernels.emulator import Emulator
 from kernels.npu.build import store
-from kernels.npu.build.manifest import BuildError, Program
+from kernels.npu.build.store import BuildError, Program
 from kernels.npu.cost import plans
 from kernels.npu.diagnosis import npu_obstacle
 from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import PADDED_TOKENS, ROWS_PER_CORE, Plan
 from kernels.npu.runtime.device import NpuDevice
-from kernels.validation.founding_tile import tile_data
+from kernels.validation import tile_data
 from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.hardware

@@ -11,7 +11,7 @@ import pytest
 from standins import pyxrt
 from standins.machine import Machine, write_program
 
-from kernels.npu.build.manifest import Program
+from kernels.npu.build.store import Program
 from kernels.npu.program.plan import Plan
 
 TO = pyxrt.xclBOSyncDirection.XCL_BO_SYNC_BO_TO_DEVICE

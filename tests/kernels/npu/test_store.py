@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kernels.npu.build import manifest, store
-from kernels.npu.build.manifest import MANIFEST, XCLBIN, BuildError, Program
+from kernels.npu.build import store
+from kernels.npu.build.store import MANIFEST, XCLBIN, BuildError, Program
 from kernels.npu.diagnosis.system import built_kernel
 from kernels.npu.program.plan import Plan
 
@@ -27,12 +27,12 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def put(kept: Path, program: Program, heads: list[int], tools: str = "0") -> Path:
     """A build of made-up files with an honest manifest."""
-    path = kept / f"{program.name}-{manifest.source_hash()[:16]}-{tools}"
+    path = kept / f"{program.name}-{store.source_hash()[:16]}-{tools}"
     path.mkdir(parents=True)
     (path / XCLBIN).write_bytes(b"xclbin")
     for count in heads:
-        (path / manifest.instructions_name(count)).write_bytes(b"instructions" + bytes([count]))
-    manifest.write(path, program, heads, {"mlir_aie": "1.4.2"})
+        (path / store.instructions_name(count)).write_bytes(b"instructions" + bytes([count]))
+    store.write(path, program, heads, {"mlir_aie": "1.4.2"})
     return path
 
 
@@ -87,7 +87,7 @@ def test_of_several_builds_the_newest_that_may_be_used_is_taken(kept: Path) -> N
 
 def test_a_build_of_other_sources_is_refused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(kept, STREAMING, [8])
-    monkeypatch.setattr(manifest, "source_hash", lambda: "f" * 64)
+    monkeypatch.setattr(store, "source_hash", lambda: "f" * 64)
     with pytest.raises(
         BuildError, match=r"int32_t64_c4 in .* was built from other sources than these: scripts"
     ):
@@ -98,18 +98,18 @@ def test_a_build_of_other_sources_is_refused(kept: Path, monkeypatch: pytest.Mon
 
 
 def test_every_source_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {path.name for path in manifest.source_files()}
+    names = {path.name for path in store.source_files()}
     assert {"kernel.cc", "attention.hpp", "design.py", "plan.py", "contract.py", "transfers.py"} <= names
     package = tmp_path / "kernels"
-    shutil.copytree(Path(manifest.__file__).parents[2], package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(manifest, "__file__", str(package / "npu" / "build" / "manifest.py"))
-    before = manifest.source_hash()
-    for path in manifest.source_files():
+    shutil.copytree(Path(store.__file__).parents[2], package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(store, "__file__", str(package / "npu" / "build" / "store.py"))
+    before = store.source_hash()
+    for path in store.source_files():
         content = path.read_bytes()
         path.write_bytes(content + b"\n")
-        assert manifest.source_hash() != before, path
+        assert store.source_hash() != before, path
         path.write_bytes(content)
-    assert manifest.source_hash() == before
+    assert store.source_hash() == before
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:

@@ -11,8 +11,8 @@ import pytest
 from places import ROOT
 from standins import tools as tool_standins
 
-from kernels.npu.build import manifest, store, toolchain, xclbin
-from kernels.npu.build.manifest import XCLBIN, BuildError, Program
+from kernels.npu.build import store, toolchain, xclbin
+from kernels.npu.build.store import XCLBIN, BuildError, Program
 from kernels.npu.build.toolchain import ToolLackingError
 from kernels.npu.program.plan import Plan
 
@@ -51,7 +51,7 @@ def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
     assert done.stdout.splitlines() == [str(found[6].xclbin.parent)]
     assert found[6].xclbin.read_text().startswith("-DSCORES_INT8=1 -DTILE_SIZE=128")
     assert found[6].instructions.read_bytes() != found[8].instructions.read_bytes()
-    about = manifest.read(found[6].xclbin.parent)
+    about = store.read(found[6].xclbin.parent)
     assert about.measured == {"program_bytes": 9000, "constant_bytes": 512}
     assert about.tools["mlir_aie"] == "aiecc 1.4.2 (stand-in)"
     assert leftovers(kept) == []
@@ -78,7 +78,7 @@ def test_a_build_by_other_tools_stands_beside_the_first(kept: Path) -> None:
     first = xclbin.build(program, [0], tools, kept, str)
     other = toolchain.Toolchain(**{**vars(tools), "versions": {"mlir_aie": "1.5"}})
     assert xclbin.build(program, [0], other, kept, str) != first
-    assert manifest.read(store.find(SINGLE).xclbin.parent).tools == {"mlir_aie": "1.5"}
+    assert store.read(store.find(SINGLE).xclbin.parent).tools == {"mlir_aie": "1.5"}
 
 
 def test_a_damaged_build_is_built_again(kept: Path) -> None:
@@ -250,7 +250,7 @@ def test_an_archive_of_other_sources_or_damaged_builds_is_refused(tmp_path: Path
     packed = archive(tmp_path, kept)
     target = tmp_path / "other"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "source_hash", lambda: "0" * 64)
+        patch.setattr(store, "source_hash", lambda: "0" * 64)
         with pytest.raises(BuildError, match="was built from other sources"):
             store.install(packed, target, str)
     (store.find(SINGLE).xclbin).write_text("x")

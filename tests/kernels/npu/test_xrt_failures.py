@@ -20,8 +20,7 @@ from app.cli import _transcribe as command
 from datasets.utterance import Utterance
 from kernels.device import DeviceError
 from kernels.emulator import Emulator
-from kernels.npu.build.manifest import Program
-from kernels.npu.build.store import Build
+from kernels.npu.build.store import Build, Program
 from kernels.npu.program.plan import Plan
 from kernels.npu.runtime.device import TIMEOUT_MS, TIMEOUT_MS_PER_HEAD, NpuDevice
 from kernels.npu.runtime.xrt import Launch, Session, XrtError

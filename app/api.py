@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy.typing as npt
 
 from app.audio.containers import AudioError as AudioError  # this and what follows like it is part of the API
+from app.audio.findings import Findings
 from app.audio.reading import AudioSource, array_blocks, open_audio
 from app.configuration import Configuration
 from kernels.device import DeviceError as DeviceError
@@ -72,6 +73,8 @@ class Transcript:
         language: its code.
         language_probability: where it was detected, else None.
         duration: seconds of audio.
+        notes: what is odd about the audio, a line each.
+        undecoded: seconds of it that could not be decoded, and are silence here.
     """
 
     text: str
@@ -80,6 +83,8 @@ class Transcript:
     language_probability: float | None
     duration: float
     run: Run
+    notes: tuple[str, ...] = ()
+    undecoded: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that is written: openai-whisper's fields, and the run under `tilescribe`."""
@@ -91,6 +96,8 @@ class Transcript:
                 "schema_version": SCHEMA_VERSION,
                 "duration": self.duration,
                 "language_probability": self.language_probability,
+                "notes": list(self.notes),
+                "undecoded_seconds": self.undecoded,
                 **asdict(self.run),
             },
         }
@@ -103,12 +110,19 @@ class SegmentStream(Iterator[Segment]):
         duration: seconds of audio.
         language: its code; None until the first segment where it has to be detected.
         language_probability: where it was detected.
+        findings: what is odd about the audio.
     """
 
     def __init__(
-        self, recogniser: Recogniser, features: LogMelFeatures, run: Run, on_progress: Progress | None
+        self,
+        recogniser: Recogniser,
+        features: LogMelFeatures,
+        findings: Findings,
+        run: Run,
+        on_progress: Progress | None,
     ) -> None:
         self.duration = features.duration
+        self.findings = findings
         self.language = run.options.language
         self.language_probability: float | None = None
         self._run = run
@@ -139,6 +153,8 @@ class SegmentStream(Iterator[Segment]):
             language_probability=self.language_probability,
             duration=self.duration,
             run=self._run,
+            notes=tuple(self.findings.notes),
+            undecoded=round(self.findings.undecoded, 3),
         )
 
     def _found(self, language: str, probability: float) -> None:
@@ -212,6 +228,7 @@ class Transcriber:
         batch_size: int = 1,
         name: str | None = None,
         allow_truncated: bool = False,
+        audio_track: str | None = None,
         on_progress: Progress | None = None,
     ) -> SegmentStream:
         """Read a recording and return its segments as they are decoded.
@@ -224,6 +241,7 @@ class Transcriber:
                 recording where it is quietest and decodes that many pieces at once, each on its own.
             name: what to call the input in messages.
             allow_truncated: take what there is of a file that ends early.
+            audio_track: of several audio tracks the one with this number, from 1, or language.
             on_progress: called with the seconds done and the seconds in all.
 
         Raises:
@@ -235,7 +253,7 @@ class Transcriber:
         more use then.
         """
         options = (options or DecodeOptions()).for_model(self.weights.model)
-        with _source(audio, sample_rate, name, allow_truncated) as source:
+        with _source(audio, sample_rate, name, allow_truncated, audio_track) as source:
             features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels)
         run = Run(
             model=self.weights.name,
@@ -249,7 +267,7 @@ class Transcriber:
             options=options,
             batch_size=batch_size,
         )
-        return SegmentStream(self.recogniser, features, run, on_progress)
+        return SegmentStream(self.recogniser, features, source.findings, run, on_progress)
 
     def transcribe(self, audio: Audio, options: DecodeOptions | None = None, **how: Any) -> Transcript:
         """Transcribe a whole recording; takes the arguments of `stream`."""
@@ -291,9 +309,11 @@ def _open_attention(configuration: Configuration) -> Attention:
     )
 
 
-def _source(audio: Any, sample_rate: int, name: str | None, allow_truncated: bool) -> AudioSource:
+def _source(
+    audio: Any, sample_rate: int, name: str | None, allow_truncated: bool, track: str | None
+) -> AudioSource:
     if isinstance(audio, AudioSource):
         return audio
     if isinstance(audio, (str, os.PathLike)) or hasattr(audio, "read"):
-        return open_audio(audio, name=name, allow_truncated=allow_truncated)
+        return open_audio(audio, name=name, allow_truncated=allow_truncated, track=track)
     return array_blocks(audio, sample_rate, name=name or "array")

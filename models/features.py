@@ -26,8 +26,13 @@ _SPOOL_BYTES = 64 * 2**20
 _BLOCK_SAMPLES = 30 * SAMPLE_RATE  # transformed at once
 # Frames after the content that still see some of its samples; every later frame is silence.
 _TAIL_FRAMES = 3
-_FLOOR = 1e-10
-_SILENCE = -10.0  # log10 of the floor
+_FLOOR = 1e-20
+_SILENCE = (
+    -10.0
+)  # log10 of whisper's floor; what is under it counts only where the whole recording is that quiet
+# A recording whose loudest bin is not between these (speech: 0 to 3) is off the scale that the model knows, 16-bit
+# numbers in float or a peak under -46 dB, and its level is moved; under the lowest there is nothing but rounding.
+_LOWEST, _LOW, _USUAL, _HIGH = -9.5, -3.0, 1.0, 5.0
 _DYNAMIC_RANGE = 8.0  # in log10 units below the loudest bin
 # A cut is the middle of the quietest 0.3 s within the last 10 s of a 30 s window.
 _CUT_FRAMES = 30
@@ -141,7 +146,7 @@ class LogMelFeatures:
             raise ValueError("the audio has samples that are not finite")
         self._maximum = max(self._maximum, loudest)
         frames = mel.numpy()
-        self._level.frombytes(frames.mean(axis=1).tobytes())
+        self._level.frombytes(np.maximum(frames, _SILENCE).mean(axis=1).tobytes())
         self._spool.write(frames.tobytes())
         return samples[n_frames * HOP_LENGTH :].clone()
 
@@ -152,7 +157,10 @@ class LogMelFeatures:
         return torch.from_numpy(frames.T.copy())
 
     def _normalise(self, mel: Tensor) -> Tensor:
-        return (mel.clamp(min=self._maximum - _DYNAMIC_RANGE) + 4.0) / 4.0
+        loudest = self._maximum
+        if self.content_frames and (loudest > _HIGH or _LOWEST < loudest < _LOW):
+            mel, loudest = mel + (_USUAL - loudest), _USUAL
+        return (mel.clamp(min=max(loudest - _DYNAMIC_RANGE, _SILENCE)) + 4.0) / 4.0
 
 
 def quiet_pieces(levels: npt.NDArray[np.float32], start: int, end: int) -> list[tuple[int, int]]:

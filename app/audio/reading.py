@@ -1,8 +1,8 @@
 """Audio in: whatever FFmpeg's libraries can read becomes 16 kHz mono float32 blocks, in bounded memory.
 
-The samples are those of openai-whisper's load_audio (`ffmpeg -f s16le -ac 1 -ar 16000`, then / 32768): the
-same libraries decode, mix and resample to 16-bit integers, here through PyAV, whose wheels carry them. What
-releases of FFmpeg differ in (rounding: a few 16-bit steps; the trimming of AAC's end) differs here too.
+The samples are those of openai-whisper's load_audio (`ffmpeg -f s16le -ac 1 -ar 16000`, then / 32768), which the same
+libraries decode, mix and resample, here through PyAV, whose wheels carry them; but they stay in float32, and they lie
+where the container's clock puts them. docs/inputs.md has what that means for files that are odd or damaged.
 """
 
 from __future__ import annotations
@@ -17,18 +17,30 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast, runtime_c
 
 from app.audio.containers import (
     AudioError,
-    Progress,
-    audio_track,
+    audio_tracks,
+    chosen_track,
     declared_seconds,
-    decoded_frames,
-    not_numbers,
+    described,
+    missing_share,
     open_container,
+    wave_data,
 )
-from app.audio.resampling import SAMPLE_RATE, block_size, joined, regrouped, resampled
+from app.audio.findings import Findings
+from app.audio.resampling import (
+    SAMPLE_RATE,
+    Mixer,
+    NotNumbersError,
+    Sound,
+    block_size,
+    full_scale,
+    joined,
+    regrouped,
+    resampled,
+)
+from app.audio.timeline import Account, timed_frames
 
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
     import numpy as np
-    from av.audio.frame import AudioFrame
     from numpy.typing import NDArray
 
 __all__ = ["SAMPLE_RATE", "AudioError", "AudioSource", "array_blocks", "load_audio", "open_audio"]
@@ -47,8 +59,11 @@ class AudioSource(Protocol):
     name: str
     """What its user called it."""
 
+    findings: Findings
+    """What is odd about it; whole once all blocks have been taken."""
+
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
-        """Yield the audio from its start: float32 (n,) in [-1, 1], 16 kHz mono.
+        """Yield the audio from its start: float32 (n,), full scale 1.0, 16 kHz mono.
 
         Every block but the last is exactly `seconds` long (rounded to a sample); the last is shorter, never empty.
 
@@ -70,29 +85,33 @@ class AudioSource(Protocol):
 
 
 def open_audio(
-    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, allow_truncated: bool = False
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    name: str | None = None,
+    allow_truncated: bool = False,
+    track: str | None = None,
 ) -> AudioSource:
     """Open a file, by its path or as a binary stream, to be read with `AudioSource.blocks`.
 
     A stream that can seek is read from its very start; one that can't (a pipe) is first copied to a
-    temporary file, since most containers can't be read in one pass. Of several audio tracks the default one
-    is read, then the one with most channels, as FFmpeg's command does. Channels that FFmpeg has no rule to
-    mix are averaged.
+    temporary file, since most containers can't be read in one pass.
 
-    A packet that can't be decoded is skipped, as FFmpeg's command does. Where the end is missing, AudioError
-    follows the last block. That can be told only where a length is declared: WAVE unless it was streamed, FLAC,
-    AIFF, AU, MP4 and M4A, Matroska and WebM unless streamed, MP3 with a Xing or VBRI header. Ogg, AAC (ADTS), other
-    MP3, AVI, CAF, W64, WMA and MPEG-TS, and MP4 cut between two fragments, are just shorter.
+    Time is the container's: where it has no sound, and where the sound can't be decoded, there is silence. Where the
+    end is missing, AudioError follows the last block. That can be told only where a length is declared: WAVE unless it
+    was streamed, FLAC, AIFF, AU, MP4 and M4A, Matroska and WebM unless streamed, MP3 with a Xing or VBRI header. Ogg,
+    AAC (ADTS), other MP3, AVI, CAF, W64, WMA and MPEG-TS, and MP4 cut between two fragments, are just shorter.
 
     Args:
         source: the path or the stream.
         name: what to call it in messages; its path or own name unless given.
         allow_truncated: take what there is where the end is missing.
+        track: of several audio tracks the one with this number, from 1, or language (`en`, `eng`, `en-US`); the
+            default one unless given, or the one with most channels.
 
     Raises:
-        AudioError: it is missing, unreadable, empty, not audio or without an audio track.
+        AudioError: it is missing, unreadable, empty, not audio or without such an audio track.
     """
-    return _FileSource(source, name, allow_truncated)
+    return _FileSource(source, name, allow_truncated, track)
 
 
 def array_blocks(
@@ -105,7 +124,7 @@ def array_blocks(
 
     Args:
         samples: (n,), (n, channels) or (channels, n): of two axes, the channels are the one of at most MAX_CHANNELS;
-            float32 and float64 in [-1, 1], int16 and int32 of full scale.
+            float32 and float64 of full scale 1.0, int16 and int32 of their own.
         sample_rate: in Hz.
         name: what to call it in messages.
 
@@ -116,21 +135,25 @@ def array_blocks(
     return _ArraySource(samples, sample_rate, name)
 
 
-def load_audio(
-    source: str | os.PathLike[str] | BinaryIO, *, name: str | None = None, allow_truncated: bool = False
-) -> NDArray[np.float32]:
-    """All of `open_audio(...).blocks()` in one array: float32 (n,), 16 kHz mono. Raises what they raise."""
+def load_audio(source: str | os.PathLike[str] | BinaryIO, **how: Any) -> NDArray[np.float32]:
+    """All of `open_audio(source, ...).blocks()` in one array: float32 (n,), 16 kHz mono. Raises what they raise."""
     import numpy as np
 
-    with open_audio(source, name=name, allow_truncated=allow_truncated) as audio:
+    with open_audio(source, **how) as audio:
         return np.concatenate(list(audio.blocks()))
 
 
 class _FileSource(AudioSource):
     def __init__(
-        self, source: str | os.PathLike[str] | BinaryIO, name: str | None, allow_truncated: bool
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        name: str | None,
+        allow_truncated: bool,
+        track: str | None,
     ) -> None:
+        self.findings = Findings()
         self._allow_truncated = allow_truncated
+        self._wanted = track
         self._owned = isinstance(source, (str, os.PathLike))
         if isinstance(source, (str, os.PathLike)):
             self.name = os.fspath(source) if name is None else name
@@ -144,8 +167,11 @@ class _FileSource(AudioSource):
             if self._stream.seek(0, os.SEEK_END) == 0:
                 raise AudioError(self.name, "empty file" if self._owned else "empty input")
             with open_container(self._stream, self.name) as container:
-                track = audio_track(container, self.name)
-                self._declared = declared_seconds(container, track, self._stream)
+                tracks = audio_tracks(container, self.name)
+                chosen = chosen_track(tracks, self.name, self._wanted)
+                self._declared = declared_seconds(container, chosen, self._stream)
+                self._examine(container.format.name)
+                self._others = described(tracks, without=chosen)
         except OSError as error:
             self.close()
             raise self._unreadable(error) from error
@@ -196,31 +222,43 @@ class _FileSource(AudioSource):
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
         return self._blocks(block_size(seconds))
 
+    def _examine(self, form: str) -> None:
+        self._missing, self._understated = 0.0, ""
+        if form == "mp3" and self._declared:
+            self._missing = self._declared * (missing_share(self._stream) or 0.0)
+        if form == "wav" and (data := wave_data(self._stream)) is not None and data.goes_on and data.rate:
+            there, said = (data.size - data.begin) / data.rate, data.declared_seconds
+            self._understated = f"its header declares {said or 0:.1f} s of {there:.1f} s; all of it is read"
+
     def _blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
-        progress = Progress()
-        some = False
-        for block in regrouped(self._pieces(progress), size):
-            some = True
-            yield block
-        if not some:
-            found = progress.packets or self._declared
+        account, mixer = Account(missing=self._missing), Mixer()
+        self.findings = Findings()
+        yield from self.findings.measured(regrouped(self._pieces(account, mixer), size))
+        if not self.findings.samples:
+            found = account.packets or self._declared
             lost = "nothing in it could be decoded: damaged, or not audio"
             raise AudioError(self.name, lost if found else "no samples")
-        if self._allow_truncated or self._declared is None:
+        self.findings.complete(mixer.cancelled, account.lost, account.seams, self._understated, self._others)
+        declared = max(self._declared or 0.0, account.promised)
+        if self._allow_truncated:
             return
-        if progress.reached < self._declared - SHORT_SECONDS:
-            raise AudioError(
-                self.name,
-                f"ends early: {progress.decoded:.1f} s of {self._declared:.1f} s could be decoded "
-                "(--allow-truncated transcribes what is there)",
-            )
+        some, remedy = f"{account.decoded:.1f} s", "(--allow-truncated transcribes what is there)"
+        if account.reached < declared - SHORT_SECONDS:
+            reason = f"ends early: {some} of {declared:.1f} s could be decoded {remedy}"
+            raise AudioError(self.name, reason)
+        if account.broken_off:
+            raise AudioError(self.name, f"damaged: nothing could be read after {some} {remedy}")
 
-    def _pieces(self, progress: Progress) -> Iterator[NDArray[np.float32]]:
+    def _pieces(self, account: Account, mixer: Mixer) -> Iterator[NDArray[np.float32]]:
         from av.error import FFmpegError
 
         try:
             with open_container(self._stream, self.name) as container:
-                yield from resampled(joined(decoded_frames(container, self.name, progress)))
+                track = chosen_track(audio_tracks(container, self.name), self.name, self._wanted)
+                frames = timed_frames(container, track, self._stream, account)
+                yield from resampled(mixer.mono(joined(frames)))
+        except NotNumbersError as error:
+            raise AudioError(self.name, str(error)) from error
         except FFmpegError as error:
             raise AudioError(self.name, "its samples can't be mixed or resampled") from error
         except OSError as error:
@@ -252,34 +290,24 @@ class _ArraySource(AudioSource):
             samples = samples.T
         self._samples = samples  # (n, channels)
         self._rate = sample_rate
-        for second, piece in enumerate(self._pieces()):
-            finite = np.isfinite(piece).all(axis=1)
-            if not finite.all():
-                raise not_numbers(name, second + int(finite.argmin()) / sample_rate)
+        self.findings = Findings()
+        for _ in self._mono(Mixer()):  # NaN and infinity are refused at once
+            pass
 
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
-        plain = self._rate == SAMPLE_RATE and self._samples.shape[1] == 1
-        return regrouped(self._unchanged() if plain else resampled(self._frames()), block_size(seconds))
+        return self._blocks(block_size(seconds))
 
-    def _pieces(self) -> Iterator[NDArray[Any]]:
-        return (self._samples[i : i + self._rate] for i in range(0, len(self._samples), self._rate))
+    def _blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        mixer = Mixer()
+        self.findings = Findings()
+        yield from self.findings.measured(regrouped(resampled(self._mono(mixer)), size))
+        self.findings.complete(mixer.cancelled)
 
-    def _unchanged(self) -> Iterator[NDArray[np.float32]]:
-        import numpy as np
-
-        for piece in self._pieces():
-            full_scale = 1.0 if piece.dtype.kind == "f" else 2.0 ** (8 * piece.itemsize - 1)
-            yield (piece[:, 0] / full_scale).astype(np.float32)
-
-    def _frames(self) -> Iterator[AudioFrame]:
-        import numpy as np
-        from av.audio.frame import AudioFrame
-
-        form = {"int16": "s16", "int32": "s32"}.get(self._samples.dtype.name, "flt")
-        dtype = np.dtype(np.float32) if form == "flt" else self._samples.dtype
-        for piece in self._pieces():
-            packed = np.ascontiguousarray(piece, dtype).reshape(1, -1)
-            # As in a plain WAVE file, the channels' places are not declared: FFmpeg takes the usual ones.
-            frame = AudioFrame.from_ndarray(packed, form, f"{piece.shape[1]} channels")
-            frame.sample_rate = self._rate
-            yield frame
+    def _mono(self, mixer: Mixer) -> Iterator[tuple[NDArray[np.float32], int] | float]:
+        # As in a plain WAVE file, the channels' places are not declared: FFmpeg takes the usual ones.
+        layout = f"{self._samples.shape[1]} channels"
+        pieces = (self._samples[i : i + self._rate] for i in range(0, len(self._samples), self._rate))
+        try:
+            yield from mixer.mono(Sound(full_scale(piece.T), self._rate, layout) for piece in pieces)
+        except NotNumbersError as error:
+            raise AudioError(self.name, str(error)) from error

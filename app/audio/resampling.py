@@ -1,73 +1,184 @@
-"""Decoded frames of any format become 16 kHz mono float32 blocks of one length."""
+"""Decoded frames of any format become 16 kHz mono float32 blocks of one length; nothing is rounded on the way."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import chain, groupby
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
     import numpy as np
     from av.audio.frame import AudioFrame
-    from av.audio.resampler import AudioResampler
     from numpy.typing import NDArray
+
+    Samples: TypeAlias = NDArray[np.float32]
 
 SAMPLE_RATE = 16000
 """Samples a second of every block."""
 
+_CANCELLED = 0.1  # of the power that channels would have together if they had nothing in common
 
-def joined(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
-    """Frames of about a second, each of one format.
 
-    PyAV's resampler can lose a KeyboardInterrupt at the end of each call. With a codec's own frames of 20 ms
-    one in ten was lost, with these one in a hundred.
+class NotNumbersError(ValueError):
+    """NaN or infinity among the samples, at `seconds` of the recording."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"samples that are not numbers (NaN or infinity) at {seconds:.2f} s")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """About a second: `channels` is float32 (channels, n), `layout` FFmpeg's name for their places."""
+
+    channels: Samples
+    rate: int
+    layout: str
+
+
+def joined(frames: Iterator[AudioFrame | float]) -> Iterator[Sound | float]:
+    """Frames as sounds of about a second, each of one format; what is no frame passes.
+
+    A call for each of a codec's own frames of 20 ms would take more time than the decoding.
     """
     from av.audio.fifo import AudioFifo
 
-    for _, alike in groupby(frames, key=_form):
+    for form, alike in groupby(frames, key=_form):
+        if form is None:
+            yield from cast("Iterator[float]", alike)
+            continue
         fifo = AudioFifo()
-        for frame in alike:
+        for frame in cast("Iterator[AudioFrame]", alike):
             frame.pts = None
             fifo.write(frame)
             if fifo.samples >= frame.sample_rate:
-                yield cast("AudioFrame", fifo.read())
+                yield _sound(cast("AudioFrame", fifo.read()))
         if fifo.samples:
-            yield cast("AudioFrame", fifo.read())
+            yield _sound(cast("AudioFrame", fifo.read()))
 
 
-def _form(frame: AudioFrame) -> tuple[str, str, int]:
-    return frame.format.name, frame.layout.name, frame.sample_rate
+def _form(frame: AudioFrame | float) -> tuple[str, str, int] | None:
+    return None if isinstance(frame, float) else (frame.format.name, frame.layout.name, frame.sample_rate)
 
 
-def resampled(frames: Iterator[AudioFrame]) -> Iterator[NDArray[np.float32]]:
-    """Frames of any format as 16 kHz mono pieces; a change of format on the way starts a new resampler."""
+def _sound(frame: AudioFrame) -> Sound:
+    values = frame.to_ndarray()
+    channels = values if frame.format.is_planar else values.reshape(frame.samples, -1).T
+    return Sound(full_scale(channels), frame.sample_rate, frame.layout.name)
+
+
+def full_scale(values: NDArray[Any]) -> Samples:
+    """Samples of any type as float32, integers divided by their full scale."""
+    import numpy as np
+
+    if values.dtype.kind == "f":
+        return values.astype(np.float32, copy=False)
+    bits = 8 * values.itemsize
+    if values.dtype.kind == "u":  # its middle is silence
+        return (values.astype(np.float32) - 2.0 ** (bits - 1)) / np.float32(2.0 ** (bits - 1))
+    return values.astype(np.float32) / np.float32(2.0 ** (bits - 1))
+
+
+class Mixer:
+    """Channels to one, as FFmpeg mixes them, or the stronger channel where they cancel each other.
+
+    Attributes:
+        position: seconds of the recording that have gone through.
+        cancelled: seconds of it in which the channels cancel each other.
+    """
+
+    def __init__(self) -> None:
+        self.position = 0.0
+        self.cancelled = 0.0
+
+    def mono(self, sounds: Iterator[Sound | float]) -> Iterator[tuple[Samples, int] | float]:
+        """Give (samples (n,), rate) for each sound; a number, the second up to which there is silence, passes.
+
+        Raises:
+            NotNumbersError: there are NaN or infinity among them.
+        """
+        for sound in sounds:
+            if isinstance(sound, float):
+                self.position = sound
+                yield sound
+                continue
+            yield self._mixed(sound), sound.rate
+            self.position += sound.channels.shape[1] / sound.rate
+
+    def _mixed(self, sound: Sound) -> Samples:
+        import numpy as np
+
+        channels = sound.channels
+        with np.errstate(invalid="ignore", over="ignore"):
+            products = channels @ channels.T
+        powers = products.diagonal()
+        if not np.isfinite(powers).all():
+            finite = np.isfinite(channels).all(axis=0)
+            if not finite.all():
+                raise NotNumbersError(self.position + int(finite.argmin()) / sound.rate)
+        if len(channels) == 1:
+            return cast("Samples", channels[0])
+        weights = _mix(sound.layout, len(channels))
+        heard = powers * weights**2
+        if weights @ products @ weights < _CANCELLED * heard.sum():
+            self.cancelled += channels.shape[1] / sound.rate
+            return np.ascontiguousarray(channels[heard.argmax()])
+        return cast("Samples", weights @ channels)
+
+
+@cache
+def _mix(layout: str, channels: int) -> Samples:
+    """How much of each channel FFmpeg puts into one; equal parts where it has no rule (9 of them, ambisonics)."""
+    import numpy as np
+    from av.audio.frame import AudioFrame
     from av.audio.resampler import AudioResampler
     from av.error import FFmpegError
 
-    for _, alike in groupby(frames, key=_form):
-        frame = next(alike)
-        resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        try:
-            yield from _samples(resampler, frame)
-        except FFmpegError:  # no rule mixes these channels (9 of them, ambisonics): all count the same
-            resampler = AudioResampler(format="flt", layout=frame.layout, rate=SAMPLE_RATE)
-            yield from _samples(resampler, frame)
-        for rest in chain(alike, [None]):  # None gives what is left in the resampler
-            yield from _samples(resampler, rest)
+    # One sample for each channel, in which that one alone is at full scale. To integers, since the parts of a mix
+    # to float are not kept within it.
+    frame = AudioFrame.from_ndarray(np.eye(channels, dtype=np.float32).reshape(1, -1), "flt", layout)
+    frame.sample_rate = SAMPLE_RATE
+    resampler = AudioResampler(format="s32", layout="mono", rate=SAMPLE_RATE)
+    try:
+        mixed = [out.to_ndarray()[0] for given in (frame, None) for out in resampler.resample(given) if out]
+    except FFmpegError:
+        return np.full(channels, 1 / channels, np.float32)
+    return cast("Samples", np.concatenate(mixed).astype(np.float32) / np.float32(2**31))
 
 
-def _samples(resampler: AudioResampler, frame: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+def resampled(sounds: Iterator[tuple[Samples, int] | float]) -> Iterator[Samples]:
+    """Mono sounds of any rate as 16 kHz pieces; a change of rate and a silence start a new resampler."""
     import numpy as np
 
-    for out in resampler.resample(frame):
-        if out is None:  # a flush where there was nothing to resample
+    given = 0
+    for rate, alike in groupby(sounds, key=lambda sound: None if isinstance(sound, float) else sound[1]):
+        if rate is None:
+            for until in cast("Iterator[float]", alike):
+                missing = round(until * SAMPLE_RATE) - given
+                for start in range(0, missing, SAMPLE_RATE):
+                    yield np.zeros(min(SAMPLE_RATE, missing - start), np.float32)
+                given += max(0, missing)
             continue
-        values = out.to_ndarray()
-        if values.dtype == np.int16:
-            yield values[0].astype(np.float32) / 32768.0
-        else:
-            yield values.reshape(-1, out.layout.nb_channels).mean(axis=1, dtype=np.float32)
+        for piece in _at_16_khz(cast("Iterator[tuple[Samples, int]]", alike), rate):
+            given += len(piece)
+            yield piece
+
+
+def _at_16_khz(sounds: Iterator[tuple[Samples, int]], rate: int) -> Iterator[Samples]:
+    if rate == SAMPLE_RATE:
+        yield from (samples for samples, _ in sounds)
+        return
+    from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
+
+    resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    for samples, _ in sounds:
+        frame = AudioFrame.from_ndarray(samples[None], "flt", "mono")
+        frame.sample_rate = rate
+        yield from (out.to_ndarray()[0] for out in resampler.resample(frame) if out is not None)
+    yield from (out.to_ndarray()[0] for out in resampler.resample(None) if out is not None)
 
 
 def block_size(seconds: float) -> int:
@@ -78,7 +189,7 @@ def block_size(seconds: float) -> int:
     return size
 
 
-def regrouped(pieces: Iterator[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
+def regrouped(pieces: Iterator[Samples], size: int) -> Iterator[Samples]:
     """Pieces of any length as blocks of `size` samples; no more than one block is held."""
     import numpy as np
 

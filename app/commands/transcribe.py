@@ -76,7 +76,11 @@ def transcribe(
     allow_truncated: Annotated[
         bool, Option("--allow-truncated", help="Transcribe what there is of files that end early.")
     ] = False,
-    language: Annotated[str | None, Option(help="Code or name; detected unless given.")] = None,
+    audio_track: Annotated[
+        str | None,
+        Option(metavar="N|LANGUAGE", help="Of several audio tracks: its number, from 1, or language."),
+    ] = None,
+    language: Annotated[str | None, Option(help="Code, tag or name; auto, the default: detected.")] = None,
     task: Annotated[
         Literal["transcribe", "translate"], Option(help="translate: into English.")
     ] = "transcribe",
@@ -177,6 +181,7 @@ class _Job:
     output: Output
     batch_size: int
     allow_truncated: bool
+    audio_track: str | None
     bar: bool
     quiet: bool
 
@@ -229,8 +234,12 @@ class _Job:
                 batch_size=self.batch_size,
                 name=recording.name,
                 allow_truncated=self.allow_truncated,
+                audio_track=self.audio_track,
                 on_progress=moved,
             )
+            for note in stream.findings.notes:
+                bar.clear()
+                say(f"{recording.name}: {note}")
             for segment in stream:
                 text = segment.text.strip()
                 if text and not self.output.to_standard_output:

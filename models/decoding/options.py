@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
+from models.languages import language_tag
+
 __all__ = ["DecodeOptions", "OptionsError", "language_code"]
 
 _Number = TypeVar("_Number", int, float)
@@ -98,7 +100,7 @@ class DecodeOptions:
         Raises:
             OptionsError: the model, a `whisper.model.Whisper`, cannot do what they ask for.
         """
-        language = None if self.language is None else language_code(self.language)
+        language = None if self.language in (None, "auto") else language_code(str(self.language))
         if not model.is_multilingual:
             if self.task == "translate":
                 raise OptionsError("an English-only model cannot translate; choose a multilingual model")
@@ -126,7 +128,7 @@ def _numbers(
 
 
 def language_code(language: str) -> str:
-    """Whisper's code of a language, given that or the English name.
+    """Whisper's code of a language, given that, the English name, or another tag (`en-US`, `zh_CN`, `ger`).
 
     Raises:
         OptionsError: there is no such language; with a suggestion.
@@ -136,6 +138,8 @@ def language_code(language: str) -> str:
         return name
     if name in TO_LANGUAGE_CODE:
         return str(TO_LANGUAGE_CODE[name])
+    if language_tag(name) in LANGUAGES:
+        return language_tag(name)
     close = difflib.get_close_matches(name, [*LANGUAGES, *TO_LANGUAGE_CODE], n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise OptionsError(f"unknown language {language!r}{hint}")

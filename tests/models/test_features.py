@@ -50,6 +50,16 @@ def test_audio_longer_than_a_window_and_than_the_spool(monkeypatch: pytest.Monke
         torch.testing.assert_close(features.window(3500, 3000), expected[:, 3500:6500], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("decibels", [-94, -60, 60, 90])
+def test_a_level_off_the_scale_is_moved_onto_it(decibels: int) -> None:
+    audio = _audio(48000)
+    moved, usual = (
+        LogMelFeatures([audio * np.float32(10 ** (d / 20))]).window(0, 300) for d in (decibels, 0)
+    )
+    assert moved.max() == pytest.approx((1.0 + 4.0) / 4.0)
+    torch.testing.assert_close(moved - moved.max(), usual - usual.max(), rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_filters_are_those_of_librosa(n_mels: int) -> None:
     expected = librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels)

@@ -16,11 +16,10 @@ from datasets.utterance import DatasetError, Utterance
 
 @dataclass(frozen=True)
 class Dataset:
-    """Utterances, and what may be said of them in a report.
+    """Utterances in the order of their ids, and what may be said of them in a report.
 
     Attributes:
         name: of the named set, or the manifest's file name.
-        utterances: in the order of their ids.
         description: the name and how much of it there is. A part is never called by the whole's name alone.
         expected: how many utterances the whole has; None for a manifest, which is taken as it is given.
         complete: whether the utterances are the whole of what `name` says; None for a manifest.

@@ -62,9 +62,7 @@ class NamedSet:
     """A set of LibriSpeech, whole.
 
     Attributes:
-        folder: its folder in an unpacked LibriSpeech, such as test-clean.
-        archive_bytes: size of the archive, FOLDER.tar.gz.
-        archive_md5: of the archive, in hexadecimal.
+        folder: its folder in an unpacked LibriSpeech, such as test-clean; FOLDER.tar.gz is the archive.
         utterances: how many it has.
         hours: of speech.
         speakers: LibriVox's numbers of those who read; no two sets have one in common.

@@ -8,14 +8,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording with the words that were said in it.
+    """A recording with the words that were said in it; its id is unique in its data set.
 
-    Attributes:
-        id: unique in its data set.
-        audio: the file.
-        text: the reference transcript.
-        speaker: where it is known.
-        seconds: how long the recording is, where the data set says so.
+    Speaker, and how many seconds the recording lasts, are None where the data set does not say so.
     """
 
     id: str

@@ -34,7 +34,7 @@ class Options(msgspec.Struct, frozen=True):
         batches: windows at once.
         tiles: that are timed, one by one.
         repeat: how often a layer and a window are timed.
-        model_only: measure the host's part alone, and print the cost model.
+        model_only: measure the host's part alone, for the cost model.
     """
 
     model: str = "base"
@@ -54,14 +54,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where it ran: this machine.
-
-    Attributes:
-        processors: that this process may use.
-        processors_in_all: of the machine.
-        system: kernel and architecture.
-        versions: of what computes.
-    """
+    """This machine: its processors, of which this process may use some, and the versions of what computes."""
 
     cpu: str = msgspec.field(default_factory=processor)
     processors: int = msgspec.field(default_factory=available_threads)
@@ -128,13 +121,7 @@ class Measurement(Setting, kw_only=True):
 
 
 class WindowEnergy(Setting, kw_only=True):
-    """Energy of an encoder window.
-
-    Attributes:
-        windows: that were encoded while it was measured.
-        joules: of one of them, all that the meter saw.
-        joules_over_idle: the same less the idle power.
-    """
+    """Energy of one encoder window, of the `windows` that were measured: all that the meter saw, and that over idle."""
 
     windows: int
     joules: float
@@ -142,13 +129,7 @@ class WindowEnergy(Setting, kw_only=True):
 
 
 class Energy(msgspec.Struct):
-    """What the meter saw.
-
-    Attributes:
-        meter: what was read; None where there is none.
-        reason: why there is none, or why it stopped.
-        idle_watts: before anything ran; None without a meter.
-    """
+    """What the meter saw; `reason` is why there is none or why it stopped, `idle_watts` are of before any work."""
 
     meter: str | None = None
     reason: str = ""
@@ -161,9 +142,8 @@ class BenchResult(msgspec.Struct):
 
     Attributes:
         device: None with `model_only`.
-        measurements: in the order they were made.
         skipped: what was left out, and why, a line each.
-        energy: per encoder window; None before it was looked for.
+        energy: None before it was looked for.
         host: the CPU's part of a run on the array, for the cost model.
         interrupted: whether Ctrl-C ended it.
     """

@@ -25,9 +25,7 @@ class Material:
 
     Attributes:
         timed: utterances of up to 30 s, with the seconds of each.
-        long: a recording of minutes.
-        ten_seconds: the start of `long`.
-        description: what the audio is.
+        long: a recording of minutes, which begins with `ten_seconds`.
     """
 
     timed: tuple[tuple[Utterance, float], ...]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.audio.containers import AudioError
     from kernels.device import DeviceError, DeviceLost
     from models.decoding.options import DecodeOptions, OptionsError
-    from models.decoding.results import Segment, Word
+    from models.decoding.segments import Segment, Word
     from models.weights.loading import WeightsError
 
 __all__ = [

@@ -25,8 +25,8 @@ from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.options import OptionsError as OptionsError
 from models.decoding.recogniser import Recogniser, decoder_of, encoder_of
-from models.decoding.results import Segment
-from models.decoding.results import Word as Word
+from models.decoding.segments import Segment
+from models.decoding.segments import Word as Word
 from models.features import LogMelFeatures
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from app.api import Transcriber
     from models.decoding.options import DecodeOptions
-    from models.decoding.results import Segment
+    from models.decoding.segments import Segment
     from models.features import LogMelFeatures
 
 SILENCE = 10 ** (-90 / 20)

@@ -19,9 +19,8 @@ from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
 from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
-from models.decoding.results import Segment
 from models.decoding.search import Hypothesis
-from models.decoding.windows import Window, is_silent, split
+from models.decoding.segments import Segment, Window, is_silent, split
 from models.decoding.words import drop_hallucinations, last_word_end, with_words
 from models.features import LogMelFeatures, quiet_pieces
 

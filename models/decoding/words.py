@@ -17,8 +17,7 @@ from whisper.tokenizer import Tokenizer
 
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
-from models.decoding.results import Segment, Word
-from models.decoding.windows import Window
+from models.decoding.segments import Segment, Window, Word
 from models.features import LogMelFeatures
 
 __all__ = ["drop_hallucinations", "last_word_end", "with_words"]

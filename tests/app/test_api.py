@@ -13,7 +13,7 @@ from app.audio.reading import load_audio
 from app.configuration import Configuration
 from datasets.utterance import Utterance
 from models.compute import compute_reason, resolve_compute_type
-from models.decoding.results import Segment
+from models.decoding.segments import Segment
 from models.encoder import Encoder
 from models.graphs.encoder import GraphEncoder
 

@@ -9,7 +9,7 @@ import pytest
 from app.api import Run, Transcript
 from app.output.writers import FORMATS, Layout, Output, formats, render
 from models.decoding.options import DecodeOptions
-from models.decoding.results import Segment, Word
+from models.decoding.segments import Segment, Word
 
 
 def segment(

@@ -16,7 +16,7 @@ from datasets.utterance import Utterance
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
-from models.decoding.results import Segment
+from models.decoding.segments import Segment
 from models.features import LogMelFeatures
 
 pytestmark = pytest.mark.usefixtures("one_thread")

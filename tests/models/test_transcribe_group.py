@@ -13,7 +13,7 @@ from app.audio.reading import load_audio
 from datasets.utterance import Utterance
 from models.decoding.fallback import decode_with_fallback
 from models.decoding.longform import transcribe_batched, transcribe_group
-from models.decoding.results import Segment
+from models.decoding.segments import Segment
 from models.features import LogMelFeatures
 
 OPTIONS = DecodeOptions(temperature=0.0, language="en")

@@ -103,6 +103,17 @@ class LogMelFeatures:
         mel = F.pad(self._read(0, stored), (0, N_FRAMES - stored), value=_SILENCE)
         return self._normalise(mel)
 
+    def first_sound(self) -> int:
+        """The first frame of the first second that is not silence beside the recording's loudest ones; 0 if all is."""
+        second = 100
+        levels = self.levels[: len(self.levels) // second * second].reshape(-1, second).max(axis=1)
+        if not len(levels):
+            return 0
+        loud = float(np.quantile(levels, 0.95))  # one bang is not the measure
+        quiet = min(float(levels.min()) + 1.0, loud - 1.0)
+        heard = levels > (quiet + loud) / 2
+        return int(heard.argmax()) * second
+
     def close(self) -> None:
         """Free the spool; windows cannot be read afterwards."""
         self._spool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -104,12 +105,20 @@ def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> s
 
     for segment in result["segments"]:
         # Segments without text keep their place in the JSON; as subtitles they would be empty lines.
-        segment["text"] = segment["text"].strip()
+        segment["text"] = _plain(segment["text"].strip(), form)
+        for word in segment.get("words", ()):
+            word["word"] = _plain(word["word"], form)
     result["segments"] = [segment for segment in result["segments"] if segment["text"]]
     text = io.StringIO()
     options: dict[str, Any] = asdict(layout)
     get_writer(form, "").write_result(result, text, options)
     return text.getvalue()
+
+
+def _plain(text: str, form: Format) -> str:
+    """Text that is no more than text in a format: a line break would end a line or a cue, WebVTT reads `&` and `<`."""
+    text = " ".join(text.splitlines())
+    return html.escape(text, quote=False) if form == "vtt" else text
 
 
 def write_whole(path: Path, text: str) -> Path:

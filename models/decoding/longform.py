@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
 
+from models.decoding.bounds import in_bounds
 from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
@@ -64,9 +65,9 @@ def transcribe_windows(
     reader.detect_language(features, on_language)
     previous = _PreviousText(reader)
     numbers = itertools.count()
-    spoken_until = 0.0
+    spoken_until = told_until = 0.0
     for first, last in _clips(features, options):
-        piece = _Piece(features, first, last, spoken_until)
+        piece = _Piece(features, first, last, spoken_until, told_until)
         while not piece.done:
             ((window, states, hypothesis),) = reader.decode([piece], previous.prompt())
             segments = reader.read(piece, window, states, hypothesis)
@@ -75,7 +76,7 @@ def transcribe_windows(
             for segment in segments or ():
                 yield replace(segment, id=next(numbers))
             _report(piece, on_progress)
-        spoken_until = piece.spoken_until
+        spoken_until, told_until = piece.spoken_until, piece.told_until
 
 
 def transcribe_batched(
@@ -150,12 +151,16 @@ def transcribe_group(
 
 @dataclass
 class _Piece:
-    """A part of a recording, read from frame `seek` to before `end`; the last word ended at `spoken_until` seconds."""
+    """A part of a recording, read from frame `seek` to before `end`.
+
+    The last word ended at `spoken_until` seconds, the last segment at `told_until`.
+    """
 
     features: LogMelFeatures
     seek: int
     end: int
     spoken_until: float
+    told_until: float
     segments: list[Segment] = field(default_factory=list)
 
     @property
@@ -176,12 +181,17 @@ class _Reader:
         self._first_states: Tensor | None = None
 
     def detect_language(self, features: LogMelFeatures, on_language: LanguageFound | None) -> None:
-        """Decode in the language of the recording's first 30 s, unless one is given."""
+        """Decode in the language of the recording's first 30 s, or from the first sound on where 20 s are silent."""
         if self.options.language is not None:
             return
-        states = self.recogniser.encode(features.leading_window()[None])
-        if features.content_frames >= N_FRAMES:
-            self._first_states = states
+        first = features.first_sound()
+        if first < N_FRAMES * 2 // 3:
+            states = self.recogniser.encode(features.leading_window()[None])
+            if features.content_frames >= N_FRAMES:
+                self._first_states = states
+        else:
+            mel = features.window(first, N_FRAMES)
+            states = self.recogniser.encode(mel[None])
         probabilities = detect_languages(self.recogniser, self.recogniser.decoder.attend_to(states))[0]
         language = max(probabilities, key=probabilities.__getitem__)
         self.options = replace(self.options, language=language)
@@ -245,15 +255,15 @@ class _Reader:
                 piece.spoken_until = last_end
         # whisper.transcribe would decode a window without progress again, for ever.
         piece.seek = seek if seek > window.seek else window.seek + window.size
-        return [_without_nothing(segment) for segment in segments]
+        told = [_without_nothing(segment) for segment in segments]
+        told = in_bounds(told, piece.told_until, window.offset + window.duration)
+        piece.told_until = max([piece.told_until, *(segment.end for segment in told if segment.text)])
+        return told
 
     def continue_pieces(self, pieces: Sequence[_Piece], prompt: Sequence[int]) -> None:
         """Read the next window of each piece, and leave only a rest that another window should look at."""
         for piece, (window, states, hypothesis) in zip(pieces, self.decode(pieces, prompt), strict=True):
-            limit = window.offset + window.duration
-            for segment in self.read(piece, window, states, hypothesis) or ():
-                start, end = min(segment.start, limit), min(segment.end, limit)
-                piece.segments.append(replace(segment, start=start, end=end))
+            piece.segments += self.read(piece, window, states, hypothesis) or ()
             tokens = hypothesis.tokens
             text_follows = bool(tokens) and tokens[-1] < self.tokenizer.timestamp_begin
             if piece.end - piece.seek < _SHORTEST_REST and not text_follows:
@@ -295,7 +305,7 @@ def _clips(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int, 
 def _pieces(features: LogMelFeatures, options: DecodeOptions) -> list[_Piece]:
     """The clips, divided where they are quietest."""
     return [
-        _Piece(features, first, last, first / FRAMES_PER_SECOND)
+        _Piece(features, first, last, first / FRAMES_PER_SECOND, first / FRAMES_PER_SECOND)
         for clip in _clips(features, options)
         for first, last in quiet_pieces(features.levels, *clip)
     ]

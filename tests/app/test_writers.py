@@ -71,6 +71,16 @@ def test_tsv_is_in_milliseconds_and_has_no_tabs_in_its_text(transcript: Transcri
     )
 
 
+def test_text_is_escaped_where_a_format_would_read_it(transcript: Transcript) -> None:
+    spans = (segment(0, 0.0, 1.5, " Q&A <b>\n\n2\r\tnext --> end"),)
+    odd = Transcript("", spans, "en", None, 2.0, transcript.run)
+    assert render(odd, "vtt") == (
+        "WEBVTT\n\n00:00.000 --> 00:01.500\nQ&amp;A &lt;b&gt;  2 \tnext --&gt; end\n\n"
+    )
+    assert render(odd, "srt") == "1\n00:00:00,000 --> 00:00:01,500\nQ&A <b>  2 \tnext -> end\n\n"
+    assert render(odd, "tsv") == "start\tend\ttext\n0\t1500\tQ&A <b>  2  next --> end\n"
+
+
 def test_json_has_whispers_fields_and_says_what_ran(transcript: Transcript) -> None:
     record = json.loads(render(transcript, "json"))
     assert record["text"] == transcript.text

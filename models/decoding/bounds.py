@@ -54,8 +54,9 @@ def _fitted(
     fitted, at = [], first
     for after, (start, end) in zip(range(len(spans) - 1, -1, -1), spans, strict=True):
         room = last - after * least  # the others' begins here
-        start = max(at, round(min(start, room - least), 6))
-        end = min(last, round(min(max(end, start + least), room), 6))
+        if not (at <= start <= end - least and end <= room):
+            start = max(at, round(min(start, room - least), 6))
+            end = min(last, round(min(max(end, start + least), room), 6))
         fitted.append((start, end))
         at = end
     return fitted

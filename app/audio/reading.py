@@ -225,7 +225,8 @@ class _FileSource(AudioSource):
     def _examine(self, form: str) -> None:
         self._missing, self._understated = 0.0, ""
         if form == "mp3" and self._declared:
-            self._missing = self._declared * (missing_share(self._stream) or 0.0)
+            share = missing_share(self._stream) or 0.0
+            self._missing = self._declared * share if share < 0.5 else 0.0  # more is an end that is missing
         if form == "wav" and (data := wave_data(self._stream)) is not None and data.goes_on and data.rate:
             there, said = (data.size - data.begin) / data.rate, data.declared_seconds
             self._understated = f"its header declares {said or 0:.1f} s of {there:.1f} s; all of it is read"

@@ -193,8 +193,9 @@ class _Untimed:
             if at is not None:
                 self._moved = at - packet.pos
                 lost = (at - self._end) * self._seconds / self._bytes - (time - self._time)
-            lost = max(0.0, lost + self._missing)
-            self._missing = 0.0
+            lost = max(0.0, lost)
+            if lost < _JITTER:  # nothing is there in place of what is missing: it was cut out here
+                lost, self._missing = lost + self._missing, 0.0
         self._end = packet.pos + self._moved + packet.size
         self._time = time + length
         self._bytes += packet.size

@@ -12,7 +12,7 @@ import pytest
 from material.audio_files import likeness, sweep, write
 from numpy.typing import NDArray
 
-from app.audio.reading import SAMPLE_RATE, AudioSource, open_audio
+from app.audio.reading import SAMPLE_RATE, AudioError, AudioSource, open_audio
 
 RATE = 48000
 SOUND = sweep(RATE, 4.0)
@@ -126,3 +126,13 @@ def test_damage_in_the_middle_is_silence_and_is_told(tmp_path: Path, name: str, 
     alike, lag = likeness(samples[15 * SAMPLE_RATE :], PLAIN)
     assert alike > 0.9
     assert lag == pytest.approx(1.0, abs=0.5 if name in ("a.aac", "a.ac3", "cbr.mp3", "xing.mp3") else 0.08)
+
+
+def test_an_end_that_is_missing_is_not_put_where_the_file_is_damaged(tmp_path: Path) -> None:
+    noisy = np.random.default_rng(3).integers(-8000, 8000, (RATE * 20, 1), dtype=np.int16)
+    data = write(tmp_path / "a.mp3", noisy, RATE, "libmp3lame").read_bytes()
+    first, last, end = (int(len(data) * share) for share in (0.2, 0.3, 0.7))
+    with open_audio(io.BytesIO(data[:first] + bytes(last - first) + data[last:end]), name="a.mp3") as source:
+        with pytest.raises(AudioError, match=r"^a\.mp3: ends early: 1\d\.\d s of 20\.0 s"):
+            heard(source)
+        assert source.findings.undecoded == pytest.approx(2.0, abs=0.2)

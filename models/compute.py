@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from kernels.processor import cpuinfo
+
 __all__ = [
     "COMPUTE_TYPES",
     "ComputeType",
@@ -63,5 +65,8 @@ def _resolve(name: ComputeType) -> tuple[ResolvedType, str]:
 def _instruction() -> str | None:
     import torch
 
-    found = torch.cpu.get_capabilities()
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+    else:  # Debian 13's PyTorch, 2.6; Linux has the same names
+        found = dict.fromkeys(cpuinfo().get("flags", "").split(), True)
     return next((name for name in _BFLOAT16 if found.get(name) is True), None)

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,23 @@ class XrtError(Exception):
     """XRT refused a call, or a run did not complete; the text is one line."""
 
 
-@contextmanager
-def xrt_call(doing: str) -> Iterator[None]:
+class xrt_call:  # noqa: N801  # used as a function is
     """Turn what pyxrt raises into `XrtError`: what was being done, and XRT's own words, on one line.
 
-    The driver's errors carry `(err=-N)` with the number that Linux gives them, before the system's text for it.
+    The driver's errors carry `(err=-N)` with the number that Linux gives them, before the system's text for it. No
+    generator's context manager: on Python 3.13 the errors that pass through one are part of a reference cycle, and
+    keep the frames that hold buffers, contexts and the device.
     """
-    try:
-        yield
-    except _FAILURES as error:
-        raise XrtError(f"{doing}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _FAILURES):
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise XrtError(f"{self._doing}: {text}") from error
 
 
 def binding() -> Any:

@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-hardware lint format bench sample clean
+.PHONY: help setup demo test test-slow test-xrt test-hardware lint format bench sample clean
 
 help:
 	@echo "make demo       transcribe the sample with the INT32 backend (tiny.en)"
 	@echo "make test       the fast tests"
 	@echo "make test-slow  every test that needs no NPU: whole development sets, hour-long audio"
+	@echo "make test-xrt   the NPU's runtime over Debian 13's own XRT, before a driver that pretends"
 	@echo "make test-hardware  on a machine with the NPU: the device against the reference, with a verdict"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     ruff's formatter"
@@ -33,6 +34,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"
+
+test-xrt:
+	tests/standins/debian13 python -m pytest -p no:cacheprovider tests/kernels/npu/test_debian_xrt.py
 
 test-hardware: $(READY)
 	$(BIN)/python -m pytest -m hardware tests/kernels/npu/test_hardware.py

@@ -1,14 +1,11 @@
 """What is behind the stand-in for pyxrt: a machine with an NPU whose cores are the emulator or the host's build.
 
 It computes on exactly the bytes that are in the buffers' device side, so a wrong layout, a missing sync or a wrong
-argument shows in the result. Its programs are files of its own: an xclbin is the magic of a real one and a line of
-JSON, an instruction stream is `INSTRUCTIONS`, the number of heads, and a few bytes that tell programs apart.
+argument shows in the result. xclbin.py writes its programs.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from material.buffers import unpack
+from standins import xclbin
 
 from kernels import contract as c
 from kernels.emulator import Emulator
@@ -31,10 +29,6 @@ from kernels.npu.program import plan as p
 from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import Plan
 
-MAGIC = b"xclbin2\x00"
-INSTRUCTIONS = np.array([0x06030100, 0x00000104, 0x7469_6C65], "<u4")
-KERNEL = "MLIR_AIE"
-
 PROGRAMS = {program.name: program for program in map(Program, (*plans(), *c.SCORE_TYPES))}
 
 Fault = Literal["timeout", "hang", "error", "abort", "slow", "lost while waiting"]
@@ -42,34 +36,32 @@ Fault = Literal["timeout", "hang", "error", "abort", "slow", "lost while waiting
 
 
 def write_program(
-    folder: Path, program: Program, counts: Sequence[int], *, kernel: str = KERNEL, arguments: int = 8
+    folder: Path, program: Program, counts: Sequence[int], **kernel: Any
 ) -> tuple[Path, dict[int, Path]]:
-    """Write an xclbin and its instructions for these numbers of heads (0 for a single tile's); returns the paths."""
+    """Write an xclbin (see `xclbin.xclbin`) and its instructions for these numbers of heads; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    xclbin = folder / XCLBIN
-    about = {"program": program.name, "kernel": kernel, "arguments": arguments}
-    xclbin.write_bytes(MAGIC + json.dumps(about).encode())
+    path = folder / XCLBIN
+    path.write_bytes(xclbin.xclbin(program, **kernel))
     instructions = {heads: folder / instructions_name(heads) for heads in counts}
-    for heads, path in instructions.items():
-        path.write_bytes(
-            np.concatenate([INSTRUCTIONS, np.array([heads, *_key(program.name)], "<u4")]).tobytes()
-        )
-    return xclbin, instructions
+    for heads, file in instructions.items():
+        file.write_bytes(xclbin.instructions(program, heads))
+    return path, instructions
 
 
 def build_programs(monkeypatch: pytest.MonkeyPatch, folder: Path, counts: Sequence[int] = (6, 8, 12)) -> None:
-    """Builds of the stand-in's programs as `store` finds them: all with 4 columns, and the single tile's."""
+    """Builds of the stand-ins' programs, where `store` finds them."""
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(folder))
+    build(folder, counts)
+
+
+def build(folder: Path, counts: Sequence[int] = (6, 8, 12)) -> None:
+    """Builds as `store` keeps them: of all programs with 4 columns, and of the single tile's."""
     for program in PROGRAMS.values():
         if program.plan is None or program.plan.columns == 4:
             heads = counts if program.plan else (0,)
-            build = folder / f"{program.name}-{store.source_hash()[:16]}-standin"
-            write_program(build, program, heads)
-            store.write(build, program, heads, {})
-
-
-def _key(name: str) -> list[int]:
-    return list(hashlib.sha256(name.encode()).digest()[:4])
+            place = folder / f"{program.name}-{store.source_hash()[:16]}-standin"
+            write_program(place, program, heads)
+            store.write(place, program, heads, {})
 
 
 @dataclass
@@ -132,10 +124,9 @@ class Machine:
         if opcode != 3 or instructions is None:
             return "ERROR"
         words = np.frombuffer(bytes(instructions), "<u4")
-        known = len(words) == len(INSTRUCTIONS) + 5 and (words[:3] == INSTRUCTIONS).all()
-        if not known or list(words[4:]) != _key(about["program"]):
+        heads, program = int(words[3:4].sum()), PROGRAMS[about["program"]]
+        if words.tobytes() != xclbin.instructions(program, heads):
             return "ERROR"
-        heads, program = int(words[3]), PROGRAMS[about["program"]]
         plan = program.plan
         single = (p.SINGLE_TILE_INPUT_BYTES, p.SINGLE_TILE_OUTPUT_BYTES)
         sizes = plan.buffer_bytes(heads) if plan else single

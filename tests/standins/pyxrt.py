@@ -32,14 +32,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import hashlib
-import json
 import sys
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
-from standins.machine import MAGIC, Machine
+from standins.machine import Machine
+from standins.xclbin import MAGIC, read
 
 machine = Machine()
 
@@ -158,7 +158,7 @@ class xclbin:
         data = Path(filename).read_bytes()
         if not data.startswith(MAGIC):
             raise RuntimeError("Invalid xclbin: Invalid argument")
-        self._program = json.loads(data[len(MAGIC) :])
+        self._program = read(data)
         self._uuid = hashlib.sha256(data).hexdigest()[:32]
         machine.track(self)
 

@@ -18,15 +18,11 @@ import numpy.typing as npt
 
 from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
 
-Operation = tuple[Literal["=", "S", "D", "I"], str, str]
+Mark = Literal["=", "S", "D", "I"]
+Operation = tuple[Mark, str, str]
 """Equal, substituted, deleted or inserted; the reference's word and the hypothesis's, empty where there is none."""
 
-MARKS: dict[str, Literal["=", "S", "D", "I"]] = {
-    "equal": "=",
-    "substitute": "S",
-    "delete": "D",
-    "insert": "I",
-}
+MARKS: dict[str, Mark] = {"equal": "=", "substitute": "S", "delete": "D", "insert": "I"}
 """By jiwer's names."""
 
 LENGTH_EDGES = (5.0, 10.0, 15.0, 20.0, 30.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -19,7 +19,7 @@ from app.evaluation.report.metrics import percent_interval, points_interval
 from app.evaluation.scoring import Rates
 from app.evaluation.summaries import BackendSummary, Comparison
 from app.output import tables as t
-from app.output.svg import MARKS, Band, Chart, Scale
+from app.output.svg import MARKS, Anchor, Band, Chart, Scale
 from kernels.backends import REFERENCE, find
 
 Layer = Mapping[str, Any]
@@ -72,59 +72,57 @@ def draw(
 
 
 class _Row(NamedTuple):
-    """A backend's figure, and in words with its interval."""
+    """A backend's figure, in words with its interval, and whether that is beyond the scale of the nearer ones."""
 
     of: BackendSummary | Comparison
     value: float
     text: str
-
-    @property
-    def ends(self) -> list[float]:
-        intervals = [i for i in (self.of.utterance_interval, self.of.speaker_interval) if i]
-        return [self.value, *(end for i in intervals for end in (i.low, i.high))]
+    ends: list[float]
+    far: bool
 
 
 def _rows(
     found: Iterable[tuple[BackendSummary | Comparison, float | None]],
     figure: Callable[[float | None], str],
     both_ends: Callable[[Interval | None], str],
+    **limits: float,
 ) -> list[_Row]:
-    return [
-        _Row(of, value, figure(value) + (f"  {both_ends(interval)}" if interval else ""))
-        for of, value in found
-        for interval in [of.utterance_interval]
-        if value is not None
-    ]
+    rows = []
+    for of, value in found:
+        if value is not None:
+            intervals = [i for i in (of.utterance_interval, of.speaker_interval) if i]
+            ends = [value, *(end for i in intervals for end in (i.low, i.high))]
+            text = f"{figure(value)}  {both_ends(of.utterance_interval)}".removesuffix(f"  {t.NONE}")
+            rows.append(_Row(of, value, text, ends, far=False))
+    limit = _limit([max(row.ends) for row in rows], **limits) if rows else 0.0
+    return [row._replace(far=max(row.ends) > limit) for row in rows]
 
 
 def word_error_rates(backends: Sequence[BackendSummary]) -> Markup | None:
     """A mark for each backend's WER, a thick line for the interval by utterance, a thin one by speaker."""
-    rows = _rows([(b, b.rates.wer) for b in backends], t.percent, percent_interval)
+    rows = _rows([(b, b.rates.wer) for b in backends], t.percent, percent_interval, least=0.02, times=3)
     if not rows:
         return None
-    limit = _limit([max(row.ends) for row in rows], least=0.02, times=3)
-    scale = _padded([e for row in rows if max(row.ends) <= limit for e in row.ends], floor=0.0)
+    scale = _padded([end for row in rows if not row.far for end in row.ends], floor=0.0)
     chart = Chart("wer-chart", "Word error rate of each backend with its 95 % interval")
     foot = ROW * len(rows)
-    chart.axis(scale, _bands(rows, limit, 0), foot, [f"{t.short(100 * x)} %" for x in scale.ticks()])
-    _draw(chart, rows, limit, scale, 0)
+    chart.axis(scale, _bands(rows, 0), foot, [f"{t.short(100 * x)} %" for x in scale.ticks()])
+    _draw(chart, rows, scale, 0)
     return chart.render(foot + 24)
 
 
 def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | None:
     """WER(backend) - WER(cpu) with 0 and the margin, all in points."""
-    rows = _rows([(c, c.difference) for c in comparisons], t.points, points_interval)
+    edge, top = margin / 100, 8.0
+    given = [(c, c.difference) for c in comparisons]
+    rows = _rows(given, t.points, points_interval, least=max(0.005, 4 * edge), times=2)
     if not rows:
         return None
-    edge = margin / 100
-    limit = max(_limit([max(row.ends) for row in rows], least=0.005, times=2), 4 * edge)
-    scale = _padded([0.0, edge, *(e for row in rows if max(row.ends) <= limit for e in row.ends)])
+    scale = _padded([0.0, edge, *(end for row in rows if not row.far for end in row.ends)])
     title = "Difference of word error rate from the cpu, with its 95 % interval and the margin"
     chart = Chart("difference-chart", title, [f"The margin is {margin:g} points"])
-    top = 8.0
-    bottom, bands = top + ROW * len(rows), _bands(rows, limit, top)
-    labels = ["0" if x == 0 else t.typeset(f"{100 * x:+g}") for x in scale.ticks()]
-    chart.axis(scale, bands, bottom, labels)
+    bottom, bands = top + ROW * len(rows), _bands(rows, top)
+    chart.axis(scale, bands, bottom, ["0" if x == 0 else t.typeset(f"{100 * x:+g}") for x in scale.ticks()])
     zero, at_margin = scale.at(0), scale.at(edge)
     for upper, lower in bands:
         chart.bar(at_margin, 100, upper, lower - upper, "over")
@@ -132,9 +130,9 @@ def differences(comparisons: Sequence[Comparison], margin: float) -> Markup | No
         chart.line(at_margin, upper, at_margin, lower, "margin")
     foot, near = bottom + 32, at_margin - zero < 30
     chart.text(zero, foot, "as cpu", "tick", "start" if zero < 5 else "end" if near else "middle")
-    side: Literal["start", "middle", "end"] = "end" if at_margin > 90 else "start" if near else "middle"
+    side: Anchor = "end" if at_margin > 90 else "start" if near else "middle"
     chart.text(at_margin, foot, f"margin {margin:+g}", "margin-label", side)
-    _draw(chart, rows, limit, scale, top)
+    _draw(chart, rows, scale, top)
     return chart.render(foot + 6)
 
 
@@ -314,13 +312,9 @@ def _ranges(kernel: str, rows: Sequence[Layer], scale: Scale) -> Markup:
         ends = min(one["least"] for one in heads), max(one["largest"] for one in heads)
         chart.said.append(f"layer {number}: {t.span(*ends, 1)}, clipped {t.percent(clipped, 3)}")
         chart.text(0, middle + 4, str(number), "tick")
-        share = (
-            "none"
-            if clipped == 0
-            else "< 0.01 %"
-            if clipped and clipped < 0.0001
-            else t.typeset(t.percent(clipped))
-        )
+        share = "none" if clipped == 0 else t.typeset(t.percent(clipped))
+        if clipped and clipped < 0.0001:
+            share = "< 0.01 %"
         chart.text(100, middle + 4, share, "value", "end")
         for place, one in enumerate(heads):
             line = middle + 3 * (place - (len(heads) - 1) / 2)
@@ -343,7 +337,7 @@ def _bar(
         chart.line(x, y + 22, x, y + 36, "needle")
 
 
-def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: float) -> None:
+def _draw(chart: Chart, rows: Sequence[_Row], scale: Scale, top: float) -> None:
     """Each backend's name, figure, intervals and mark."""
     for place, row in enumerate(rows):
         y, backend, number = top + ROW * place, row.of.backend, style(row.of.backend)
@@ -351,7 +345,7 @@ def _draw(chart: Chart, rows: Sequence[_Row], limit: float, scale: Scale, top: f
         chart.text(0, y + 16, backend, "strong")
         chart.text(100, y + 16, t.typeset(row.text), "value", "end")
         y += 31
-        if max(row.ends) > limit:
+        if row.far:
             chart.arrow(y, number)
             chart.text(96, y + 4, "beyond this scale", "tick", "end")
             continue
@@ -375,10 +369,7 @@ def _padded(values: Sequence[float], floor: float | None = None, left: float = 1
     return Scale(low - pad if floor is None else max(low - pad, floor), high + pad, left)
 
 
-def _bands(rows: Sequence[_Row], limit: float, top: float) -> list[Band]:
+def _bands(rows: Sequence[_Row], top: float) -> list[Band]:
     """The part of each row that its mark is in, below its text; rows beyond the scale have none."""
-    return [
-        (top + ROW * place + 22, top + ROW * place + 42)
-        for place, row in enumerate(rows)
-        if max(row.ends) <= limit
-    ]
+    tops = [top + ROW * place for place, row in enumerate(rows) if not row.far]
+    return [(y + 22, y + 42) for y in tops]

@@ -40,8 +40,44 @@ def render_page(
     Raises:
         kernels.backends.UnknownBackendError: the evaluation has a backend that there is not.
     """
+    extras, backends, differing = extras or {}, evaluation.backends, evaluation.differing
     links = {key: transcripts.audio_url(path) for key, path in (audio or {}).items()}
-    page = _environment().get_template("page.html.j2").render(_context(evaluation, extras or {}, links))
+    names = [b.backend for b in backends]
+    bench, errors = extras.get("latency") or {}, extras.get("encoder_error") or {}
+    ranges: dict[str, list[Mapping[str, Any]]] = {}
+    for layer in sorted(extras.get("score_ranges") or (), key=lambda row: row["layer"]):
+        ranges.setdefault(layer["kernel"], []).append(layer)
+    settings: dict[str, list[str]] = {}
+    for b in backends:
+        if b.speed:
+            length, threads = t.duration(b.speed.audio_seconds), b.run.threads
+            parts = [f"{t.count(b.speed.utterances)} utterances, {length} of audio", b.run.processor]
+            parts += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
+            settings.setdefault(", ".join(filter(None, parts)), []).append(b.backend)
+    first = transcripts.ordered(differing)[: transcripts.WITHOUT_SCRIPT]
+    script = _text("script.js")
+    context = {
+        "evaluation": evaluation,
+        "backends": backends,
+        "names": names,
+        "candidates": [
+            (v, evaluation.backend(v.backend), evaluation.comparison(v.backend)) for v in evaluation.verdicts
+        ],
+        "bench": bench,
+        "notes": extras.get("notes") or {},
+        "audio": links,
+        "settings": settings,
+        "encoder_error": errors,
+        "score_ranges": ranges,
+        "tables": metrics.tables(evaluation, extras.get("validation") or (), errors, bench),
+        "charts": charts.draw(evaluation, errors, ranges),
+        "first_few": [(utterance, transcripts.lay_out(utterance.transcripts)) for utterance in first],
+        "json": transcripts.as_json(differing, names, links),
+        "styles": Markup(_text("styles.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    page = _environment().get_template("page.html.j2").render(context)
     # Half of a surrogate pair is no text that a file could hold.
     return page.encode("utf-8", "replace").decode("utf-8")
 
@@ -58,45 +94,6 @@ def render_markdown(evaluation: Evaluation) -> str:
             note = f"on {where}the processor ({processor}{threads}){kind}"
             measured.setdefault(note, []).append(f"`{b.backend}`")
     return _environment().get_template("report.md.j2").render(evaluation=evaluation, measured=measured)
-
-
-def _context(evaluation: Evaluation, extras: Mapping[str, Any], audio: Mapping[str, str]) -> dict[str, Any]:
-    backends, differing = evaluation.backends, evaluation.differing
-    names = [b.backend for b in backends]
-    bench, errors = extras.get("latency") or {}, extras.get("encoder_error") or {}
-    ranges: dict[str, list[Mapping[str, Any]]] = {}
-    for layer in sorted(extras.get("score_ranges") or (), key=lambda row: row["layer"]):
-        ranges.setdefault(layer["kernel"], []).append(layer)
-    settings: dict[str, list[str]] = {}
-    for b in backends:
-        if b.speed:
-            audio_length, threads = t.duration(b.speed.audio_seconds), b.run.threads
-            parts = [f"{t.count(b.speed.utterances)} utterances, {audio_length} of audio", b.run.processor]
-            parts += [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
-            settings.setdefault(", ".join(filter(None, parts)), []).append(b.backend)
-    first = transcripts.ordered(differing)[: transcripts.WITHOUT_SCRIPT]
-    script = _text("script.js")
-    return {
-        "evaluation": evaluation,
-        "backends": backends,
-        "names": names,
-        "candidates": [
-            (v, evaluation.backend(v.backend), evaluation.comparison(v.backend)) for v in evaluation.verdicts
-        ],
-        "bench": bench,
-        "notes": extras.get("notes") or {},
-        "audio": audio,
-        "settings": settings,
-        "encoder_error": errors,
-        "score_ranges": ranges,
-        "tables": metrics.tables(evaluation, extras.get("validation") or (), errors, bench),
-        "charts": charts.draw(evaluation, errors, ranges),
-        "first_few": [(utterance, transcripts.lay_out(utterance.transcripts)) for utterance in first],
-        "json": transcripts.as_json(differing, names, audio),
-        "styles": Markup(_text("styles.css")),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
 
 
 def _text(name: str) -> str:

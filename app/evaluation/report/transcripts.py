@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
 
 from app.evaluation.evaluation import DifferingUtterance, ScoredHypothesis
+from app.evaluation.scoring import Operation
 from kernels.backends import find
 
 WITHOUT_SCRIPT = 12
@@ -43,8 +44,7 @@ class Row(NamedTuple):
     cells: list[Cell]
 
 
-@dataclass(frozen=True)
-class Columns:
+class Columns(NamedTuple):
     """An utterance's transcripts word over word.
 
     Attributes:
@@ -59,21 +59,18 @@ class Columns:
         """The columns near a difference, in order; None stands for a stretch without one that is left out."""
         everything = range(len(self.reference))
         different = [i for i in everything if any(row.cells[i][0] in SIGNS for row in self.rows)]
-        near = {i for d in different for i in range(d - CONTEXT, d + CONTEXT + 1)}
-        found: list[int | None] = []
-        for i in everything:
-            if i in near or not different:
-                found.append(i)
-            elif not found or found[-1] is not None:
-                found.append(None)
-        return found
+        near = {i for d in different for i in range(d - CONTEXT, d + CONTEXT + 1)} or everything
+        return [place for place, _ in groupby(i if i in near else None for i in everything)]
 
     def lines(self, characters: int = LINE) -> Iterator[list[int | None]]:
         """Columns of each line if a line has so many characters; a column wider than that has a line of its own."""
         line: list[int | None] = []
         used = 0
         for place in self.places():
-            wide = 1 + (1 if place is None else self._width(place))
+            wide = 2
+            if place is not None:
+                words = [self.reference[place] or "", *(row.cells[place][1] for row in self.rows)]
+                wide = 1 + max(map(_characters, words))
             if line and used + wide > characters:
                 yield line
                 line, used = [], 0
@@ -82,17 +79,13 @@ class Columns:
         if line:
             yield line
 
-    def _width(self, place: int) -> int:
-        words = [self.reference[place] or "", *(row.cells[place][1] for row in self.rows)]
-        return max(map(_characters, words))
-
 
 def lay_out(transcripts: Sequence[ScoredHypothesis]) -> Columns:
     """Lay out the transcripts of an utterance, the cpu's first; equal ones share a row."""
-    cpu = tuple(transcripts[0].operations)
-    groups: dict[tuple[Any, ...], list[ScoredHypothesis]] = {}
+    cpu = transcripts[0].operations
+    groups: dict[tuple[Operation, ...], list[ScoredHypothesis]] = {}
     for one in transcripts:
-        groups.setdefault(cpu if one.same_as_cpu else tuple(one.operations), []).append(one)
+        groups.setdefault(cpu if one.same_as_cpu else one.operations, []).append(one)
     split = [_split(operations) for operations in groups]
     words = [word for kind, word, _ in cpu if kind != "I"]
     gaps = [max(len(inserted[i]) for _, inserted in split) for i in range(len(words) + 1)]
@@ -110,7 +103,7 @@ def lay_out(transcripts: Sequence[ScoredHypothesis]) -> Columns:
     return Columns(reference, rows)
 
 
-def _split(operations: Sequence[tuple[str, str, str]]) -> tuple[list[Cell], list[list[str]]]:
+def _split(operations: Sequence[Operation]) -> tuple[list[Cell], list[list[str]]]:
     """A cell for each reference word, and the words inserted before each and after the last."""
     cells: list[Cell] = []
     inserted: list[list[str]] = [[]]

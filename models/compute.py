@@ -22,7 +22,7 @@ ResolvedType = Literal["float32", "bfloat16", "int8"]
 COMPUTE_TYPES: tuple[ComputeType, ...] = get_args(ComputeType)
 
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")
-"""Instructions of which one is enough, as `torch.cpu.get_capabilities` names them."""
+"""Instructions of which one is enough, as Linux names them."""
 
 
 def resolve_compute_type(name: ComputeType = "auto") -> ResolvedType:
@@ -63,10 +63,5 @@ def _resolve(name: ComputeType) -> tuple[ResolvedType, str]:
 
 
 def _instruction() -> str | None:
-    import torch
-
-    if hasattr(torch.cpu, "get_capabilities"):
-        found = torch.cpu.get_capabilities()
-    else:  # Debian 13's PyTorch, 2.6; Linux has the same names
-        found = dict.fromkeys(cpuinfo().get("flags", "").split(), True)
-    return next((name for name in _BFLOAT16 if found.get(name) is True), None)
+    found = cpuinfo().get("flags", "").split()
+    return next((name for name in _BFLOAT16 if name in found), None)

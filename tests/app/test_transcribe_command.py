@@ -16,7 +16,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from material.audio_files import sweep, write
 from typer.testing import CliRunner, Result
 
@@ -28,6 +27,7 @@ from app.commands.options import temperatures
 from app.configuration import Configuration
 from app.output.writers import Layout
 from datasets.utterance import Utterance
+from kernels.processor import cpuinfo
 from models.decoding.options import DecodeOptions
 from models.weights.loading import LoadedWeights, load
 
@@ -101,11 +101,9 @@ def test_other_backends_say_what_they_are(
 def test_a_compute_type_is_named_as_it_ran_with_and_without_its_instructions(
     spoken: Utterance, compute_type: str, instructions: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has = torch.cpu.get_capabilities()
-    if instructions is not None and not has.get(instructions):
+    if instructions is not None and instructions not in cpuinfo()["flags"].split():
         pytest.skip(f"this processor has no {instructions}")
-    left = {key: value for key, value in has.items() if key == instructions or not isinstance(value, bool)}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: left)
+    monkeypatch.setattr("models.compute.cpuinfo", lambda: {"flags": instructions or ""})
     result = transcribe(spoken.audio, "--backend", "cpu", "--compute-type", compute_type)
     kind = "float32" if (compute_type, instructions) == ("bfloat16", None) else compute_type
     assert (result.exit_code, result.stderr.strip()) == (

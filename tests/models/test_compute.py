@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from models.compute import ComputeType, compute_reason, has_bfloat16, resolve_compute_type
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, *instructions: str) -> None:
-    found = {"avx2": True, "avx512_bf16": False, "l1d_cache_size": 32768, "cpu_name": "a processor"}
-    found |= dict.fromkeys(instructions, True)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    found = {"model name": "a processor", "flags": " ".join(("fpu", "avx2", *instructions, "rdpid"))}
+    monkeypatch.setattr("models.compute.cpuinfo", lambda: found)
 
 
 @pytest.mark.parametrize(

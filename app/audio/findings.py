@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from app.audio.resampling import SAMPLE_RATE
+
 if TYPE_CHECKING:  # imported where it is used: a command's --help must not wait for it
     import numpy as np
     from numpy.typing import NDArray
@@ -26,12 +28,13 @@ class Findings:
         notes: lines to be said.
         undecoded: seconds that could not be decoded.
         samples: how many were read, at 16 kHz.
+        peak: the largest of them, without its sign.
     """
 
     notes: list[str] = field(default_factory=list)
     undecoded: float = 0.0
     samples: int = 0
-    _peak: float = 0.0
+    peak: float = 0.0
     _clipped: int = 0
 
     def measured(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -41,7 +44,7 @@ class Findings:
         for block in blocks:
             peak = max(float(block.max()), -float(block.min()))
             self.samples += len(block)
-            self._peak = max(self._peak, peak)
+            self.peak = max(self.peak, peak)
             if peak > _SQUARE:
                 self._clipped += int(np.count_nonzero(np.abs(block) > _SQUARE))
             yield block
@@ -74,21 +77,19 @@ class Findings:
         if seams:
             places = _some([_clock(at) for at in seams])
             self.notes.append(f"damaged at {places}: how much is missing there can't be told")
-        if cancelled > 0.05 * self.samples / 16000:
+        if cancelled > 0.05 * self.samples / SAMPLE_RATE:
             self.notes.append(
                 f"its channels cancel each other in {cancelled:.0f} s: the stronger one is taken there"
             )
-        if self._peak < _QUIET:
+        if self.peak < _QUIET:
             level = (
-                f"very quiet, its peak is {20 * math.log10(self._peak):.0f} dB"
-                if self._peak
-                else "all silence"
+                f"very quiet, its peak is {20 * math.log10(self.peak):.0f} dB" if self.peak else "all silence"
             )
             others = f"; it has other audio tracks, for --audio-track: {other_tracks}" if other_tracks else ""
             self.notes.append(level + others)
-        elif self._peak > _LOUD:
-            self.notes.append(f"samples up to {self._peak:.0f} where full scale is 1.0: its level is lowered")
-        elif self._clipped > _CLIPPED * self.samples and self._peak <= 4.0:
+        elif self.peak > _LOUD:
+            self.notes.append(f"samples up to {self.peak:.0f} where full scale is 1.0: its level is lowered")
+        elif self._clipped > _CLIPPED * self.samples and self.peak <= 4.0:
             self.notes.append(f"clipped: {self._clipped / self.samples:.0%} of its samples are at full scale")
 
 

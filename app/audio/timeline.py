@@ -20,9 +20,7 @@ if TYPE_CHECKING:  # imported where it is used: a command's --help must not wait
 
 _JITTER = 0.1  # seconds that time stamps may be off before silence is put in: `aresample`'s own tolerance
 _RESET = 10.0  # a clock that goes back further has been set anew, which is where `ffmpeg` draws the line, too
-_PLAUSIBLE = (
-    60.0  # a hole up to this long is believed, a longer one only within the length that the file declares
-)
+_PLAUSIBLE = 60.0  # a hole up to this long is believed, a longer one only within the length that is declared
 _STUCK = 8  # packets in a row that a decoder refuses before it is set up again
 _LONGEST = 6 * 3600.0  # that no file is believed: MPEG's clock wraps after 26 h, or seems to
 _FRESH = 1.0  # seconds of sound after which damage is no longer the reason for a hole

@@ -25,9 +25,6 @@ from app.evaluation.records import UtteranceRecord
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from app.api import Transcriber
     from models.decoding.options import DecodeOptions
     from models.decoding.segments import Segment
@@ -161,17 +158,9 @@ class BatchWorker:
         """Listen to a recording. Raises `AudioError` and OSError."""
         from models.features import LogMelFeatures
 
-        peak = 0.0
-
-        def watched(blocks: Iterator[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
-            nonlocal peak
-            for block in blocks:
-                peak = max(peak, float(abs(block).max()))
-                yield block
-
         with open_audio(utterance.audio) as source:
-            features = LogMelFeatures(watched(source.blocks()), self.model.dims.n_mels)
-        return Heard(utterance, features, peak < SILENCE)
+            features = LogMelFeatures(source.blocks(), self.model.dims.n_mels)
+        return Heard(utterance, features, source.findings.peak < SILENCE)
 
     def _decode(self, transcriber: Transcriber, heard: Sequence[Heard]) -> list[UtteranceRecord]:
         from models.decoding.longform import transcribe_group

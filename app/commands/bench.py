@@ -32,7 +32,9 @@ def bench(
     device: DeviceOption = Configuration.device,
     tile_size: Annotated[
         list[str] | None,
-        Option(metavar="|".join(SIZES), help=f"Keys per tile; {SIZES[0]} unless given; can be repeated."),
+        Option(
+            metavar="|".join(SIZES), help=f"Keys per tile; {DEFAULT_TILE_SIZE} unless given; can be repeated."
+        ),
     ] = None,
     threads: Annotated[
         list[int] | None, Option(metavar="N", help="Processor threads; all unless given; can be repeated.")

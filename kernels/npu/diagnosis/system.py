@@ -86,7 +86,7 @@ def locked_memory(host: Host) -> Finding:
 def built_kernel() -> Finding:
     """Whether the default program is built and may be used, and which others are."""
     programs = [Program(of) for s in SCORE_TYPES for of in (*(Plan(s, t) for t in TILE_SIZES), s)]
-    usable, default = [], programs[0].name
+    usable, default = [], Program(Plan()).name
     for program in programs:
         try:
             store.usable(program)

@@ -198,9 +198,14 @@ class Transcriber:
         self.attention = attention or _open_attention(configuration)
         self.compute_type = resolve_compute_type(configuration.compute_type)
         self.compute_reason = compute_reason(configuration.compute_type)
-        self.encoder = encoder_of(weights.model, self.attention, self.compute_type)
+        model, threads = weights.model, configuration.threads
+        if threads is not None and self.compute_type == "float32":
+            import torch
+
+            torch.set_num_threads(threads)
+        self.encoder = encoder_of(model, self.attention, self.compute_type, threads)
         self.recogniser = Recogniser(
-            weights.model, self.encoder, decoder or decoder_of(weights.model, self.compute_type)
+            model, self.encoder, decoder or decoder_of(model, self.compute_type, threads)
         )
 
     @classmethod
@@ -297,10 +302,6 @@ def load_model(
 
 
 def _open_attention(configuration: Configuration) -> Attention:
-    if configuration.threads is not None:
-        import torch
-
-        torch.set_num_threads(configuration.threads)
     return open_attention(
         configuration.backend,
         configuration.device,

@@ -6,15 +6,12 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from kernels import backends, legacy
 from kernels.backends import Backend
 from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM
 from kernels.device import Device, DeviceError, DeviceName
 from kernels.opening import Opened, open_device
-from kernels.quantise import quantise
 from kernels.workers import Workers
 
 Reals: TypeAlias = npt.NDArray[np.float32]
@@ -60,6 +57,9 @@ class CpuAttention:
 
     def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `Attention`."""
+        import torch
+        import torch.nn.functional as F
+
         queries, keys, values = (torch.from_numpy(x).transpose(1, 2) for x in (q, k, v))
         attended: Reals = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).numpy()
         return attended
@@ -88,6 +88,8 @@ class TileAttention:
 
     def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         """See `Attention`. Raises `kernels.contract.ContractError` where heads are not 64 wide or not finite."""
+        from kernels.quantise import quantise  # and with it numba
+
         queries, keys, values = (x.swapaxes(1, 2) for x in (q, k, v))
         fine = layer in FINE_VALUE_LAYERS
         quantised = quantise(queries, keys, values, self._scores, fine_values=fine, workers=self._workers)

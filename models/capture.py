@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from kernels import backends, legacy
 from kernels.quantise import quantise
@@ -28,6 +27,7 @@ from kernels.validation.accuracy import (
 )
 from models.attention import FINE_VALUE_LAYERS, Attention, CpuAttention
 from models.encoder import Encoder
+from models.weights.building import Model
 
 Progress = Callable[[int, int], None]
 Array = npt.NDArray[np.float32]
@@ -103,7 +103,7 @@ class _MeasuredAttention(CpuAttention):
 
 
 def measure_layers(
-    model: Any, mel: Tensor, others: Sequence[Attention], on_progress: Progress | None = None
+    model: Model, mel: Array, others: Sequence[Attention], on_progress: Progress | None = None
 ) -> tuple[LayerResult, ...]:
     """Compare backends with FP32 in every layer of a `whisper.model.Whisper`'s encoder.
 
@@ -125,7 +125,7 @@ def measure_layers(
     return tuple(attention.results)
 
 
-def layer_errors(model: Any, attention: Attention, mel: Tensor) -> list[float]:
+def layer_errors(model: Model, attention: Attention, mel: Array) -> list[float]:
     """Relative error of what each layer yields, and last of the encoder states, against FP32 attention in every layer.
 
     It is |x - y| / |y| in the Euclidean norm, with the errors of the layers before: it is what the next layer gets.
@@ -134,7 +134,7 @@ def layer_errors(model: Any, attention: Attention, mel: Tensor) -> list[float]:
     pairs = zip(
         Encoder(model, attention).layers(mel), Encoder(model, CpuAttention()).layers(mel), strict=True
     )
-    return [float((ours - exact).norm() / exact.norm()) for ours, exact in pairs]
+    return [float(np.linalg.norm(ours - exact) / np.linalg.norm(exact)) for ours, exact in pairs]
 
 
 def _score_ranges(name: str, q: Array, k: Array, v: Array, layer: int) -> Iterator[ScoreRange]:

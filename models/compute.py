@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from functools import cache
+from typing import Any, Literal, get_args
 
 from kernels.processor import cpuinfo
 
@@ -11,6 +12,7 @@ __all__ = [
     "ComputeType",
     "ResolvedType",
     "compute_reason",
+    "core",
     "has_bfloat16",
     "resolve_compute_type",
 ]
@@ -41,6 +43,14 @@ def resolve_compute_type(name: ComputeType = "auto") -> ResolvedType:
 def compute_reason(name: ComputeType = "auto") -> str:
     """Why `resolve_compute_type(name)` is what it is, in a few words."""
     return _resolve(name)[1]
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's entry."""
+    import openvino
+
+    return openvino.Core()
 
 
 def has_bfloat16() -> bool:

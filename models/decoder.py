@@ -7,16 +7,14 @@ fallback temperatures, and windows that have ended are no longer computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-__all__ = ["AudioMemory", "CachedDecoder", "Decoder", "Memory", "Sequences"]
+__all__ = ["Decoder", "Memory", "Sequences"]
+
+Reals: TypeAlias = npt.NDArray[np.float32]
 
 _WORTH_DROPPING = 0.75
 """Share of the windows still going on at which the others are dropped: it copies the keys and values of those left."""
@@ -35,9 +33,15 @@ class Memory(Protocol):
 
 
 class Decoder(Protocol):
-    """A decoder's forward pass; `Sequences` is what to call it through."""
+    """A decoder's forward pass; `Sequences` is what to call it through.
 
-    def attend_to(self, states: Tensor) -> Memory:
+    Attributes:
+        exact: whether it computes as openai-whisper does, in float32.
+    """
+
+    exact: bool
+
+    def attend_to(self, states: Reals) -> Memory:
         """Cross-attention keys and values of encoder states, float32, shape (windows, n_audio_ctx, n_text_state)."""
         ...
 
@@ -47,14 +51,14 @@ class Decoder(Protocol):
 
     def run(
         self,
-        tokens: Tensor,
+        tokens: npt.NDArray[np.int64],
         *,
         cache: Any,
         position: int,
         sources: npt.NDArray[np.int32],
         memory: Any,
         wanted: list[int],
-    ) -> Tensor:
+    ) -> Reals:
         """Run tokens through all layers, and add their keys and values to the cache.
 
         Args:
@@ -86,7 +90,7 @@ class Sequences:
         self._members = np.arange(len(memory) * n_group).reshape(-1, n_group)
         self._rows = np.zeros(self._members.size, np.int32)
 
-    def prefill(self, tokens: Tensor, positions: list[int]) -> Tensor:
+    def prefill(self, tokens: npt.NDArray[np.int64], positions: list[int]) -> Reals:
         """Read a prompt, once per window.
 
         Args:
@@ -101,7 +105,7 @@ class Sequences:
         self._rows[self._members] = rows[:, None]
         return logits
 
-    def step(self, tokens: Tensor, active: Tensor | None = None) -> Tensor:
+    def step(self, tokens: npt.NDArray[np.int64], active: npt.NDArray[np.bool_] | None = None) -> Reals:
         """Read one more token of every sequence.
 
         Args:
@@ -117,19 +121,21 @@ class Sequences:
         if self._length >= self._capacity:
             raise IndexError(f"the cache holds {self._capacity} tokens")
         if active is not None:
-            self._drop_windows(active.numpy())
+            self._drop_windows(active)
         chosen = self._members[self._windows].ravel()
         found = self._run(tokens[chosen, None], self._rows[chosen], [0])[:, 0]
         self._rows[chosen] = np.arange(len(chosen))
         if len(chosen) == len(tokens):
             return found
-        return torch.zeros(len(tokens), found.shape[1]).index_copy_(0, torch.from_numpy(chosen), found)
+        every = np.zeros((len(tokens), found.shape[1]), np.float32)
+        every[chosen] = found
+        return every
 
     def reorder(self, sources: list[int]) -> None:
         """Let sequence i continue sequence `sources[i]` of the same window."""
         self._rows = self._rows[sources]
 
-    def _run(self, tokens: Tensor, rows: npt.NDArray[np.int32], wanted: list[int]) -> Tensor:
+    def _run(self, tokens: npt.NDArray[np.int64], rows: npt.NDArray[np.int32], wanted: list[int]) -> Reals:
         logits = self._decoder.run(
             tokens,
             cache=self._cache,
@@ -146,87 +152,3 @@ class Sequences:
         if 0 < len(going_on) <= _WORTH_DROPPING * len(self._windows):
             self._memory = self._memory.select(going_on.tolist())
             self._windows = self._windows[going_on]
-
-
-@dataclass(frozen=True)
-class AudioMemory:
-    """Cross-attention keys and values of a batch of windows, in PyTorch.
-
-    Attributes:
-        keys: per layer, float32, shape (windows, n_head, n_audio_ctx, d_head).
-        values: the same of the values.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-    def __len__(self) -> int:
-        return len(self.keys[0])
-
-    def select(self, indices: list[int]) -> AudioMemory:
-        """See `Memory`."""
-        if indices == list(range(len(self))):
-            return self
-        return AudioMemory(tuple(k[indices] for k in self.keys), tuple(v[indices] for v in self.values))
-
-
-class CachedDecoder:
-    """The decoder of a `whisper.model.Whisper`, by that model's own float32 layers: the reference.
-
-    Logits equal those of `model.decoder(tokens, states)` to float32 rounding.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._module = model.decoder
-        self._n_head = int(model.dims.n_text_head)
-
-    @torch.inference_mode()
-    def attend_to(self, states: Tensor) -> AudioMemory:
-        """See `Decoder`."""
-        layers = [block.cross_attn for block in self._module.blocks]
-        return AudioMemory(
-            tuple(self._heads(layer.key(states)).contiguous() for layer in layers),
-            tuple(self._heads(layer.value(states)).contiguous() for layer in layers),
-        )
-
-    def start(self) -> list[tuple[Tensor, Tensor]]:
-        """See `Decoder`: keys and values of each layer, shape (sequences, n_head, tokens, d_head)."""
-        return []
-
-    @torch.inference_mode()
-    def run(
-        self,
-        tokens: Tensor,
-        *,
-        cache: list[tuple[Tensor, Tensor]],
-        position: int,
-        sources: npt.NDArray[np.int32],
-        memory: AudioMemory,
-        wanted: list[int],
-    ) -> Tensor:
-        """See `Decoder`."""
-        decoder, n_tokens = self._module, tokens.shape[1]
-        embedding = decoder.token_embedding.weight
-        x = F.embedding(tokens, embedding) + decoder.positional_embedding[position : position + n_tokens]
-        past = [(k[sources], v[sources]) for k, v in cache]
-        cache.clear()
-        for i, block in enumerate(decoder.blocks):
-            y, attn = block.attn_ln(x), block.attn
-            q, k, v = (self._heads(layer(y)) for layer in (attn.query, attn.key, attn.value))
-            if past:
-                k, v = torch.cat([past[i][0], k], 2), torch.cat([past[i][1], v], 2)
-            cache.append((k, v))
-            x = x + attn.out(self._join(F.scaled_dot_product_attention(q, k, v, is_causal=n_tokens > 1)))
-            # The sequences of a window are more queries to the same keys and values.
-            y = block.cross_attn.query(block.cross_attn_ln(x)).view(len(memory), -1, x.shape[2])
-            attended = F.scaled_dot_product_attention(self._heads(y), memory.keys[i], memory.values[i])
-            x = x + block.cross_attn.out(self._join(attended).view(x.shape))
-            x = x + block.mlp(block.mlp_ln(x))
-        logits: Tensor = decoder.ln(x[:, wanted]) @ embedding.T
-        return logits
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self._n_head, -1).transpose(1, 2)
-
-    def _join(self, x: Tensor) -> Tensor:
-        return x.transpose(1, 2).flatten(2)

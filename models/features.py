@@ -11,17 +11,33 @@ import tempfile
 from array import array
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES, SAMPLE_RATE, mel_filters
 
-__all__ = ["LogMelFeatures", "quiet_pieces"]
+from models.openai import asset
 
+__all__ = [
+    "FRAMES_PER_SECOND",
+    "HOP_LENGTH",
+    "N_FRAMES",
+    "SAMPLE_RATE",
+    "LogMelFeatures",
+    "check_windows",
+    "quiet_pieces",
+]
+
+Reals: TypeAlias = npt.NDArray[np.float32]
+
+# As in whisper.audio.
+SAMPLE_RATE = 16000
+N_FFT = 400
+HOP_LENGTH = 160
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH
+N_FRAMES = 30 * FRAMES_PER_SECOND
+
+_HANN = (0.5 - 0.5 * np.cos(2 * np.pi / N_FFT * np.arange(N_FFT))).astype(np.float32)
 _SPOOL_BYTES = 64 * 2**20
 _BLOCK_SAMPLES = 30 * SAMPLE_RATE  # transformed at once
 # Frames after the content that still see some of its samples; every later frame is silence.
@@ -46,7 +62,7 @@ class LogMelFeatures:
     costs no more memory than 35 minutes.
     """
 
-    def __init__(self, blocks: Iterable[npt.NDArray[np.float32]], n_mels: int = 80) -> None:
+    def __init__(self, blocks: Iterable[Reals], n_mels: int = 80) -> None:
         """Consume a stream: `blocks` of any lengths (n,), mono at 16 kHz, into frames of 80 or 128 bins.
 
         Raises:
@@ -56,8 +72,8 @@ class LogMelFeatures:
             raise ValueError(f"n_mels must be 80 or 128, not {n_mels}")
         self.n_mels = n_mels
         self.n_samples = 0
-        self._filters: Tensor = mel_filters("cpu", n_mels)
-        self._hann = torch.hann_window(N_FFT)
+        with np.load(asset("mel_filters.npz")) as filters:
+            self._filters: Reals = filters[f"mel_{n_mels}"]
         self._spool: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._level = array("f")
         self._maximum = _SILENCE
@@ -74,11 +90,11 @@ class LogMelFeatures:
         return float(self.content_frames * HOP_LENGTH / SAMPLE_RATE)
 
     @property
-    def levels(self) -> npt.NDArray[np.float32]:
+    def levels(self) -> Reals:
         """Mean log10-mel of each content frame, not normalised: float32 (content_frames,)."""
         return np.frombuffer(self._level, dtype=np.float32)[: self.content_frames]
 
-    def window(self, start_frame: int, n_frames: int, *, pad_to: int | None = None) -> Tensor:
+    def window(self, start_frame: int, n_frames: int, *, pad_to: int | None = None) -> Reals:
         """Normalised frames from `start_frame`: float32 (n_mels, pad_to or n_frames).
 
         Frames past the content, and those from `n_frames` to `pad_to`, are 0, which is what
@@ -91,17 +107,17 @@ class LogMelFeatures:
             raise ValueError(f"a window cannot start at {start_frame} or hold {n_frames} frames")
         available = max(0, min(n_frames, self.content_frames - start_frame))
         mel = self._normalise(self._read(start_frame, available))
-        return F.pad(mel, (0, max(n_frames, pad_to or 0) - available))
+        return np.pad(mel, ((0, 0), (0, max(n_frames, pad_to or 0) - available)))
 
-    def leading_window(self) -> Tensor:
+    def leading_window(self) -> Reals:
         """The first 30 s for language detection: float32 (n_mels, 3000).
 
         Unlike `window`, audio shorter than 30 s is followed by the frames of digital silence rather than
         by zeros, as in openai-whisper, which detects the language before it cuts windows.
         """
         stored = min(N_FRAMES, self.content_frames + _TAIL_FRAMES)
-        mel = F.pad(self._read(0, stored), (0, N_FRAMES - stored), value=_SILENCE)
-        return self._normalise(mel)
+        padding = (0, 0), (0, N_FRAMES - stored)
+        return self._normalise(np.pad(self._read(0, stored), padding, constant_values=_SILENCE))
 
     def first_sound(self) -> int:
         """The first frame of the first second that is not silence beside the recording's loudest ones; 0 if all is."""
@@ -124,57 +140,65 @@ class LogMelFeatures:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _consume(self, blocks: Iterable[npt.NDArray[np.float32]]) -> None:
-        waiting = torch.empty(0)
+    def _consume(self, blocks: Iterable[Reals]) -> None:
+        waiting = np.empty(0, np.float32)
         for block in blocks:
             if block.ndim != 1:
                 raise ValueError(f"an audio block must be one-dimensional, not {block.shape}")
             self.n_samples += len(block)
             for first in range(0, len(block), _BLOCK_SAMPLES):
-                piece = np.array(block[first : first + _BLOCK_SAMPLES], dtype=np.float32)
-                waiting = self._spool_frames(torch.cat([waiting, torch.from_numpy(piece)]))
+                piece = block[first : first + _BLOCK_SAMPLES].astype(np.float32)
+                waiting = self._spool_frames(np.concatenate([waiting, piece]))
         missing = self.content_frames + _TAIL_FRAMES - len(self._level)
         reach = (missing - 1) * HOP_LENGTH + N_FFT - (0 if self._level else N_FFT // 2)
-        self._spool_frames(F.pad(waiting, (0, max(0, reach - len(waiting)))))
+        self._spool_frames(np.pad(waiting, (0, max(0, reach - len(waiting)))))
 
-    def _spool_frames(self, samples: Tensor) -> Tensor:
+    def _spool_frames(self, samples: Reals) -> Reals:
         """Store every frame that `samples` completes, and return the samples that later frames need."""
         if not self._level:
-            # torch.stft centres its first frame on the first sample and mirrors what follows it.
+            # whisper's transform centres its first frame on the first sample and mirrors what follows it.
             if len(samples) < N_FFT:
                 return samples
-            samples = torch.cat([samples[1 : N_FFT // 2 + 1].flip(0), samples])
+            samples = np.concatenate([samples[N_FFT // 2 : 0 : -1], samples])
         if len(samples) < N_FFT:
             return samples
-        n_frames = (len(samples) - N_FFT) // HOP_LENGTH + 1
-        used = samples[: (n_frames - 1) * HOP_LENGTH + N_FFT]
-        spectrum = torch.stft(used, N_FFT, HOP_LENGTH, window=self._hann, center=False, return_complex=True)
-        # Frame by frame, as they lie in memory; a magnitude's square needs no root.
-        power = (spectrum.real.square() + spectrum.imag.square()).T
-        mel = (power @ self._filters.T).clamp_(min=_FLOOR).log10_()
+        frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
+        spectrum = np.fft.rfft(frames * _HANN)
+        # A magnitude's square needs no root.
+        power = spectrum.real**2 + spectrum.imag**2
+        mel = np.log10(np.maximum(power @ self._filters.T, np.float32(_FLOOR)))
         loudest = float(mel.max())  # NaN where any bin is
         if not np.isfinite(loudest):
             raise ValueError("the audio has samples that are not finite")
         self._maximum = max(self._maximum, loudest)
-        frames = mel.numpy()
-        self._level.frombytes(np.maximum(frames, _SILENCE).mean(axis=1).tobytes())
-        self._spool.write(frames.tobytes())
-        return samples[n_frames * HOP_LENGTH :].clone()
+        self._level.frombytes(np.maximum(mel, np.float32(_SILENCE)).mean(axis=1).tobytes())
+        self._spool.write(mel.tobytes())
+        return samples[len(mel) * HOP_LENGTH :].copy()
 
-    def _read(self, start: int, count: int) -> Tensor:
+    def _read(self, start: int, count: int) -> Reals:
         frame_bytes = 4 * self.n_mels
         self._spool.seek(start * frame_bytes)
         frames = np.frombuffer(self._spool.read(count * frame_bytes), np.float32).reshape(count, self.n_mels)
-        return torch.from_numpy(frames.T.copy())
+        return np.ascontiguousarray(frames.T)
 
-    def _normalise(self, mel: Tensor) -> Tensor:
+    def _normalise(self, mel: Reals) -> Reals:
         loudest = self._maximum
         if self.content_frames and (loudest > _HIGH or _LOWEST < loudest < _LOW):
-            mel, loudest = mel + (_USUAL - loudest), _USUAL
-        return (mel.clamp(min=max(loudest - _DYNAMIC_RANGE, _SILENCE)) + 4.0) / 4.0
+            mel, loudest = mel + np.float32(_USUAL - loudest), _USUAL
+        floor = np.float32(max(loudest - _DYNAMIC_RANGE, _SILENCE))
+        return (np.maximum(mel, floor) + np.float32(4)) / np.float32(4)
 
 
-def quiet_pieces(levels: npt.NDArray[np.float32], start: int, end: int) -> list[tuple[int, int]]:
+def check_windows(mel: Reals, dims: Any) -> None:
+    """Raise ValueError where log-mel features are not windows for an encoder of these dimensions."""
+    expected = (dims.n_mels, 2 * dims.n_audio_ctx)
+    if mel.ndim != 3 or mel.shape[1:] != expected:
+        raise ValueError(
+            f"log-mel features have to be (windows, {expected[0]}, {expected[1]}), not {mel.shape}"
+        )
+
+
+def quiet_pieces(levels: Reals, start: int, end: int) -> list[tuple[int, int]]:
     """Divide the frames from `start` to before `end` into pieces of at most 30 s, where `levels` are lowest.
 
     Returns:

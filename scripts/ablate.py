@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import figures
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -113,16 +114,16 @@ def main() -> None:
             features = LogMelFeatures(source.blocks(), model.dims.n_mels)
         windows.append(features.window(0, 3000))
         speech.append(min(1500, features.content_frames // 2))
-    mel = torch.stack(windows)
+    mel = np.stack(windows)
     exact = Encoder(model, CpuAttention())(mel)
 
-    def spoken(states: Tensor) -> Tensor:
-        return torch.cat([window[:n] for window, n in zip(states, speech, strict=True)])
+    def spoken(states: Reals) -> Reals:
+        return np.concatenate([window[:n] for window, n in zip(states, speech, strict=True)])
 
     def costs(name: str, attention: Attention) -> list[str]:
         error = Encoder(model, attention)(mel) - exact
-        shares = error.norm() / exact.norm(), spoken(error).norm() / spoken(exact).norm()
-        return [name, given.model, *(percent(share.item()) for share in shares)]
+        pairs = (error, exact), (spoken(error), spoken(exact))
+        return [name, given.model, *(percent(np.linalg.norm(a) / np.linalg.norm(b)) for a, b in pairs)]
 
     with tqdm(total=len(KERNELS) + len(SIMULATIONS), leave=False) as bar:
         rows = []

@@ -37,7 +37,7 @@ def main() -> None:
     given, ours = figures.configured(parser, "cpu")
     chosen = list(utterances(given.data_dir))[: given.limit]
     options = DecodeOptions(temperature=0.0, language="en")
-    plain = ours.weights.model
+    plain = ours.weights.model.whisper
     ways: dict[str, Callable[[Any], str]] = {
         PEER: lambda s: plain.transcribe(s, temperature=0.0, language="en", fp16=False)["text"],
         "transcribe": lambda s: ours.transcribe(s, options).text,

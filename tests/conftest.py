@@ -25,6 +25,7 @@ from datasets.sample import sample
 from datasets.utterance import Utterance
 from models.decoding.recogniser import Recogniser
 from models.features import LogMelFeatures
+from models.weights.building import Model
 
 
 def pytest_configure() -> None:
@@ -40,25 +41,25 @@ def tiny_en() -> Transcriber:
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny_en: Transcriber) -> Any:
-    """The `whisper.model.Whisper` of tiny.en."""
+def tiny(tiny_en: Transcriber) -> Model:
+    """tiny.en's weights."""
     return tiny_en.weights.model
 
 
 @pytest.fixture(scope="session")
-def recogniser(tiny: Any) -> Recogniser:
+def recogniser(tiny: Model) -> Recogniser:
     """tiny.en with whisper's own encoder and a decoder in float32, as openai-whisper computes."""
     return recogniser_of(tiny)
 
 
 @pytest.fixture(scope="session")
-def states(tiny: Any, spoken: Utterance) -> torch.Tensor:
+def states(tiny: Model, spoken: Utterance) -> Any:
     """Encoder states of tiny.en for two windows: speech, and white noise."""
     audio = load_audio(spoken.audio)
     noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32) * 0.1
     mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
     with torch.no_grad():
-        return tiny.encoder(torch.stack(mels))
+        return tiny.whisper.encoder(torch.from_numpy(np.stack(mels))).numpy()
 
 
 @pytest.fixture(scope="module")

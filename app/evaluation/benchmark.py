@@ -203,7 +203,7 @@ class Benchmark:
             open_attention(setting.backend, threads=setting.threads, tile_size=tile_size, opened=opened)
         )
         with LogMelFeatures([load_audio(sample().audio)], dims.n_mels) as features:
-            mel = features.window(0, 2 * dims.n_audio_ctx).expand(setting.batch, -1, -1)
+            mel = np.stack([features.window(0, 2 * dims.n_audio_ctx)] * setting.batch)
         encode = partial(Encoder(self._model, attention), mel)
         before = torch.get_num_threads()
         torch.set_num_threads(setting.threads)

@@ -16,11 +16,10 @@ from datasets.utterance import Utterance
 from kernels.backends import INTEGER_BACKENDS, find
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from app.configuration import Configuration
     from app.evaluation.worker import BatchWorker
     from kernels.validation import Validation
+    from models.attention import Reals
 
 
 FILE = "kernels.json"
@@ -140,8 +139,8 @@ def _validate(configuration: Configuration, tiles: int, seed: int, progress: boo
         )
 
 
-def _mels(worker: BatchWorker, utterances: Sequence[Utterance]) -> Iterator[Tensor]:
-    from whisper.audio import N_FRAMES
+def _mels(worker: BatchWorker, utterances: Sequence[Utterance]) -> Iterator[Reals]:
+    from models.features import N_FRAMES
 
     for utterance in utterances:
         try:
@@ -151,7 +150,7 @@ def _mels(worker: BatchWorker, utterances: Sequence[Utterance]) -> Iterator[Tens
             continue  # its record says what is wrong with it
 
 
-def _layer_errors(model: Any, attention: Any, mels: Sequence[Tensor]) -> list[float]:
+def _layer_errors(model: Any, attention: Any, mels: Sequence[Reals]) -> list[float]:
     """The mean over the utterances, for each layer and last the encoder's output."""
     from models.capture import layer_errors
 

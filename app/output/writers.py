@@ -101,7 +101,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> s
     result = transcript.to_dict()
     if form == "json":
         return json.dumps(result, ensure_ascii=False, indent=1) + "\n"
-    from whisper.utils import get_writer
+    from models.openai import submodule
 
     for segment in result["segments"]:
         # Segments without text keep their place in the JSON; as subtitles they would be empty lines.
@@ -111,7 +111,7 @@ def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> s
     result["segments"] = [segment for segment in result["segments"] if segment["text"]]
     text = io.StringIO()
     options: dict[str, Any] = asdict(layout)
-    get_writer(form, "").write_result(result, text, options)
+    submodule("utils").get_writer(form, "").write_result(result, text, options)
     return text.getvalue()
 
 

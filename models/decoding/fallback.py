@@ -5,17 +5,15 @@ Fallback follows `whisper.transcribe`, for a batch of windows at once.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-from whisper.decoding import DecodingOptions
+import numpy as np
+import numpy.typing as npt
 
 from models.decoder import Memory, Sequences
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
-from models.decoding.search import Hypothesis, WindowDecoding
+from models.decoding.search import Hypothesis, search
 
 __all__ = ["decode_with_fallback", "detect_languages"]
 
@@ -29,16 +27,17 @@ def detect_languages(recogniser: Recogniser, memory: Memory) -> list[dict[str, f
     if not recogniser.weights.is_multilingual:
         raise ValueError("an English-only model cannot detect languages")
     tokenizer, decoder = recogniser.tokenizer(), recogniser.decoder
-    start = torch.full((len(memory), 1), tokenizer.sot)
+    start = np.full((len(memory), 1), tokenizer.sot)
     logits = Sequences(decoder, memory, n_group=1, capacity=1).prefill(start, [0])[:, 0]
     codes, tokens = tokenizer.all_language_codes, list(tokenizer.all_language_tokens)
-    probabilities = logits[:, tokens].softmax(dim=-1).tolist()
-    return [dict(zip(codes, row, strict=True)) for row in probabilities]
+    chosen = np.exp(logits[:, tokens] - logits[:, tokens].max(axis=1, keepdims=True))
+    probabilities = chosen / chosen.sum(axis=1, keepdims=True)
+    return [dict(zip(codes, row.tolist(), strict=True)) for row in probabilities]
 
 
 def decode_with_fallback(
     recogniser: Recogniser,
-    states: Tensor,
+    states: npt.NDArray[np.float32],
     options: DecodeOptions,
     *,
     prompt: Sequence[int] = (),
@@ -70,10 +69,15 @@ def decode_with_fallback(
     results: dict[int, Hypothesis] = {}
     pending = list(range(len(memory)))
     for temperature in options.temperatures:
-        task = WindowDecoding(recogniser, _whisper_options(options, temperature, prompt))
-        if temperature > 0 and options.seed is not None:
-            task.sample_from([_generator(options.seed, numbers[i], temperature) for i in pending])
-        decoded = task.decode(memory.select(pending), [languages[i] for i in pending])
+        decoded = search(
+            recogniser,
+            memory.select(pending),
+            [languages[i] for i in pending],
+            options,
+            temperature=temperature,
+            prompt=prompt,
+            windows=[numbers[i] for i in pending],
+        )
         results.update(zip(pending, decoded, strict=True))
         pending = [i for i in pending if _failed(results[i], options)]
         if not pending:
@@ -87,28 +91,3 @@ def _failed(result: Hypothesis, options: DecodeOptions) -> bool:
     too_improbable = logprob is not None and result.avg_logprob < logprob
     silent = options.no_speech_threshold is not None and result.no_speech_prob > options.no_speech_threshold
     return (too_repetitive or too_improbable) and not (silent and too_improbable)
-
-
-def _generator(seed: int, window: int, temperature: float) -> torch.Generator:
-    # torch's CPU generator uses 32 bits of its seed.
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {window} {temperature:.6f}".encode()))
-
-
-def _whisper_options(options: DecodeOptions, temperature: float, prompt: Sequence[int]) -> DecodingOptions:
-    greedy = temperature == 0
-    return DecodingOptions(
-        task=options.task,
-        language=options.language,
-        temperature=temperature,
-        best_of=None if greedy else options.best_of,
-        beam_size=options.beam_size if greedy else None,
-        patience=options.patience if greedy else None,
-        length_penalty=options.length_penalty,
-        prompt=list(prompt),
-        # A list of its own for each task: whisper extends it in place.
-        suppress_tokens=list(options.suppressed),
-        suppress_blank=options.suppress_blank,
-        without_timestamps=options.without_timestamps,
-        max_initial_timestamp=options.max_initial_timestamp,
-        fp16=False,
-    )

@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-from whisper.audio import FRAMES_PER_SECOND, N_FRAMES
+import numpy as np
+import numpy.typing as npt
 
 from models.decoding.bounds import in_bounds
 from models.decoding.fallback import decode_with_fallback, detect_languages
@@ -23,7 +22,7 @@ from models.decoding.recogniser import Recogniser
 from models.decoding.search import Hypothesis
 from models.decoding.segments import Segment, Window, is_silent, split
 from models.decoding.words import drop_hallucinations, last_word_end, with_words
-from models.features import LogMelFeatures, quiet_pieces
+from models.features import FRAMES_PER_SECOND, N_FRAMES, LogMelFeatures, quiet_pieces
 
 __all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
 
@@ -178,7 +177,7 @@ class _Reader:
         self.recogniser = recogniser
         self.options = options.for_model(recogniser.weights)
         self.tokenizer = recogniser.tokenizer(self.options.language, self.options.task)
-        self._first_states: Tensor | None = None
+        self._first_states: npt.NDArray[np.float32] | None = None
 
     def detect_language(self, features: LogMelFeatures, on_language: LanguageFound | None) -> None:
         """Decode in the language of the recording's first 30 s, or from the first sound on where 20 s are silent."""
@@ -206,7 +205,7 @@ class _Reader:
 
     def decode(
         self, pieces: Sequence[_Piece], prompt: Sequence[int]
-    ) -> list[tuple[Window, Tensor, Hypothesis]]:
+    ) -> list[tuple[Window, npt.NDArray[np.float32], Hypothesis]]:
         """Encode and decode the next window of each piece; with it come its states and its text."""
         windows = [piece.window() for piece in pieces]
         states = self._first_states if windows == [Window(0, N_FRAMES)] else None
@@ -216,14 +215,14 @@ class _Reader:
                 piece.features.window(window.seek, window.size, pad_to=N_FRAMES)
                 for piece, window in zip(pieces, windows, strict=True)
             ]
-            states = self.recogniser.encode(torch.stack(mels))
+            states = self.recogniser.encode(np.stack(mels))
         hypotheses = decode_with_fallback(
             self.recogniser, states, self.options, prompt=prompt, windows=[window.seek for window in windows]
         )
         return list(zip(windows, states, hypotheses, strict=True))
 
     def read(
-        self, piece: _Piece, window: Window, states: Tensor, hypothesis: Hypothesis
+        self, piece: _Piece, window: Window, states: npt.NDArray[np.float32], hypothesis: Hypothesis
     ) -> list[Segment] | None:
         """Split a window into segments, and move its piece on; None where the window is skipped."""
         options = self.options

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
-
 from models.languages import language_tag
+from models.openai import LANGUAGES, TO_LANGUAGE_CODE
 
 __all__ = ["DecodeOptions", "OptionsError", "language_code"]
 

@@ -9,11 +9,10 @@ import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from whisper.audio import HOP_LENGTH, N_FRAMES, SAMPLE_RATE
-from whisper.tokenizer import Tokenizer
-
 from models.decoding.options import DecodeOptions
 from models.decoding.search import Hypothesis
+from models.features import HOP_LENGTH, N_FRAMES, SAMPLE_RATE
+from models.openai import Tokenizer
 
 __all__ = ["Segment", "Window", "Word", "is_silent", "split"]
 

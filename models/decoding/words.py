@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-from whisper.audio import FRAMES_PER_SECOND
-from whisper.timing import add_word_timestamps
-from whisper.tokenizer import Tokenizer
+import numpy as np
+import numpy.typing as npt
 
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.segments import Segment, Window, Word
-from models.features import LogMelFeatures
+from models.features import FRAMES_PER_SECOND, LogMelFeatures
+from models.openai import Tokenizer
 
 __all__ = ["drop_hallucinations", "last_word_end", "with_words"]
 
@@ -34,14 +33,14 @@ class _Encoded:
         self.decoder = weights.decoder
         self.alignment_heads = weights.alignment_heads
 
-    def __call__(self, states: Tensor, tokens: Tensor) -> Any:
+    def __call__(self, states: Any, tokens: Any) -> Any:
         return self.decoder(tokens, states)
 
 
 def with_words(
     segments: Sequence[Segment],
     window: Window,
-    states: Tensor,
+    states: npt.NDArray[np.float32],
     recogniser: Recogniser,
     tokenizer: Tokenizer,
     options: DecodeOptions,
@@ -52,15 +51,18 @@ def with_words(
     `states` are the encoder's, float32, shape (n_audio_ctx, n_audio_state); the last word before the window ended at
     `spoken_until` seconds.
     """
+    import torch
+    from whisper.timing import add_word_timestamps
+
     # whisper edits dictionaries in place.
     timed: list[dict[str, Any]] = [
         {"seek": s.seek, "start": s.start, "end": s.end, "tokens": s.tokens, "words": []} for s in segments
     ]
     add_word_timestamps(
         segments=timed,
-        model=_Encoded(recogniser.weights),
+        model=_Encoded(recogniser.weights.whisper),
         tokenizer=tokenizer,
-        mel=states,
+        mel=torch.from_numpy(states),
         num_frames=window.size,
         prepend_punctuations=options.prepend_punctuations,
         append_punctuations=options.append_punctuations,

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-import torch
 from openvino import Type, opset6
 from openvino import opset13 as op
-from torch import Tensor
 
 from kernels.contract import HEAD_DIM
 from models.compute import has_bfloat16
 from models.graphs.operations import (
+    Part,
     add,
     by_heads,
     cast,
@@ -31,6 +30,7 @@ from models.graphs.operations import (
     split_heads,
     transpose,
 )
+from models.weights.building import Dimensions, Model
 
 __all__ = ["GraphDecoder", "GraphMemory"]
 
@@ -42,7 +42,7 @@ can choose.
 """
 _GROUP_SIZE = 64
 """Channels of the vocabulary's input that share a step in INT8: what that costs is scored again."""
-_INPUTS = ("tokens", "positions", "sources", "wanted")
+_INPUTS = ("embedded", "sources", "wanted")
 """Of the decoder's graph, before its cross-attention keys and values."""
 
 
@@ -81,23 +81,27 @@ class _Cache:
 
 
 class GraphDecoder:
-    """The decoder of a `whisper.model.Whisper`; see `models.decoder.Decoder`.
+    """A model's decoder; see `models.decoder.Decoder`.
 
     Its cross-attention is in bfloat16 where the processor has it, else in float32.
     """
 
-    def __init__(self, model: Any, *, int8: bool) -> None:
+    exact = False
+
+    def __init__(self, model: Model, threads: int | None = None, *, int8: bool) -> None:
         """Make the decoder of `model`, with weights in INT8, or as its cross-attention is."""
         self._dims = model.dims
         self._kind = Type.bf16 if has_bfloat16() else Type.f32
-        self._embedding = model.decoder.token_embedding.weight.detach().numpy()
-        self._attend_to = compile_graph(_memory_graph(model, self._kind))
+        decoder = Part(model.tensors, "decoder")
+        self._embedding = model.tensors["decoder.token_embedding.weight"]
+        self._positions = decoder["positional_embedding"]
+        self._attend_to = compile_graph(_memory_graph(decoder, model.dims, self._kind), threads)
         kind = Type.i8 if int8 else self._kind
-        self._decode = compile_graph(_decoder_graph(model, self._kind, kind))
-        vocabulary = _vocabulary_graph(self._embedding, kind)
-        self._score = compile_graph(vocabulary, group_size=_GROUP_SIZE).create_infer_request()
+        self._decode = compile_graph(_decoder_graph(decoder, model.dims, self._kind, kind), threads)
+        vocabulary = _vocabulary_graph(decoder["token_embedding.weight"], kind)
+        self._score = compile_graph(vocabulary, threads, group_size=_GROUP_SIZE).create_infer_request()
 
-    def attend_to(self, states: Tensor) -> GraphMemory:
+    def attend_to(self, states: npt.NDArray[np.float32]) -> GraphMemory:
         """See `models.decoder.Decoder`."""
         dims, held = self._dims, np.int16 if self._kind == Type.bf16 else np.float32
         keys = (len(states), dims.n_text_head, HEAD_DIM, dims.n_audio_ctx)
@@ -106,7 +110,7 @@ class GraphDecoder:
         request = self._attend_to.create_infer_request()
         for i, tensor in enumerate(memory.tensors()):
             request.set_output_tensor(i, tensor)
-        request.infer([states.numpy()], share_inputs=True)
+        request.infer([states], share_inputs=True)
         return memory
 
     def start(self) -> _Cache:
@@ -115,59 +119,60 @@ class GraphDecoder:
 
     def run(
         self,
-        tokens: Tensor,
+        tokens: npt.NDArray[np.int64],
         *,
         cache: _Cache,
         position: int,
         sources: npt.NDArray[np.int32],
         memory: GraphMemory,
         wanted: list[int],
-    ) -> Tensor:
+    ) -> npt.NDArray[np.float32]:
         """See `models.decoder.Decoder`."""
         if cache.memory is not memory:
             for i, tensor in enumerate(memory.tensors(), len(_INPUTS)):
                 cache.request.set_input_tensor(i, tensor)
             cache.memory = memory
-        positions = np.arange(position, position + tokens.shape[1])
-        inputs = tokens.numpy(), positions, sources, np.array(wanted, np.int64)
+        embedded = self._embedding[tokens] + self._positions[position : position + tokens.shape[1]]
+        inputs = embedded, sources, np.array(wanted, np.int64)
         found = cache.request.infer(
             dict(zip(_INPUTS, inputs, strict=True)), share_inputs=True, share_outputs=True
         )
         states = found[0]
-        logits = self._score.infer([states], share_inputs=True, share_outputs=True)[0].copy()
+        logits: npt.NDArray[np.float32] = self._score.infer([states], share_inputs=True, share_outputs=True)[
+            0
+        ].copy()
         for row, state in zip(
             logits.reshape(-1, logits.shape[2]), states.reshape(-1, states.shape[2]), strict=True
         ):
             likely = np.flatnonzero(row > row.max() - _LIKELY)
-            row[likely] = self._embedding[likely] @ state
-        return torch.from_numpy(logits)
+            row[likely] = self._embedding[likely].astype(np.float32) @ state
+        return logits
 
 
-def _memory_graph(model: Any, kind: Any) -> Any:
+def _memory_graph(decoder: Part, dims: Dimensions, kind: Any) -> Any:
     """Encoder states -> keys and values of each layer, laid out as the decoder's products take them."""
-    dims = model.dims
     states = parameter("states", (-1, dims.n_audio_ctx, dims.n_audio_state))
     outputs = []
-    for block in model.decoder.blocks:
-        attn = block.cross_attn
-        keys, values = (split_heads(linear(states, [module], kind)) for module in (attn.key, attn.value))
+    for layer in range(dims.n_text_layer):
+        attn = decoder.part(f"blocks.{layer}.cross_attn")
+        keys, values = (split_heads(linear(states, [attn.part(name)], kind)) for name in ("key", "value"))
         outputs += [transpose(keys, 0, 2, 3, 1), transpose(values, 0, 2, 1, 3)]
     return ov.Model(outputs, [states], "cross-attention keys and values")
 
 
-def _decoder_graph(model: Any, memory_kind: Any, kind: Any) -> Any:
-    """Tokens and cross-attention keys and values -> the states that logits are made of.
+def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any) -> Any:
+    """Embedded tokens and cross-attention keys and values -> the states that logits are made of.
 
     Args:
-        model: a `whisper.model.Whisper`.
+        decoder: its tensors.
+        dims: of the model.
         memory_kind: of cross-attention.
         kind: of the weights; see `product`.
     """
-    decoder, dims = model.decoder, model.dims
-    kinds = Type.i64, Type.i64, Type.i32, Type.i64
-    shapes = (-1, -1), (-1,), (-1,), (-1,)
+    kinds = Type.f32, Type.i32, Type.i64
+    shapes = (-1, -1, dims.n_text_state), (-1,), (-1,)
     inputs = [parameter(*one) for one in zip(_INPUTS, shapes, kinds, strict=True)]
-    tokens, positions, sources, wanted = inputs
+    x, sources, wanted = inputs
     sinks: list[Any] = []
     first, second = op.constant(0, Type.i64), op.constant(1, Type.i64)
 
@@ -176,7 +181,7 @@ def _decoder_graph(model: Any, memory_kind: Any, kind: Any) -> Any:
 
     def grown(new: Any, name: str) -> Any:
         """Keys or values so far with the new ones, in the form that OpenVINO knows as a KV cache."""
-        shape = op.concat([size(tokens), constant([dims.n_text_head, 0, HEAD_DIM])], 0)
+        shape = op.concat([size(inputs[0]), constant([dims.n_text_head, 0, HEAD_DIM])], 0)
         empty = op.broadcast(op.constant(0.0, Type.f32), shape)
         any_length = ov.PartialShape([-1, dims.n_text_head, -1, HEAD_DIM])
         past = opset6.read_value(empty, name, Type.f32, any_length)
@@ -184,32 +189,31 @@ def _decoder_graph(model: Any, memory_kind: Any, kind: Any) -> Any:
         sinks.append(opset6.assign(both, name))
         return both
 
-    def cross_attention(x: Any, attn: Any, layer: int) -> Any:
+    def cross_attention(x: Any, attn: Part, layer: int) -> Any:
         """The sequences of a window are more queries to the same keys and values."""
         heads = dims.n_text_head
         keys = parameter(f"keys {layer}", (-1, heads, HEAD_DIM, dims.n_audio_ctx), memory_kind)
         values = parameter(f"values {layer}", (-1, heads, dims.n_audio_ctx, HEAD_DIM), memory_kind)
         inputs.extend((keys, values))
-        q = op.multiply(cast(linear(x, [attn.query], kind), Type.f32), op.constant(HEAD_DIM**-0.5, Type.f32))
+        q = op.multiply(
+            cast(linear(x, [attn.part("query")], kind), Type.f32), op.constant(HEAD_DIM**-0.5, Type.f32)
+        )
         by_window = op.reshape(q, op.concat([size(keys), constant([-1, heads, HEAD_DIM])], 0), False)
         scores = op.matmul(cast(transpose(by_window, 0, 2, 1, 3), memory_kind), keys, False, False)
         probabilities = cast(op.softmax(cast(scores, Type.f32), -1), memory_kind)
         attended = transpose(op.matmul(probabilities, values, False, False), 0, 2, 1, 3)
-        return linear(cast(op.reshape(attended, op.shape_of(q), False), Type.f32), [attn.out], kind)
+        return linear(cast(op.reshape(attended, op.shape_of(q), False), Type.f32), [attn.part("out")], kind)
 
-    embedding = decoder.token_embedding.weight.detach().numpy()
-    x = op.add(
-        op.gather(constant(embedding), tokens, first),
-        op.gather(constant(decoder.positional_embedding), positions, first),
-    )
-    for layer, block in enumerate(decoder.blocks):
+    for layer in range(dims.n_text_layer):
+        block = decoder.part(f"blocks.{layer}")
         q, k, v = by_heads(cast(query_key_value(x, block, kind), Type.f32))
         keys, values = grown(k, f"keys {layer}"), grown(v, f"values {layer}")
         attended = op.scaled_dot_product_attention(q, keys, values, causal=True)
-        x = add(x, linear(join_heads(attended), [block.attn.out], kind))
-        x = add(x, cross_attention(layer_norm(x, block.cross_attn_ln), block.cross_attn, layer))
+        x = add(x, linear(join_heads(attended), [block.part("attn.out")], kind))
+        y = layer_norm(x, block.part("cross_attn_ln"))
+        x = add(x, cross_attention(y, block.part("cross_attn"), layer))
         x = add(x, feed_forward(x, block, kind))
-    last = layer_norm(op.gather(x, wanted, second), decoder.ln)
+    last = layer_norm(op.gather(x, wanted, second), decoder.part("ln"))
     return ov.Model([op.result(last)], sinks, inputs, "decoder")
 
 

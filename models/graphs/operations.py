@@ -6,33 +6,55 @@ the type that it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-import torch
 from openvino import Type
 from openvino import opset13 as op
 
 from kernels.contract import HEAD_DIM
+from models.compute import core
 
 _ROWS = 4096  # quantised at a time: what that needs stays small beside the weight
+_EPSILON = 1e-5  # of Whisper's layer norms
 
 
-def compile_graph(graph: Any, *, group_size: int = 0) -> Any:
-    """Compile an `openvino.Model` for the processor, on as many threads as PyTorch takes at the time.
+class Part:
+    """A part of a model, whose tensors go by their names in it."""
+
+    def __init__(self, tensors: Mapping[str, npt.NDArray[Any]], name: str = "") -> None:
+        """Take those of `tensors` whose names begin with `name` and a dot."""
+        self._tensors, self._name = tensors, name
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
+        """A tensor in float32."""
+        return self._tensors[f"{self._name}.{name}"].astype(np.float32)
+
+    def get(self, name: str, default: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A tensor in float32, or the default where there is none."""
+        return self[name] if f"{self._name}.{name}" in self._tensors else default
+
+    def part(self, name: object) -> Part:
+        """A part of it."""
+        return Part(self._tensors, f"{self._name}.{name}")
+
+
+def compile_graph(graph: Any, threads: int | None, *, group_size: int = 0) -> Any:
+    """Compile an `openvino.Model` for the processor.
 
     Args:
         graph: to compile.
+        threads: that it runs on; as many as there are processors where it is None.
         group_size: of activations that share a step where they are rounded to INT8 before INT8 weights; 0 leaves them
             as they are.
     """
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
         # Runs side by side would pin their threads to the same processors.
         "ENABLE_CPU_PINNING": False,
         # As the graph has it: otherwise OpenVINO would round activations to bfloat16, or to INT8 before INT8 weights,
@@ -41,12 +63,7 @@ def compile_graph(graph: Any, *, group_size: int = 0) -> Any:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group_size,
         "KV_CACHE_PRECISION": "f32",
     }
-    return _core().compile_model(graph, "CPU", settings)
-
-
-@cache
-def _core() -> Any:
-    return ov.Core()
+    return core().compile_model(graph, "CPU", settings)
 
 
 def parameter(name: str, shape: Sequence[int], kind: Any = Type.f32) -> Any:
@@ -56,11 +73,15 @@ def parameter(name: str, shape: Sequence[int], kind: Any = Type.f32) -> Any:
     return node
 
 
-def constant(x: Any) -> Any:
-    """A constant: an array or a PyTorch tensor, which is not copied, or integers."""
-    if isinstance(x, torch.Tensor):
-        x = x.detach().numpy()
-    return op.constant(np.ascontiguousarray(x), shared_memory=True)
+def constant(x: Any, kind: Any = None) -> Any:
+    """A constant: an array, which is not copied, or integers; of float32 also in bfloat16."""
+    x = np.ascontiguousarray(x)
+    if kind == Type.bf16:
+        rounded, bits = ov.Tensor(kind, ov.Shape(x.shape)), x.view(np.uint32)
+        # To the nearest, and of two to the even one.
+        rounded.data.view(np.uint16)[...] = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+        x = rounded
+    return op.constant(x, shared_memory=True)
 
 
 def cast(x: Any, kind: Any) -> Any:
@@ -83,7 +104,7 @@ def product(x: Any, weight: npt.NDArray[np.float32], kind: Any) -> Any:
     """
     if kind == Type.i8:
         return op.matmul(x, _int8(weight), False, True)
-    return op.matmul(cast(x, kind), cast(constant(weight), kind), False, True)
+    return op.matmul(cast(x, kind), constant(weight, kind), False, True)
 
 
 def _int8(weight: npt.NDArray[np.float32]) -> Any:
@@ -96,20 +117,19 @@ def _int8(weight: npt.NDArray[np.float32]) -> Any:
     return op.multiply(op.convert(constant(codes), Type.f32), constant(step))
 
 
-def linear(x: Any, modules: Sequence[Any], kind: Any) -> Any:
-    """`torch.nn.Linear` layers that have the same input, their outputs one after the other; see `product`."""
-    weights = [module.weight.detach().numpy() for module in modules]
-    biases = [
-        np.zeros(len(m.weight), np.float32) if m.bias is None else m.bias.detach().numpy() for m in modules
-    ]
-    result = product(x, weights[0] if len(weights) == 1 else np.concatenate(weights), kind)
-    return op.add(result, cast(constant(np.concatenate(biases)[None, None]), result.get_element_type()))
+def linear(x: Any, parts: Sequence[Part], kind: Any) -> Any:
+    """Linear layers that have the same input, their outputs one after the other; see `product`."""
+    weight = np.concatenate([part["weight"] for part in parts])
+    zeros = np.zeros(len(weight) // len(parts), np.float32)
+    bias = np.concatenate([part.get("bias", zeros) for part in parts])
+    result = product(x, weight, kind)
+    return op.add(result, constant(bias[None, None], result.get_element_type()))
 
 
-def layer_norm(x: Any, module: Any) -> Any:
-    """`torch.nn.LayerNorm` over the last axis."""
-    y = op.mvn(x, constant([-1]), True, float(module.eps), "inside_sqrt")
-    return op.add(op.multiply(y, constant(module.weight[None, None])), constant(module.bias[None, None]))
+def layer_norm(x: Any, part: Part) -> Any:
+    """A layer norm over the last axis."""
+    y = op.mvn(x, constant([-1]), True, _EPSILON, "inside_sqrt")
+    return op.add(op.multiply(y, constant(part["weight"][None, None])), constant(part["bias"][None, None]))
 
 
 def add(x: Any, change: Any) -> Any:
@@ -117,10 +137,10 @@ def add(x: Any, change: Any) -> Any:
     return op.add(x, cast(change, Type.f32))
 
 
-def feed_forward(x: Any, block: Any, kind: Any) -> Any:
+def feed_forward(x: Any, block: Part, kind: Any) -> Any:
     """What a layer's MLP adds to x."""
-    hidden = op.gelu(linear(layer_norm(x, block.mlp_ln), [block.mlp[0]], kind), "erf")
-    return linear(hidden, [block.mlp[2]], kind)
+    hidden = op.gelu(linear(layer_norm(x, block.part("mlp_ln")), [block.part("mlp.0")], kind), "erf")
+    return linear(hidden, [block.part("mlp.2")], kind)
 
 
 def split_heads(x: Any) -> Any:
@@ -133,10 +153,10 @@ def join_heads(x: Any) -> Any:
     return op.reshape(transpose(x, 0, 2, 1, 3), constant([0, 0, -1]), True)
 
 
-def query_key_value(x: Any, block: Any, kind: Any) -> Any:
+def query_key_value(x: Any, block: Part, kind: Any) -> Any:
     """Queries, keys and values of a layer's self-attention, one after the other: (n, tokens, 3 * heads * 64)."""
-    attn = block.attn
-    return linear(layer_norm(x, block.attn_ln), [attn.query, attn.key, attn.value], kind)
+    parts = [block.part(f"attn.{name}") for name in ("query", "key", "value")]
+    return linear(layer_norm(x, block.part("attn_ln")), parts, kind)
 
 
 def by_heads(together: Any) -> list[Any]:

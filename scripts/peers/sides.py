@@ -120,7 +120,7 @@ class OpenAIWhisper:
         from models.weights import loading as weights
 
         torch.set_num_threads(threads)
-        self._model = weights.load(model).model
+        self._model = weights.load(model).model.whisper
 
     def singles(self, paths: Sequence[Path]) -> list[str]:
         """One after the other."""

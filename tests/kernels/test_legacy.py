@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import Tensor
 from typer.testing import CliRunner
 
 from app.audio.reading import open_audio
@@ -154,13 +153,12 @@ def test_an_encoder_suffers_as_much_as_the_tile_hides(tiny: Any, spoken: Utteran
     with open_audio(spoken.audio) as source, LogMelFeatures(source.blocks()) as heard:
         mel = heard.window(0, 3000)[None]
 
-    def states(backend: str) -> Tensor:
+    def states(backend: str) -> np.ndarray:
         return Encoder(tiny, open_attention(backend, threads=1))(mel)
 
     exact = states("cpu")
-    error = {
-        b: float((states(b) - exact).norm() / exact.norm()) for b in ("int32", "legacy-int32", "legacy-int8")
-    }
+    norm = np.linalg.norm
+    error = {b: norm(states(b) - exact) / norm(exact) for b in ("int32", "legacy-int32", "legacy-int8")}
     # measured: 0.4 %, 48 % and 109 %, where one tile's correlations are 1.00, 0.97 and 0.19
     assert error["int32"] < 0.015
     assert 0.3 < error["legacy-int32"] < 0.8

@@ -9,24 +9,38 @@ from whisper.model import ModelDimensions, Whisper
 
 from models.compute import ComputeType
 from models.decoding.recogniser import Recogniser, decoder_of
+from models.weights.building import Dimensions, Model
 
 
-def small_random_model(n_vocab: int = 51864) -> Any:
+def model_of(whisper: Whisper) -> Model:
+    """The same model as it is loaded."""
+    tensors = {
+        name: tensor.numpy() for name, tensor in whisper.eval().requires_grad_(False).state_dict().items()
+    }
+    return Model(Dimensions(**asdict(whisper.dims)), tensors)
+
+
+def small_random_model(n_vocab: int = 51864) -> Model:
     """A model of float32 weights, which float16 does not hold, unlike the published ones."""
     torch.manual_seed(0)
     model = Whisper(ModelDimensions(80, 1500, 128, 2, 1, n_vocab, 448, 128, 2, 2))
     torch.nn.init.normal_(model.decoder.positional_embedding)
-    return model.eval().requires_grad_(False)
+    return model_of(model)
 
 
-def recogniser_of(model: Whisper, compute_type: ComputeType = "float32") -> Recogniser:
+def recogniser_of(model: Model, compute_type: ComputeType = "float32") -> Recogniser:
     """A model with whisper's own encoder, and a decoder that computes in `compute_type`."""
-    return Recogniser(model, torch.no_grad()(model.encoder), decoder_of(model, compute_type))
+
+    @torch.no_grad()
+    def encode(mel: Any) -> Any:
+        return model.whisper.encoder(torch.from_numpy(mel)).numpy()
+
+    return Recogniser(model, encode, decoder_of(model, compute_type))
 
 
 def write_terse_model(path: Path, words: int = 6) -> Path:
     """A checkpoint of so small a model, whose transcripts are a few words at random that depend on the recording."""
-    model = small_random_model()
+    model = small_random_model().whisper
     model.encoder.conv2.weight.mul_(1000)
     attention, end = model.decoder.blocks[0].cross_attn, model.decoder.token_embedding.weight[50256]
     attention.query.weight.mul_(10)

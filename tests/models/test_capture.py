@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from material.small_models import model_of
 from whisper.model import ModelDimensions, Whisper
 
 from models.attention import Attention, CpuAttention, Reals, open_attention
 from models.capture import LayerResult, measure_layers
 from models.encoder import Encoder
+from models.weights.building import Model
 
 KERNELS: tuple[str, ...] = ("int32", "int8", "legacy-int32", "legacy-int8")
 
@@ -24,18 +24,18 @@ def _one_thread(one_thread: None) -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model() -> Model:
     """3 heads, 2 layers and windows of 4 s; its attention is steep, unlike that of fresh weights."""
     torch.manual_seed(0)
     model = Whisper(ModelDimensions(80, 200, 192, 3, 2, 51864, 448, 192, 3, 2))
     for block in model.encoder.blocks:
         block.attn.query.weight.data *= 8
-    return model.eval().requires_grad_(False)
+    return model_of(model)
 
 
 @pytest.fixture(scope="module")
-def mel() -> Tensor:
-    return torch.from_numpy(np.random.default_rng(1).standard_normal((80, 400)).astype(np.float32))
+def mel() -> Reals:
+    return np.random.default_rng(1).standard_normal((80, 400), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def others() -> list[Attention]:
 
 
 @pytest.fixture(scope="module")
-def results(model: Any, mel: Tensor, others: list[Attention]) -> tuple[LayerResult, ...]:
+def results(model: Model, mel: Reals, others: list[Attention]) -> tuple[LayerResult, ...]:
     return measure_layers(model, mel, others)
 
 
@@ -55,7 +55,7 @@ def test_every_layer_head_and_kernel_is_measured(results: tuple[LayerResult, ...
 
 
 def test_the_figures_are_those_of_the_layers_own_input(
-    model: Any, mel: Tensor, others: list[Attention], results: tuple[LayerResult, ...]
+    model: Model, mel: Reals, others: list[Attention], results: tuple[LayerResult, ...]
 ) -> None:
     """FP32 goes on through the layers, whatever the kernels do."""
     seen: list[tuple[Reals, Reals, Reals]] = []
@@ -101,7 +101,7 @@ def test_the_worst_head_is_the_one_with_the_largest_error(results: tuple[LayerRe
         assert result.to_dict()["worst_head"] == result.worst.head
 
 
-def test_progress_counts_heads(model: Any, mel: Tensor, others: list[Attention]) -> None:
+def test_progress_counts_heads(model: Model, mel: Reals, others: list[Attention]) -> None:
     told: list[tuple[int, int]] = []
     measure_layers(model, mel, others[2:], lambda done, total: told.append((done, total)))
     assert told == [(i, 12) for i in range(1, 13)]

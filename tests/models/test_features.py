@@ -3,8 +3,7 @@ import resource
 import librosa
 import numpy as np
 import pytest
-import torch
-from whisper.audio import N_SAMPLES, log_mel_spectrogram, mel_filters, pad_or_trim
+from whisper.audio import N_SAMPLES, log_mel_spectrogram, pad_or_trim
 
 import models.features
 from models.features import LogMelFeatures, quiet_pieces
@@ -22,18 +21,36 @@ def _blocks(audio: np.ndarray, count: int) -> list[np.ndarray]:
     return np.split(audio, np.sort(rng.integers(0, len(audio) + 1, count - 1)))
 
 
+ROUNDING = 1e-4
+"""Of whisper's own float32 transform, which these frames do not share: measured up to 5e-5, in bins with no energy."""
+
+
+def test_frames_are_nearer_to_the_exact_ones_than_whispers() -> None:
+    audio = _audio(163_333)
+    padded = np.pad(np.pad(audio.astype(np.float64), (0, N_SAMPLES)), 200, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi / 400 * np.arange(400))
+    spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(padded, 400)[::160][:3000] * hann)
+    mel = np.log10(
+        np.maximum(abs(spectrum) ** 2 @ librosa.filters.mel(sr=16000, n_fft=400, n_mels=80).T, 1e-10)
+    )
+    exact = (np.maximum(mel, mel.max() - 8).T + 4) / 4
+    theirs = log_mel_spectrogram(audio, 80, padding=N_SAMPLES)[:, :3000].numpy()
+    with LogMelFeatures([audio]) as features:
+        assert abs(features.leading_window() - exact).max() < min(1e-5, abs(theirs - exact).max())
+
+
 @pytest.mark.parametrize("n_mels", [80, 128])
 @pytest.mark.parametrize("n_samples", [0, 1, 159, 160, 200, 201, 399, 401, 16000, 163_333])
 def test_frames_are_those_of_whisper(n_samples: int, n_mels: int) -> None:
     audio = _audio(n_samples)
-    expected = log_mel_spectrogram(audio, n_mels, padding=N_SAMPLES)
+    expected = log_mel_spectrogram(audio, n_mels, padding=N_SAMPLES).numpy()
     with LogMelFeatures(_blocks(audio, 9), n_mels) as features:
         assert features.content_frames == expected.shape[1] - 3000 == n_samples // 160
-        torch.testing.assert_close(features.leading_window(), expected[:, :3000], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(features.leading_window(), expected[:, :3000], rtol=0, atol=ROUNDING)
         start, size = features.content_frames // 3, features.content_frames // 2
         window = features.window(start, size, pad_to=3000)
-        torch.testing.assert_close(
-            window, pad_or_trim(expected[:, start : start + size], 3000), rtol=0, atol=2e-6
+        np.testing.assert_allclose(
+            window, pad_or_trim(expected[:, start : start + size], 3000), rtol=0, atol=ROUNDING
         )
         past = features.window(start, features.content_frames + 10)
         assert past.shape == (n_mels, features.content_frames + 10)
@@ -43,11 +60,11 @@ def test_frames_are_those_of_whisper(n_samples: int, n_mels: int) -> None:
 def test_audio_longer_than_a_window_and_than_the_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.features, "_SPOOL_BYTES", 100_000)
     audio = _audio(16000 * 65 + 7)
-    expected = log_mel_spectrogram(audio, 80, padding=N_SAMPLES)
+    expected = log_mel_spectrogram(audio, 80, padding=N_SAMPLES).numpy()
     whole, pieces = LogMelFeatures([audio]), LogMelFeatures(_blocks(audio, 300))
     for features in (whole, pieces):
-        torch.testing.assert_close(features.leading_window(), expected[:, :3000], rtol=0, atol=2e-6)
-        torch.testing.assert_close(features.window(3500, 3000), expected[:, 3500:6500], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(features.leading_window(), expected[:, :3000], rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(features.window(3500, 3000), expected[:, 3500:6500], rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("decibels", [-94, -60, 60, 90])
@@ -57,13 +74,13 @@ def test_a_level_off_the_scale_is_moved_onto_it(decibels: int) -> None:
         LogMelFeatures([audio * np.float32(10 ** (d / 20))]).window(0, 300) for d in (decibels, 0)
     )
     assert moved.max() == pytest.approx((1.0 + 4.0) / 4.0)
-    torch.testing.assert_close(moved - moved.max(), usual - usual.max(), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(moved - moved.max(), usual - usual.max(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_filters_are_those_of_librosa(n_mels: int) -> None:
     expected = librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels)
-    np.testing.assert_array_equal(mel_filters("cpu", n_mels).numpy(), expected)
+    np.testing.assert_array_equal(LogMelFeatures([], n_mels)._filters, expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

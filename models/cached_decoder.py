@@ -1,0 +1,105 @@
+"""Whisper's text decoder in PyTorch, on a KV cache: the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.decoder import Reals
+from models.weights.building import Model
+
+__all__ = ["AudioMemory", "CachedDecoder"]
+
+
+@dataclass(frozen=True)
+class AudioMemory:
+    """Cross-attention keys and values of a batch of windows, in PyTorch.
+
+    Attributes:
+        keys: per layer, float32, shape (windows, n_head, n_audio_ctx, d_head).
+        values: the same of the values.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    def select(self, indices: list[int]) -> AudioMemory:
+        """See `models.decoder.Memory`."""
+        if indices == list(range(len(self))):
+            return self
+        return AudioMemory(tuple(k[indices] for k in self.keys), tuple(v[indices] for v in self.values))
+
+
+class CachedDecoder:
+    """A model's decoder, by the layers of its `whisper.model.Whisper` in float32.
+
+    Logits equal those of `model.whisper.decoder(tokens, states)` to float32 rounding.
+    """
+
+    exact = True
+
+    def __init__(self, model: Model) -> None:
+        self._module = model.whisper.decoder
+        self._n_head = int(model.dims.n_text_head)
+
+    @torch.inference_mode()
+    def attend_to(self, states: Reals) -> AudioMemory:
+        """See `models.decoder.Decoder`."""
+        layers, x = [block.cross_attn for block in self._module.blocks], torch.from_numpy(states)
+        return AudioMemory(
+            tuple(self._heads(layer.key(x)).contiguous() for layer in layers),
+            tuple(self._heads(layer.value(x)).contiguous() for layer in layers),
+        )
+
+    def start(self) -> list[tuple[Tensor, Tensor]]:
+        """See `models.decoder.Decoder`: keys and values of each layer, shape (sequences, n_head, tokens, d_head)."""
+        return []
+
+    @torch.inference_mode()
+    def run(
+        self,
+        tokens: npt.NDArray[np.int64],
+        *,
+        cache: list[tuple[Tensor, Tensor]],
+        position: int,
+        sources: npt.NDArray[np.int32],
+        memory: AudioMemory,
+        wanted: list[int],
+    ) -> Reals:
+        """See `models.decoder.Decoder`."""
+        decoder, n_tokens = self._module, tokens.shape[1]
+        embedding = decoder.token_embedding.weight
+        x = (
+            F.embedding(torch.from_numpy(tokens), embedding)
+            + decoder.positional_embedding[position : position + n_tokens]
+        )
+        past = [(k[sources], v[sources]) for k, v in cache]
+        cache.clear()
+        for i, block in enumerate(decoder.blocks):
+            y, attn = block.attn_ln(x), block.attn
+            q, k, v = (self._heads(layer(y)) for layer in (attn.query, attn.key, attn.value))
+            if past:
+                k, v = torch.cat([past[i][0], k], 2), torch.cat([past[i][1], v], 2)
+            cache.append((k, v))
+            x = x + attn.out(self._join(F.scaled_dot_product_attention(q, k, v, is_causal=n_tokens > 1)))
+            # The sequences of a window are more queries to the same keys and values.
+            y = block.cross_attn.query(block.cross_attn_ln(x)).view(len(memory), -1, x.shape[2])
+            attended = F.scaled_dot_product_attention(self._heads(y), memory.keys[i], memory.values[i])
+            x = x + block.cross_attn.out(self._join(attended).view(x.shape))
+            x = x + block.mlp(block.mlp_ln(x))
+        logits: Reals = (decoder.ln(x[:, wanted]) @ embedding.T).numpy()
+        return logits
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self._n_head, -1).transpose(1, 2)
+
+    def _join(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,45 @@
+"""What openai-whisper has beside its model, without PyTorch, which `import whisper` loads: 0.7 s and 180 MB.
+
+Of its modules these are the ones that import nothing of that kind. `whisper` itself can be imported later: it takes
+them as they are.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ["LANGUAGES", "TO_LANGUAGE_CODE", "Tokenizer", "asset", "get_tokenizer", "submodule"]
+
+
+def _folders() -> list[str]:
+    spec = find_spec("whisper")
+    assert spec is not None
+    return list(spec.submodule_search_locations or ())
+
+
+def submodule(name: str) -> Any:
+    """`whisper.NAME`, where that imports no other module of the package but such."""
+    if "whisper" in sys.modules:
+        return import_module(f"whisper.{name}")
+    package = ModuleType("whisper")
+    package.__path__ = _folders()
+    sys.modules["whisper"] = package
+    try:
+        return import_module(f"whisper.{name}")
+    finally:
+        del sys.modules["whisper"]
+
+
+def asset(name: str) -> Path:
+    """A file of the package's data."""
+    return Path(_folders()[0]) / "assets" / name
+
+
+_tokenizer = submodule("tokenizer")
+LANGUAGES: dict[str, str] = _tokenizer.LANGUAGES
+TO_LANGUAGE_CODE: dict[str, str] = _tokenizer.TO_LANGUAGE_CODE
+Tokenizer: Any = _tokenizer.Tokenizer
+get_tokenizer: Any = _tokenizer.get_tokenizer

@@ -73,7 +73,11 @@ class LogMelFeatures:
         self.n_mels = n_mels
         self.n_samples = 0
         with np.load(asset("mel_filters.npz")) as filters:
-            self._filters: Reals = filters[f"mel_{n_mels}"]
+            mel: Reals = filters[f"mel_{n_mels}"]
+        # Of each triangle only what is not 0: 2 % of the products, and no BLAS whose threads stand in OpenVINO's way.
+        bins, self._frequencies = np.nonzero(mel)
+        self._weights = mel[bins, self._frequencies]
+        self._first = np.searchsorted(bins, np.arange(n_mels))
         self._spool: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._level = array("f")
         self._maximum = _SILENCE
@@ -163,10 +167,12 @@ class LogMelFeatures:
         if len(samples) < N_FFT:
             return samples
         frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
-        spectrum = np.fft.rfft(frames * _HANN)
+        with np.errstate(invalid="ignore"):  # refused below
+            spectrum = np.fft.rfft(frames * _HANN)
         # A magnitude's square needs no root.
         power = spectrum.real**2 + spectrum.imag**2
-        mel = np.log10(np.maximum(power @ self._filters.T, np.float32(_FLOOR)))
+        energy = np.add.reduceat(power[:, self._frequencies] * self._weights, self._first, axis=1)
+        mel = np.log10(np.maximum(energy, np.float32(_FLOOR)))
         loudest = float(mel.max())  # NaN where any bin is
         if not np.isfinite(loudest):
             raise ValueError("the audio has samples that are not finite")

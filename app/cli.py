@@ -8,6 +8,7 @@ from app import startup  # isort: skip  # first: it makes the imports after it q
 import typer
 
 from app.commands.bench import bench
+from app.commands.command_line import Command
 from app.commands.doctor import doctor
 from app.commands.evaluate import evaluate, report
 from app.commands.kept import datasets_app, models_app
@@ -40,20 +41,20 @@ def _version(wanted: bool) -> None:
 
 
 app = _application(help="Whisper transcription with integer tile attention, and the evidence to deploy it.")
-app.command("transcribe", no_args_is_help=True)(transcribe)
-app.command("evaluate", no_args_is_help=True)(evaluate)
-app.command("report", no_args_is_help=True)(report)
-app.command("validate")(validate)
-app.command("bench")(bench)
-app.command("doctor")(doctor)
+app.command("transcribe", no_args_is_help=True, cls=Command)(transcribe)
+app.command("evaluate", no_args_is_help=True, cls=Command)(evaluate)
+app.command("report", no_args_is_help=True, cls=Command)(report)
+app.command("validate", cls=Command)(validate)
+app.command("bench", cls=Command)(bench)
+app.command("doctor", cls=Command)(doctor)
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
 
 _transcribe = _application()
-_transcribe.command(no_args_is_help=True)(transcribe)
+_transcribe.command(no_args_is_help=True, cls=Command)(transcribe)
 
 _evaluate = _application()
-_evaluate.command(no_args_is_help=True)(evaluate)
+_evaluate.command(no_args_is_help=True, cls=Command)(evaluate)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernels import backends
-from kernels.contract import DEFAULT_TILE_SIZE
+from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 from kernels.device import DeviceName
 from models.compute import ComputeType
+
+
+class ConfigurationError(ValueError):
+    """A configuration that contradicts itself; the text is one line."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Configuration:
 
     Raises:
         kernels.backends.UnknownBackendError: there is no such backend.
+        ConfigurationError: the others contradict it, or are no number that they can be.
     """
 
     model: str = "base"
@@ -35,4 +40,17 @@ class Configuration:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        backends.find(self.backend)
+        devices = backends.find(self.backend).devices
+        if self.device == "npu" and "npu" not in devices:
+            raise ConfigurationError(f"device npu: backend {self.backend} has no program for it")
+        if self.tile_size not in TILE_SIZES:
+            raise ConfigurationError(
+                f"tile_size {self.tile_size}: choose from {', '.join(map(str, TILE_SIZES))}"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ConfigurationError(f"threads {self.threads}: at least 1")
+
+    def with_backend(self, name: str) -> Configuration:
+        """The same with another backend, on the emulator where that has no program for the NPU."""
+        device = self.device if "npu" in backends.find(name).devices else "emulator"
+        return replace(self, backend=name, device=device)

@@ -22,6 +22,7 @@ INTERRUPTED = 130
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
 CODES = {
     "app.audio.containers.AudioError": FAILED,
+    "app.configuration.ConfigurationError": USAGE,
     "app.evaluation.worker.WorkerLostError": LACKING,
     "app.evaluation.records.EvidenceError": USAGE,
     "datasets.utterance.DatasetError": LACKING,

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
-from app.commands.options import DeviceOption, JsonFileOption, check_folders, wants_bar, write_file
+from app.commands.options import (
+    MOST,
+    MOST_THREADS,
+    DeviceOption,
+    JsonFileOption,
+    check_folders,
+    wants_bar,
+    write_file,
+)
 from app.configuration import Configuration
 from app.console import INTERRUPTED, USAGE, edge, progress_bar, say, stop
 from kernels.backends import REFERENCE, TILE_BACKENDS
@@ -37,11 +46,16 @@ def bench(
         ),
     ] = None,
     threads: Annotated[
-        list[int] | None, Option(metavar="N", help="Processor threads; all unless given; can be repeated.")
+        list[int] | None,
+        Option(
+            metavar="N", min=1, max=MOST_THREADS, help="Processor threads; all unless given; can be repeated."
+        ),
     ] = None,
     batch: Annotated[str, Option(help="Windows at once, with commas.")] = "1",
-    tiles: Annotated[int, Option(help="Single tiles to time.")] = 200,
-    repeat: Annotated[int, Option(help="How often each layer and encoder window is timed.")] = 5,
+    tiles: Annotated[int, Option(min=1, max=MOST, help="Single tiles to time.")] = 200,
+    repeat: Annotated[
+        int, Option(min=1, max=MOST, help="How often each layer and encoder window is timed.")
+    ] = 5,
     model_only: Annotated[
         bool,
         Option("--model-only", help="Print the cost model of the NPU alone; measures only the host's part."),
@@ -53,9 +67,6 @@ def bench(
     The heading names the device: what the emulator takes says nothing about an NPU. Figures of the cost model are
     marked as such. Ctrl-C prints what there is by then.
     """
-    for name, count in (("--tiles", tiles), ("--repeat", repeat), *(("--threads", n) for n in threads or ())):
-        if count < 1:
-            stop(f"{name} {count}: it has to be at least 1", USAGE)
     chosen, batches = _listed(backends), _listed(batch)
     for backend in chosen:
         if backend not in BACKENDS:
@@ -64,10 +75,12 @@ def bench(
         if size not in SIZES:
             stop(f"--tile-size {size}: choose from {', '.join(SIZES)}", USAGE)
     for number in batches:
-        if not number.isdecimal() or not 1 <= int(number) <= 64:
+        if not re.fullmatch("[1-9]|[1-5][0-9]|6[0-4]", number):
             stop(f"--batch {batch}: whole numbers from 1 to 64, with commas", USAGE)
     if not chosen or not batches:
         stop("--backends and --batch need at least one value each", USAGE)
+    if device == "npu" and chosen == (REFERENCE,):
+        stop(f"--device npu: backend {REFERENCE} has no program for it", USAGE)
     check_folders({"--json": json_file})
 
     from app.evaluation.benchmark_results import Options

@@ -9,6 +9,11 @@ import typer
 from typer import Argument, Option
 
 from app.commands.options import (
+    LAST_SEED,
+    MOST,
+    MOST_AT_ONCE,
+    MOST_BEAMS,
+    MOST_THREADS,
     DeviceOption,
     ModelOption,
     ProgressOption,
@@ -20,17 +25,17 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import LACKING, USAGE, edge, say
-from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL
+from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL, find
 from models.compute import ComputeType
 
 # What judging takes, whether the records are new or old.
 Limits = Annotated[Path | None, Option(help="TOML file with the verdict's limits.", dir_okay=False)]
-Margin = Annotated[float | None, Option(help="Points of WER that a candidate may lose.")]
+Margin = Annotated[float | None, Option(min=0.0, max=100.0, help="Points of WER that a candidate may lose.")]
 Bench = Annotated[
     Path | None,
     Option(help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False),
 ]
-Replications = Annotated[int, Option(min=100, help="Of the bootstrap.")]
+Replications = Annotated[int, Option(min=100, max=MOST, help="Of the bootstrap.")]
 Gate = Annotated[bool, Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")]
 
 
@@ -57,29 +62,33 @@ def evaluate(
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with an interrupted run.")] = False,
     limit: Annotated[
-        int | None, Option(min=1, help="Only so many utterances: a part, and called one.")
+        int | None, Option(min=1, max=MOST, help="Only so many utterances: a part, and called one.")
     ] = None,
     shard: Annotated[
         str | None, Option(metavar="I/N", help="Only this shard; `tilescribe report` joins them.")
     ] = None,
-    batch_size: Annotated[int, Option(min=1, help="Utterances decoded at once.")] = 8,
-    workers: Annotated[int, Option(min=1, help="Processes; they share the threads.")] = 1,
+    batch_size: Annotated[int, Option(min=1, max=MOST_AT_ONCE, help="Utterances decoded at once.")] = 8,
+    workers: Annotated[int, Option(min=1, max=MOST_THREADS, help="Processes; they share the threads.")] = 1,
     threads: ThreadsOption = None,
     compute_type: Annotated[
         ComputeType, Option(help="Of all but integer attention; with float32, cpu is the FP32 reference.")
     ] = "float32",
     language: Annotated[str, Option(help="Of the data set; auto detects it for each utterance.")] = "en",
     without_timestamps: Annotated[bool, Option("--without-timestamps", help="Decode text alone.")] = False,
-    beam_size: Annotated[int | None, Option(min=1, help="Beams; greedy unless given.")] = None,
+    beam_size: Annotated[
+        int | None, Option(min=1, max=MOST_BEAMS, help="Beams; greedy unless given.")
+    ] = None,
     temperature_increment_on_fallback: Annotated[
         float | None,
-        Option(min=0.0, help="Decode again at higher temperatures where it fails; not by default."),
+        Option(min=0.0, max=10.0, help="Decode again at higher temperatures where it fails; not by default."),
     ] = None,
     limits: Limits = None,
     margin: Margin = None,
     bench: Bench = None,
     replications: Replications = 10_000,
-    seed: Annotated[int, Option(help="Of the bootstrap and of the kernels' test operands.")] = 0,
+    seed: Annotated[
+        int, Option(min=0, max=LAST_SEED, help="Of the bootstrap and of the kernels' test operands.")
+    ] = 0,
     gate: Gate = False,
     candidate: Annotated[
         str | None, Option(help=f"Whose verdict --gate reads: {DEFAULT} where it ran, unless given.")
@@ -92,9 +101,10 @@ def evaluate(
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
-    from app.evaluation.reporting import Judging, candidate_of
+    from app.evaluation.reporting import Judging, candidate_of, read_bench
     from app.evaluation.verdict import read_limits
     from app.evaluation.worker import Setup
+    from app.evaluation.worker import shard as shard_of
     from datasets.dataset import open_dataset
     from models.decoding.options import DecodeOptions
 
@@ -108,13 +118,21 @@ def evaluate(
             beam_size=beam_size,
             without_timestamps=without_timestamps,
         )
+        # The configuration's own backend is one for an NPU, where there is one: it says whether the device suits.
+        own = next((name for name in chosen if "npu" in find(name).devices), chosen[0])
+        setup = Setup(filled(Configuration, given, backend=own), chosen, options)
+        judging = Judging(read_limits(limits, margin=margin), replications, seed)
+        if bench is not None:
+            read_bench(bench)
         job = filled(
             jobs.EvaluationJob,
             given,
-            setup=Setup(filled(Configuration, given), chosen, options),
+            setup=setup,
+            shard=shard_of(shard),
+            # Last, as it may have to be fetched.
             dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
             folder=output_dir or jobs.default_folder(dataset, model),
-            judging=Judging(read_limits(limits, margin=margin), replications, seed),
+            judging=judging,
             progress=wants_bar(progress),
         )
     with edge(
@@ -137,7 +155,7 @@ def report(
     margin: Margin = None,
     bench: Bench = None,
     replications: Replications = 10_000,
-    seed: Annotated[int, Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Of the bootstrap.")] = 0,
     gate: Gate = False,
     candidate: Annotated[str | None, Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:

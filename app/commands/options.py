@@ -27,6 +27,13 @@ else:
     # Typer has no lists of literals.
     TileSizeItem = StrEnum("TileSizeItem", [(str(size), str(size)) for size in TILE_SIZES])
 
+# Ends of ranges: nobody needs more, and more ends in tracebacks of whoever is short of memory.
+MOST = 1_000_000
+MOST_AT_ONCE = 256
+MOST_BEAMS = 100
+MOST_THREADS = 1024
+LAST_SEED = 2**32 - 1
+
 DeviceOption = Annotated[
     DeviceName, Option(help="auto: the NPU where it works, else the emulator on the CPU.")
 ]
@@ -37,8 +44,14 @@ ModelOption = Annotated[
     str, Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder.")
 ]
 ProgressOption = Annotated[bool | None, Option(help="Show a progress bar; by default on a terminal.")]
-ThreadsOption = Annotated[int | None, Option(min=1, help="Processor threads; all unless given.")]
+ThreadsOption = Annotated[
+    int | None, Option(min=1, max=MOST_THREADS, help="Processor threads; all unless given.")
+]
+
 TileSizeOption = Annotated[TileSize, Option(help="Keys per tile.")]
+
+SMALLEST_STEP = 0.01
+"""Between temperatures: a hundred of them."""
 
 Kind = TypeVar("Kind")
 
@@ -53,6 +66,8 @@ def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
     """The first temperature and those that follow it up to 1, as openai-whisper's command has them."""
     if not step:
         return first
+    if step < SMALLEST_STEP:
+        raise ValueError(f"temperature_increment_on_fallback must be 0 or {SMALLEST_STEP} or more")
     count = max(0, int((1.0 - first) / step + 1e-6))
     return tuple(round(first + i * step, 6) for i in range(count + 1))
 

@@ -13,6 +13,10 @@ from typer import Argument, Option
 from app.audio.containers import AudioError
 from app.audio.inputs import STANDARD_INPUT, Recording, recordings
 from app.commands.options import (
+    LAST_SEED,
+    MOST,
+    MOST_AT_ONCE,
+    MOST_BEAMS,
     BackendName,
     DeviceOption,
     ModelOption,
@@ -56,7 +60,10 @@ def transcribe(
     ] = Configuration.compute_type,
     threads: ThreadsOption = None,
     batch_size: Annotated[
-        int, Option(min=1, help="Over 1: cut at quiet places and decode so many pieces at once.")
+        int,
+        Option(
+            min=1, max=MOST_AT_ONCE, help="Over 1: cut at quiet places and decode so many pieces at once."
+        ),
     ] = 1,
     output_dir: Annotated[
         str | None, Option("--output-dir", "-o", help="Write files there; - writes to standard output.")
@@ -94,28 +101,43 @@ def transcribe(
         bool, Option(help="Prompt each window with the text before it.")
     ] = True,
     temperature: Annotated[
-        float, Option(min=0.0, help="First temperature; 0 is greedy or beam search.")
+        float, Option(min=0.0, max=10.0, help="First temperature; 0 is greedy or beam search.")
     ] = 0.0,
     temperature_increment_on_fallback: Annotated[
         float | None,
-        Option(min=0.0, help="Step to the next temperature, up to 1, when decoding fails; 0: none."),
+        Option(
+            min=0.0, max=10.0, help="Step to the next temperature, up to 1, when decoding fails; 0: none."
+        ),
     ] = 0.2,
-    best_of: Annotated[int, Option(min=1, help="Samples at temperatures over 0.")] = 5,
+    best_of: Annotated[int | None, Option(min=1, max=MOST_BEAMS, help="Samples at temperatures over 0.")] = 5,
     beam_size: Annotated[
-        int | None, Option(min=1, help="Beams at temperature 0; greedy unless given.")
+        int | None, Option(min=1, max=MOST_BEAMS, help="Beams at temperature 0; greedy unless given.")
     ] = None,
-    patience: Annotated[float | None, Option(help="Beam search patience (arxiv.org/abs/2204.05424).")] = None,
-    length_penalty: Annotated[float | None, Option(help="Length penalty (arxiv.org/abs/1609.08144).")] = None,
+    patience: Annotated[
+        float | None, Option(min=0.0, max=100.0, help="Beam search patience (arxiv.org/abs/2204.05424).")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, Option(min=0.0, max=1.0, help="Length penalty (arxiv.org/abs/1609.08144).")
+    ] = None,
     suppress_tokens: Annotated[
         str, Option(help="Token ids never to use; -1: symbols that are not speech.")
     ] = "-1",
-    seed: Annotated[int, Option(help="Of sampling, so that a run can be repeated.")] = 0,
+    seed: Annotated[
+        int, Option(min=0, max=LAST_SEED, help="Of sampling, so that a run can be repeated.")
+    ] = 0,
     clip_timestamps: Annotated[str, Option(help="start,end,start,... in seconds: the parts to read.")] = "0",
-    compression_ratio_threshold: Annotated[float, Option(help="Over it text is too repetitive.")] = 2.4,
-    logprob_threshold: Annotated[float, Option(help="Under it text is too improbable.")] = -1.0,
-    no_speech_threshold: Annotated[float, Option(help="Over it an improbable window is silence.")] = 0.6,
+    compression_ratio_threshold: Annotated[
+        float | None, Option(min=0.0, max=1000.0, help="Over it text is too repetitive.")
+    ] = 2.4,
+    logprob_threshold: Annotated[
+        float | None, Option(min=-1000.0, max=1000.0, help="Under it text is too improbable.")
+    ] = -1.0,
+    no_speech_threshold: Annotated[
+        float | None, Option(min=0.0, max=1000.0, help="Over it an improbable window is silence.")
+    ] = 0.6,
     hallucination_silence_threshold: Annotated[
-        float | None, Option(help="Skip silence of so many seconds where a hallucination is likely.")
+        float | None,
+        Option(min=0.0, max=MOST, help="Skip silence of so many seconds where a hallucination is likely."),
     ] = None,
     word_timestamps: Annotated[bool, Option("--word-timestamps", help="Time every word.")] = False,
     prepend_punctuations: Annotated[str, Option(help="Belong to the word after them.")] = "\"'“¿([{-",
@@ -125,9 +147,9 @@ def transcribe(
     highlight_words: Annotated[
         bool, Option("--highlight-words", help="Underline words as they are said.")
     ] = False,
-    max_line_width: Annotated[int | None, Option(min=1, help="Characters in a line.")] = None,
-    max_line_count: Annotated[int | None, Option(min=1, help="Lines in a subtitle.")] = None,
-    max_words_per_line: Annotated[int | None, Option(min=1, help="Words in a line.")] = None,
+    max_line_width: Annotated[int | None, Option(min=1, max=MOST, help="Characters in a line.")] = None,
+    max_line_count: Annotated[int | None, Option(min=1, max=MOST, help="Lines in a subtitle.")] = None,
+    max_words_per_line: Annotated[int | None, Option(min=1, max=MOST, help="Words in a line.")] = None,
 ) -> None:
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
     given = context.params
@@ -138,6 +160,7 @@ def transcribe(
         folder = None if output_dir is None and output_format is None else output_dir or "."
         output = Output(folder, formats(output_format or "txt"), layout)
         inputs, problems = recordings(audio)
+        configuration = filled(Configuration, given)
         from models.decoding.options import DecodeOptions
 
         tried = temperatures(temperature, temperature_increment_on_fallback)
@@ -155,7 +178,7 @@ def transcribe(
         load_numba()
         from app.api import Transcriber
 
-        transcriber = Transcriber.load(filled(Configuration, given))
+        transcriber = Transcriber.load(configuration)
         options.for_model(transcriber.weights.model)
     if not quiet:
         say(_description(transcriber))

@@ -9,6 +9,8 @@ import typer
 from typer import Option
 
 from app.commands.options import (
+    LAST_SEED,
+    MOST,
     DeviceOption,
     JsonFileOption,
     ProgressOption,
@@ -25,11 +27,11 @@ from kernels.contract import TILE_SIZES, ContractError
 
 def validate(
     device: DeviceOption = Configuration.device,
-    tiles: Annotated[int, Option(min=1, help="Tiles to compare bit for bit.")] = 1000,
+    tiles: Annotated[int, Option(min=1, max=MOST, help="Tiles to compare bit for bit.")] = 1000,
     tile_size: Annotated[
         list[TileSizeItem] | None, Option(help="Keys per tile; all unless given; can be repeated.")
     ] = None,
-    seed: Annotated[int, Option(min=0, help="Of those tiles' operands.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Of those tiles' operands.")] = 0,
     capture: Annotated[
         bool, Option(help="Also try the kernels on a real encoder's queries, keys and values.")
     ] = True,

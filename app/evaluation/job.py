@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +17,7 @@ import msgspec
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
-from app.evaluation.worker import Batch, BatchWorker, Decode, Setup, batches, in_processes, shard
+from app.evaluation.worker import Batch, BatchWorker, Decode, Setup, batches, in_processes
 from app.machine import PACKAGES, available_threads, processor
 from kernels.backends import INTEGER_BACKENDS, find
 from models.decoding.options import language_code
@@ -40,7 +40,7 @@ class EvaluationJob:
         setup: its threads are of all workers together, as many as there are where it is None.
         folder: of records and report.
         limit: only so many utterances, in the order of their ids.
-        shard: `I/N`.
+        shard: which of the batches, see `app.evaluation.worker.shard`.
         batch_size: utterances decoded at once.
         workers: processes.
         resume: go on with the records there.
@@ -52,7 +52,7 @@ class EvaluationJob:
     folder: Path
     judging: reporting.Judging
     limit: int | None = None
-    shard: str | None = None
+    shard: slice = field(default_factory=partial(slice, None))
     batch_size: int = 8
     workers: int = 1
     resume: bool = False
@@ -66,7 +66,7 @@ class EvaluationJob:
 
         Raises:
             EvidenceError: records that are there are another run's, or `resume` is not set.
-            ValueError: the shard or the decoding options are wrong.
+            ValueError: the decoding options do not suit the model.
             models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
             kernels.device.DeviceError: the NPU was asked for and cannot be used, or was lost.
             app.evaluation.worker.WorkerLostError: a worker process ended on its own.
@@ -75,8 +75,7 @@ class EvaluationJob:
         utterances = self.dataset.utterances[: self.limit]
         if not utterances:
             raise EvidenceError(f"{self.dataset.name}: there are no utterances in it")
-        part = shard(self.shard)  # before every recording is looked at
-        chosen = batches(utterances, self.batch_size)[part]
+        chosen = batches(utterances, self.batch_size)[self.shard]
         # Before the model is loaded: a run that is there is neither overwritten nor mixed with this one.
         there = [name for name in self.setup.backends if self._records(name).exists()]
         if there and not self.resume:

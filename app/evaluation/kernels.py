@@ -123,7 +123,7 @@ def _validate(configuration: Configuration, tiles: int, seed: int, progress: boo
 
     backend, tile_size = find(configuration.backend), configuration.tile_size
     opened = open_device(
-        configuration.device if "npu" in backend.devices else "emulator",
+        configuration.device,
         scores=backend.scores or "int32",
         tile_size=tile_size,
     )

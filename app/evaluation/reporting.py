@@ -74,7 +74,7 @@ def write_report(
     output.mkdir(parents=True, exist_ok=True)
     links = {name: os.path.relpath(path, output) for name, path in (audio or {}).items()}
     bench = next((folder / BENCH_FILE for folder in folders if (folder / BENCH_FILE).exists()), None)
-    extras = {**figures.extras, "latency": _bench(bench, bench.read_bytes()) if bench else {}}
+    extras = {**figures.extras, "latency": read_bench(bench) if bench else {}}
     page = render_page(evaluation, extras=extras, audio=links)
     text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(output / "report.json", text + "\n")
@@ -111,14 +111,15 @@ def candidate_of(name: str | None, backends: Sequence[str]) -> str | None:
 
 def keep_bench(path: Path, folder: Path) -> None:
     """Put the JSON of `tilescribe bench` beside the records. Raises `EvidenceError` where it is something else."""
-    data = path.read_bytes()
-    _bench(path, data)
-    write_whole(folder / BENCH_FILE, data.decode("utf-8"))
+    read_bench(path)
+    write_whole(folder / BENCH_FILE, path.read_text(encoding="utf-8"))
 
 
-def _bench(path: Path, data: bytes) -> dict[str, Any]:
+def read_bench(path: Path) -> dict[str, Any]:
+    """The JSON of `tilescribe bench`. Raises `EvidenceError` where it is something else."""
     try:
         with reading(path):
+            data = path.read_bytes()
             msgspec.json.decode(data, type=BenchFile)
             return msgspec.json.decode(data, type=dict[str, Any])
     except EvidenceError as error:

@@ -118,7 +118,7 @@ class BatchWorker:
         self.transcribers: dict[str, Transcriber] = {}
         decoder = None
         for name in setup.backends:
-            one = Transcriber(weights, replace(setup.configuration, backend=name), decoder=decoder)
+            one = Transcriber(weights, setup.configuration.with_backend(name), decoder=decoder)
             self.transcribers[name], decoder = one, one.recogniser.decoder
 
     def decode(self, tasks: Tasks) -> Iterator[tuple[int, Records]]:

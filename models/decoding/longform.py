@@ -201,7 +201,7 @@ class _Reader:
     def initial_prompt(self) -> list[int]:
         """Its tokens, if one is given."""
         prompt = self.options.initial_prompt
-        return [] if prompt is None else self.tokenizer.encode(" " + prompt.strip())
+        return [] if prompt is None else self.tokenizer.encoding.encode_ordinary(" " + prompt.strip())
 
     def decode(
         self, pieces: Sequence[_Piece], prompt: Sequence[int]

@@ -6,12 +6,15 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isnan
 from typing import Any, TypeVar
 
 from models.languages import language_tag
 from models.openai import LANGUAGES, TO_LANGUAGE_CODE
 
 __all__ = ["DecodeOptions", "OptionsError", "language_code"]
+
+_LAST_SECOND = 10_000_000
 
 _Number = TypeVar("_Number", int, float)
 
@@ -59,24 +62,37 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         temperatures, clips, beams = self.temperatures, self.clips, self.beam_size
         tasks = ("transcribe", "translate")
-        tried = bool(temperatures) and all(0 <= t < float("inf") for t in temperatures)
-        ascending = all(t >= 0 for t in clips) and all(a <= b for a, b in pairwise(clips))
+        tried = bool(temperatures) and all(t == 0 or 0.001 <= t <= 10 for t in temperatures)
+        ascending = all(0 <= t <= _LAST_SECOND for t in clips) and all(a <= b for a, b in pairwise(clips))
+        candidates = (self.patience or 1) * (beams or 1)
+        thresholds = (
+            self.compression_ratio_threshold,
+            self.logprob_threshold,
+            self.no_speech_threshold,
+            self.hallucination_silence_threshold,
+        )
         timed = self.word_timestamps or self.hallucination_silence_threshold is None
         for holds, rule in (
             (self.task in tasks, f"task must be transcribe or translate, not {self.task!r}"),
-            (tried, "temperature must be one or more numbers of 0 or more"),
+            (tried, "temperature must be one or more numbers, each 0 or from 0.001 to 10"),
             (self.best_of is None or self.best_of >= 1, "best_of must be 1 or more"),
             (beams is None or beams >= 1, "beam_size must be 1 or more"),
             (beams is None or 0 in temperatures, "beam_size needs a temperature of 0"),
             (beams is not None or self.patience is None, "patience requires beam_size to be given"),
-            ((self.patience or 1) * (beams or 1) > 0.5, "patience times beam_size must round to 1 or more"),
+            (
+                0.5 < candidates <= 10_000,
+                "patience times beam_size must round to 1 or more, up to 10,000",
+            ),
             (0 <= (self.length_penalty or 0) <= 1, "length_penalty (alpha) must be between 0 and 1"),
+            (not any(t is not None and isnan(t) for t in thresholds), "a threshold must be a number"),
             (timed, "hallucination_silence_threshold requires word_timestamps"),
-            (ascending, "clip_timestamps must be seconds in ascending order"),
+            (ascending, f"clip_timestamps must be seconds in ascending order, up to {_LAST_SECOND}"),
         ):
             if not holds:
                 raise OptionsError(rule)
         _ = self.suppressed
+        if self.language not in (None, "auto"):
+            language_code(str(self.language))
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -219,7 +219,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(spoken: Utterance, tmp
         (["-f", "doc"], "unknown format 'doc': choose from txt, srt, vtt, tsv, json, all"),
         (["--patience", "2"], "patience requires beam_size to be given"),
         (["--beam-size", "5", "--temperature", "0.5"], "beam_size needs a temperature of 0"),
-        (["--clip-timestamps", "5,3"], "clip_timestamps must be seconds in ascending order"),
+        (["--clip-timestamps", "5,3"], "clip_timestamps must be seconds in ascending order, up to 10000000"),
         (["--clip-timestamps", "five"], "clip_timestamps is not a list of seconds: 'five'"),
         (["--suppress-tokens", "a"], "suppress_tokens is not a list of ids: 'a'"),
         (["--max-line-width", "20"], "--highlight-words and the --max- options need --word-timestamps"),
@@ -227,7 +227,25 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(spoken: Utterance, tmp
             ["--hallucination-silence-threshold", "2"],
             "hallucination_silence_threshold requires word_timestamps",
         ),
-        (["--length-penalty", "3"], "length_penalty (alpha) must be between 0 and 1"),
+        (["--length-penalty", "3"], "--length-penalty: it has to be a number from 0 to 1"),
+        (["--temperature", "1e-4"], "temperature must be one or more numbers, each 0 or from 0.001 to 10"),
+        (
+            ["--temperature-increment-on-fallback", "1e-9"],
+            "temperature_increment_on_fallback must be 0 or 0.01 or more",
+        ),
+        (
+            ["--clip-timestamps", "0,nan"],
+            "clip_timestamps must be seconds in ascending order, up to 10000000",
+        ),
+        (
+            ["--clip-timestamps", "0,1e308"],
+            "clip_timestamps must be seconds in ascending order, up to 10000000",
+        ),
+        (
+            ["--beam-size", "100", "--patience", "100.0", "--temperature_increment_on_fallback", "1e308"],
+            "--temperature-increment-on-fallback: it has to be a number from 0 to 10",
+        ),
+        (["--backend", "cpu", "--device", "npu"], "device npu: backend cpu has no program for it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -288,7 +288,7 @@ def test_a_limit_makes_a_part(how: tuple[Any, ...], tmp_path: Path) -> None:
         (["--backends", "cpu,int32", "--candidate", "int8"], 2, "candidate 'int8': it has to be one of the"),
         (["--shard", "3/2"], 2, "shard '3/2': it is I/N"),
         (["--shard", "half"], 2, "shard 'half': it is I/N"),
-        (["--margin", "-1"], 2, "margin: Expected float >= 0.0"),
+        (["--margin", "-1"], 2, "--margin: it has to be a number from 0 to 100"),
         (["--limits", "absent.toml"], 2, "absent.toml"),
         (["--model", "tiny.de"], 2, "tiny.de"),
         (["--language", "xx"], 2, "xx"),

@@ -14,6 +14,7 @@ from app.commands.evaluate import evaluate, report
 from app.commands.kept import datasets_app, models_app
 from app.commands.transcribe import transcribe
 from app.commands.validate import validate
+from app.console import run
 
 __all__ = ["evaluate_main", "main", "startup", "transcribe_main"]
 
@@ -70,14 +71,14 @@ def _root(
 
 def main() -> None:
     """`tilescribe`: every command."""
-    app()
+    run(app)
 
 
 def transcribe_main() -> None:
     """`transcribe`: the command that most people want."""
-    _transcribe(prog_name="transcribe")
+    run(_transcribe, prog_name="transcribe")
 
 
 def evaluate_main() -> None:
     """`evaluate`: the command that decides."""
-    _evaluate(prog_name="evaluate")
+    run(_evaluate, prog_name="evaluate")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -34,6 +36,57 @@ CODES = {
 }
 
 
+class _Kept(io.FileIO):
+    """A standard stream on which what can't be written is lost, not the work; a reader that left is told of.
+
+    Attributes:
+        lost: why something could not be written.
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.lost = self.lost or error
+            return len(data)
+
+
+def run(application: Callable[..., Any], **how: Any) -> None:
+    """Run a command on streams that may be closed, full or of any encoding; output that was lost is an error."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened takes its place; writing to this one fails
+            os.open(os.devnull, os.O_RDONLY)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    output, errors = _Kept(1, "w", closefd=False), _Kept(2, "w", closefd=False)
+    sys.stdout = _text(sys.stdout, output, "replace")
+    sys.stderr = _text(sys.stderr, errors, "backslashreplace")
+    code: Any = 0
+    try:
+        with edge():
+            application(**how)
+    except SystemExit as ended:
+        code = ended.code
+    except typer.Exit as ended:
+        code = ended.exit_code
+    sys.stdout.flush()
+    if output.lost:
+        say(f"error: standard output: {output.lost.strerror}")
+    sys.exit(code or (FAILED if output.lost else 0))
+
+
+def _text(given: Any, stream: _Kept, errors: str) -> io.TextIOWrapper:
+    """The text stream in the place of one that Python opened, or that it found closed."""
+    encoding = given.encoding if given else "utf-8"
+    buffer = io.BufferedWriter(stream)
+    return io.TextIOWrapper(buffer, encoding, errors, line_buffering=stream.isatty() or stream.fileno() == 2)
+
+
 def say(text: str) -> None:
     """Write a line to standard error."""
     print(text, file=sys.stderr, flush=True)
@@ -56,7 +109,14 @@ def exit_code(error: BaseException, others: Mapping[type[Exception], int] = {}) 
         code = CODES.get(f"{kind.__module__}.{kind.__qualname__}", others.get(kind))
         if code is not None:
             return code
-    return None
+    # A path that the system refuses; without a path an OSError may be a fault of ours.
+    return LACKING if isinstance(error, OSError) and error.filename is not None else None
+
+
+def _line(error: Exception, place: object = "") -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or place}: {error.strerror or error}"
+    return str(error)
 
 
 @contextmanager
@@ -78,9 +138,7 @@ def edge(
         code = exit_code(error, others)
         if code is None:
             raise
-        if isinstance(error, OSError):
-            stop(f"{error.filename or place}: {error.strerror or error}", code)
-        stop(str(error), code)
+        stop(_line(error, place), code)
 
 
 class Attempts:
@@ -97,7 +155,7 @@ class Attempts:
         except Exception as error:
             if exit_code(error) is None:
                 raise
-            self.fail(str(error))
+            self.fail(_line(error))
 
     def fail(self, text: str) -> None:
         """Say what is wrong with one of them."""

@@ -99,7 +99,7 @@ def _open_set(entry: NamedSet, folder: Path, allow_missing: bool) -> Dataset:
 
 
 def _open_manifest(given: str | os.PathLike[str], data_dir: Path | None, allow_missing: bool) -> Dataset:
-    path, sets = Path(given).expanduser(), ", ".join(CATALOGUE)
+    path, sets = Path(os.path.expanduser(given)), ", ".join(CATALOGUE)
     if path.is_dir():
         raise DatasetError(
             f"{path}: is a folder: give a manifest ({', '.join(manifest.SUFFIXES)}), or a set's name "

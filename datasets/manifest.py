@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,6 @@ def _utterance(number: int, row: dict[str, Any], base: Path) -> Utterance:
     given, said = text("audio"), text("text")
     if "\0" in given:
         raise wrong("audio", "has a NUL character in it")
-    audio = base / Path(given).expanduser()
+    audio = base / os.path.expanduser(given)
     own_name = (audio.relative_to(base) if audio.is_relative_to(base) else audio).as_posix()
     return Utterance(label("id") or own_name, audio, said, label("speaker"), seconds())

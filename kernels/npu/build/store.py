@@ -222,7 +222,7 @@ def folder() -> Path:
     """Where builds are kept: TILESCRIBE_KERNELS, else `kernels` in the user's cache folder."""
     chosen = os.environ.get("TILESCRIBE_KERNELS")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     import platformdirs  # not needed, and perhaps not there, where the tool chain's own Python builds
 
     return platformdirs.user_cache_path("tilescribe") / "kernels"

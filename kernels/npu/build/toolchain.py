@@ -134,7 +134,7 @@ def nominal() -> Toolchain:
 def _folder(variable: str, needed: str, name: str, remedy: str, candidates: Iterable[Path]) -> Path:
     """Where a tool is installed: the folder that a variable names, else the first candidate with what is needed."""
     chosen = os.environ.get(variable)
-    for root in [Path(chosen).expanduser()] if chosen else candidates:
+    for root in [Path(os.path.expanduser(chosen))] if chosen else candidates:
         if (root / needed).exists():
             return root
         if chosen:

@@ -1,0 +1,87 @@
+"""Standard streams that are closed, full or of another encoding, and paths that the system refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def shell(command: str, scripts: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{scripts}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+@pytest.mark.parametrize("command", ["transcribe --help", "tilescribe datasets list", "tilescribe doctor"])
+def test_output_that_is_lost_is_an_error(command: str, redirection: str, reason: str, scripts: Path) -> None:
+    done = shell(f"{command} {redirection}", scripts)
+    assert (done.returncode, done.stderr) == (1, f"error: standard output: {reason}\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_notes_that_are_lost_change_nothing(redirection: str, scripts: Path) -> None:
+    assert shell(f"transcribe --nonsense {redirection}", scripts).returncode == 2
+    done = shell(f"tilescribe datasets list {redirection}", scripts)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "NAME")
+
+
+def test_a_closed_standard_input_is_an_empty_one(scripts: Path) -> None:
+    done = shell(
+        "python -c 'from app.console import run; run(lambda: print(len(input() or [])))' <&-", scripts
+    )
+    assert "EOFError" in done.stderr
+
+
+def test_what_an_encoding_lacks_is_replaced(scripts: Path) -> None:
+    code = "from app.console import run, say; run(lambda: (print('\u017elu\u0165'), say('\u017elu\u0165')))"
+    done = shell(f'python -c "{code}"', scripts, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "?lu?\n", "\\u017elu\\u0165\n")
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("command", "cache"),
+    [
+        (f"tilescribe datasets list --data-dir {LONG}", ""),
+        (f"tilescribe datasets verify librispeech-test-clean --data-dir {LONG}", ""),
+        ("tilescribe datasets list", f"/tmp/{LONG}"),
+        ("tilescribe models list", f"/tmp/{LONG}"),
+        (f"evaluate --dataset {LONG}.jsonl", ""),
+        (f"transcribe a.wav --model ./{LONG}.pt", ""),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_one_line(command: str, cache: str, scripts: Path) -> None:
+    done = shell(command, scripts, **({"TILESCRIBE_CACHE": cache} if cache else {}))
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: ")
+    assert "File name too long" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "transcribe a.wav --model '~nobody-here/x.pt'",
+        "evaluate --dataset '~nobody-here/x.jsonl'",
+        "evaluate --dataset librispeech-test-clean --data-dir '~nobody-here/x'",
+    ],
+)
+def test_the_home_of_nobody_is_a_path_without_a_file(command: str, scripts: Path) -> None:
+    done = shell(command, scripts)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

@@ -1,26 +1,39 @@
 """Data sets of one's own: a manifest names recordings and their texts, as JSON Lines, CSV or TSV.
 
-Every row has `audio` (a path, relative to the manifest unless absolute) and `text`; `id`, `speaker` and `seconds`
-are optional, and anything else is passed over. CSV and TSV begin with a line of column names. CSV is quoted as in
-RFC 4180; TSV has no quoting, so that a quotation mark in a text stands for itself.
+Every row has `audio` (a path, relative to the manifest unless absolute) and `text`, which is empty where nothing is
+said; `id`, `speaker` and `seconds` are optional, and anything else is passed over. CSV and TSV begin with a line of
+column names. CSV is quoted as in RFC 4180; TSV has no quoting, so that a quotation mark in a text stands for itself.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from datasets.strict import DAMAGE, what_is_wrong
 from datasets.utterance import DatasetError, Utterance, unreadable
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
-Row = tuple[int, dict[str, Any]]
+
+class _Row(msgspec.Struct):
+    """What a line says."""
+
+    audio: str
+    text: str
+    id: str | int | None = None
+    speaker: str | int | None = None
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
+
+
+Row = tuple[int, _Row]
 """A line number, from 1, and what the line says."""
 
 
@@ -58,7 +71,7 @@ def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, 
                 first = f"id {utterance.id!r} is that of line {lines[utterance.id]}"
                 raise _LineError(number, f"{first}: give every row an id of its own")
             lines[utterance.id] = number
-            if utterance.audio.is_file():
+            if os.path.isfile(utterance.audio):  # no error for a name that the system refuses
                 found[utterance.id] = utterance
             else:
                 missing.append(f"{manifest}, line {number}: {utterance.audio} is missing")
@@ -72,15 +85,10 @@ def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, 
 
 def _json_rows(text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise _LineError(number, f"is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise _LineError(number, 'is not an object like {"audio": ..., "text": ...}')
-        yield number, row
+        if line.strip():
+            with _reading(number):
+                row = msgspec.json.decode(line, type=_Row)
+            yield number, row
 
 
 def _table_rows(text: str, suffix: str) -> Iterator[Row]:
@@ -100,7 +108,12 @@ def _table_rows(text: str, suffix: str) -> Iterator[Row]:
                 wrong = f"has {len(cells)} cells, where the first line names {len(columns)} columns"
                 raise _LineError(number, wrong)
             else:
-                yield number, dict(zip(columns, cells, strict=True))
+                given = dict(zip(columns, cells, strict=True))
+                # What an empty cell says of a text is that nothing was said; of anything else, nothing.
+                known = {name: cell for name, cell in given.items() if cell.strip() or name == "text"}
+                with _reading(number):
+                    row = msgspec.convert(known, _Row, strict=False)
+                yield number, row
             number = table.line_num + 1
     except csv.Error as error:
         raise _LineError(number, f"can't be read as {suffix[1:].upper()} ({error})") from None
@@ -116,43 +129,21 @@ def _columns(number: int, cells: list[str]) -> list[str]:
     return columns
 
 
-def _utterance(number: int, row: dict[str, Any], base: Path) -> Utterance:
-    def wrong(column: str, what: str) -> _LineError:
-        return _LineError(number, f"{column!r} {what}")
+@contextmanager
+def _reading(number: int) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise _LineError(number, what_is_wrong(error)) from None
 
-    def text(column: str) -> str:
-        value = row.get(column)
-        if value is None:
-            raise _LineError(number, f"no {column!r}")
-        if not isinstance(value, str):
-            raise wrong(column, f"is not text but {value!r}")
-        if not value.strip():
-            raise wrong(column, "is empty")
-        return value.strip()
 
-    def label(column: str) -> str | None:
-        value = row.get(column)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise wrong(column, f"is neither text nor a number but {value!r}")
-        return str(value).strip() or None
-
-    def seconds() -> float | None:
-        value = row.get("seconds")
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        try:
-            length = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            length = math.nan
-        if not (0 < length < math.inf):
-            raise wrong("seconds", f"is not a length of time but {value!r}")
-        return length
-
-    given, said = text("audio"), text("text")
+def _utterance(number: int, row: _Row, base: Path) -> Utterance:
+    given = row.audio.strip()
+    if not given:
+        raise _LineError(number, "audio: is empty")
     if "\0" in given:
-        raise wrong("audio", "has a NUL character in it")
+        raise _LineError(number, "audio: has a NUL character in it")
     audio = base / os.path.expanduser(given)
     own_name = (audio.relative_to(base) if audio.is_relative_to(base) else audio).as_posix()
-    return Utterance(label("id") or own_name, audio, said, label("speaker"), seconds())
+    name, speaker = ("" if label is None else str(label).strip() for label in (row.id, row.speaker))
+    return Utterance(name or own_name, audio, row.text.strip(), speaker or None, row.seconds)

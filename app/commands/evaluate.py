@@ -24,7 +24,7 @@ from app.commands.options import (
     wants_bar,
 )
 from app.configuration import Configuration
-from app.console import LACKING, USAGE, edge, say
+from app.console import FAILED, LACKING, USAGE, edge, say, stop
 from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL, find
 from models.compute import ComputeType
 
@@ -142,6 +142,8 @@ def evaluate(
     ):
         say(job.dataset.description)
         evaluation = job.run()
+    if not any(backend.rates.utterances for backend in evaluation.backends):
+        stop(f"no recording could be transcribed; {job.folder}/records say why", FAILED)
     if gate and judged:
         raise typer.Exit(evaluation.verdict(judged).exit_code)
 

@@ -17,7 +17,7 @@ import msgspec
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
-from app.evaluation.worker import Batch, BatchWorker, Decode, Setup, batches, in_processes
+from app.evaluation.worker import Batch, BatchWorker, Setup, batches, in_processes
 from app.machine import PACKAGES, available_threads, processor
 from kernels.backends import INTEGER_BACKENDS, find
 from models.decoding.options import language_code
@@ -86,20 +86,23 @@ class EvaluationJob:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.bench is not None:
             reporting.keep_bench(self.bench, self.folder)
-        self._transcribe(*self._prepare(chosen, min(self.batch_size, len(utterances))), chosen)
+        worker = self._worker()
+        self._transcribe(worker, self._runs(worker, min(self.batch_size, len(utterances))), chosen)
         audio = {utterance.id: utterance.audio for batch in chosen for utterance in batch}
         return reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
 
     def _records(self, backend: str) -> Path:
         return self.folder / "records" / f"{backend}.jsonl"
 
-    def _prepare(self, chosen: Sequence[Batch], batch_size: int) -> tuple[dict[str, RunDescription], Decode]:
-        """Load the model and measure the kernels: the records' first lines, by backend, and what decodes batches."""
+    def _worker(self) -> BatchWorker:
+        """The model, with its share of the threads."""
         configuration = self.setup.configuration
         each = max(1, (configuration.threads or available_threads()) // self.workers)
-        setup = replace(self.setup, configuration=replace(configuration, threads=each))
-        worker = BatchWorker(setup)
-        self._measure_kernels(worker, chosen)
+        return BatchWorker(replace(self.setup, configuration=replace(configuration, threads=each)))
+
+    def _runs(self, worker: BatchWorker, batch_size: int) -> dict[str, RunDescription]:
+        """The records' first lines, by backend."""
+        setup = worker.setup
         expected, language = self.dataset.expected, setup.options.language
         dataset = DatasetDescription(
             name=self.dataset.name,
@@ -125,23 +128,25 @@ class EvaluationJob:
                 compute={"encoder": compute_type, "decoder": compute_type},
                 versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
                 processor=processor(),
-                threads=each * self.workers,
+                threads=(setup.configuration.threads or 1) * self.workers,
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
             )
-        # With processes of their own, only they hold a model.
-        return descriptions, partial(in_processes, setup, self.workers) if self.workers > 1 else worker.decode
+        return descriptions
 
     def _transcribe(
-        self, descriptions: Mapping[str, RunDescription], decode: Decode, chosen: Sequence[Batch]
+        self, worker: BatchWorker, runs: Mapping[str, RunDescription], chosen: Sequence[Batch]
     ) -> None:
         from tqdm import tqdm
 
         (self.folder / "records").mkdir(exist_ok=True)
         with ExitStack() as stack:
             writers = {
-                name: stack.enter_context(RecordWriter(self._records(name), description, resume=self.resume))
-                for name, description in descriptions.items()
+                name: stack.enter_context(RecordWriter(self._records(name), run, resume=self.resume))
+                for name, run in runs.items()
             }
+            # Now that what is there is known to be this run's.
+            self._measure_kernels(worker, runs, chosen)
+            decode = partial(in_processes, worker.setup, self.workers) if self.workers > 1 else worker.decode
             tasks = []
             for batch in chosen:
                 ids = frozenset(utterance.id for utterance in batch)
@@ -158,18 +163,20 @@ class EvaluationJob:
                         writers[name].write(record)
                 bar.update(size)
 
-    def _measure_kernels(self, worker: BatchWorker, chosen: Sequence[Batch]) -> None:
-        """Validate the integer kernels, and measure the encoder on a few utterances, unless that is done."""
-        integer = {name for name in self.setup.backends if name in INTEGER_BACKENDS}
-        there = (self.folder / kernels.FILE).exists() and self.resume
-        if there and integer <= kernels.read([self.folder]).validation.keys():
+    def _measure_kernels(
+        self, worker: BatchWorker, runs: Mapping[str, RunDescription], chosen: Sequence[Batch]
+    ) -> None:
+        """Validate the integer kernels, and measure the encoder on a few utterances, where that is not done."""
+        figures = kernels.read([self.folder] if self.resume else [], next(iter(runs.values())))
+        missing = [run for run in runs.values() if run.backend in INTEGER_BACKENDS and not figures.cover(run)]
+        if not missing:
             return
         utterances = sorted((u for batch in chosen for u in batch), key=lambda u: u.id)
         sampled = utterances[:: max(1, len(utterances) // SAMPLED_UTTERANCES)][:SAMPLED_UTTERANCES]
-        figures = kernels.measure(
-            worker, sampled, tiles=VALIDATION_TILES, seed=self.judging.seed, progress=self.progress
+        measured = kernels.measure(
+            worker, missing, sampled, tiles=VALIDATION_TILES, seed=self.judging.seed, progress=self.progress
         )
-        kernels.write(self.folder, figures)
+        kernels.write(self.folder, figures.joined(measured))
 
 
 def backend_names(text: str) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ import msgspec
 
 from app.audio.containers import AudioError
 from app.console import progress_bar
-from app.evaluation.records import EvidenceError, reading
+from app.evaluation.records import DatasetDescription, EvidenceError, RunDescription, reading, same_run
+from app.evaluation.report.measured import Extras
 from app.output.writers import write_whole
 from datasets.utterance import Utterance
-from kernels.backends import INTEGER_BACKENDS, find
+from kernels.backends import BACKEND_NAMES, find
 
 if TYPE_CHECKING:
     from app.configuration import Configuration
@@ -43,29 +44,78 @@ class KernelValidation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KernelFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was measured of the kernels themselves.
+    """What was measured of the kernels themselves, with one model on one data set.
 
     Attributes:
+        model_sha256: of the model's weights.
+        dataset: where the utterances are from that were encoded.
         validation: by backend.
         extras: what `app.evaluation.report.page.render_page` takes. Figures that are not finite, such as the
             correlation of a constant output, are null in the file.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2] = 2
+    model_sha256: str | None
+    dataset: DatasetDescription
     validation: dict[str, KernelValidation] = {}
     extras: dict[str, Any] = {}
 
+    def cover(self, run: RunDescription) -> bool:
+        """Whether a run's backend was validated on its device, with its tile size."""
+        validation = self.validation.get(run.backend)
+        where = (run.device, run.kernel.get("tile_size"))
+        return validation is not None and (validation.device, validation.tile_size) == where
 
-def read(folders: Iterable[Path]) -> KernelFigures:
-    """The first figures in the folders, or those of nothing. Raises `EvidenceError`."""
+    def joined(self, later: KernelFigures) -> KernelFigures:
+        """With the figures of backends that were measured later, in place of what there was of them."""
+        again = later.validation.keys()
+
+        def both(name: str) -> list[Any]:
+            kept = [row for row in self.extras.get(name, ()) if row["kernel"] not in again]
+            return [*kept, *later.extras[name]]
+
+        kept = {name: one for name, one in self.validation.items() if name not in again}
+        errors = {n: e for n, e in self.extras.get("encoder_error", {}).items() if n not in again}
+        notes = dict(later.extras["notes"])
+        for name, note in self.extras.get("notes", {}).items():
+            if kept and note != notes.get(name):
+                notes[name] = f"{note} {', '.join(again)}: {notes.get(name, '')}"
+        extras = {
+            "validation": both("validation"),
+            "encoder_error": errors | later.extras["encoder_error"],
+            "score_ranges": both("score_ranges"),
+            "notes": notes,
+        }
+        return msgspec.structs.replace(later, validation=kept | later.validation, extras=extras)
+
+
+class _File(KernelFigures, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same with all that the page takes checked."""
+
+    extras: Extras = msgspec.field(default_factory=Extras)  # type: ignore[assignment]
+
+
+def read(folders: Iterable[Path], run: RunDescription) -> KernelFigures:
+    """The first figures in the folders, or those of nothing.
+
+    Raises:
+        EvidenceError: they are damaged, or of another model or data set than the run's.
+    """
     path = next((folder / FILE for folder in folders if (folder / FILE).exists()), None)
     if path is None:
-        return KernelFigures(schema_version=1)
+        return KernelFigures(model_sha256=run.model_sha256, dataset=run.dataset)
     try:
         with reading(path):
-            return msgspec.json.decode(path.read_bytes(), type=KernelFigures)
+            data = path.read_bytes()
+            checked = msgspec.json.decode(data, type=_File)
+            figures = msgspec.json.decode(data, type=KernelFigures)
+        same_run(figures, run, path, "the records", ("model_sha256", "dataset"))
+        for name in (*checked.validation, *checked.extras.encoder_error):
+            if name not in BACKEND_NAMES:
+                raise EvidenceError(f"{path}: {name!r} is no backend")
     except EvidenceError as error:
         raise EvidenceError(f"{error}; remove it and run evaluate --resume") from None
+    return figures
 
 
 def write(folder: Path, figures: KernelFigures) -> None:
@@ -75,20 +125,27 @@ def write(folder: Path, figures: KernelFigures) -> None:
 
 
 def measure(
-    worker: BatchWorker, utterances: Sequence[Utterance], *, tiles: int, seed: int, progress: bool
+    worker: BatchWorker,
+    runs: Sequence[RunDescription],
+    utterances: Sequence[Utterance],
+    *,
+    tiles: int,
+    seed: int,
+    progress: bool,
 ) -> KernelFigures:
-    """Validate the backends' kernels on their device, and measure the encoder on the utterances' first 30 s.
+    """Validate the kernels of runs on their devices, and measure the encoder on the utterances' first 30 s.
 
     Tiles are those of the kernel's batch test, the seed is of its operands; a bar goes to standard error.
     """
     from models.capture import measure_layers
 
-    integer = {name: one for name, one in worker.transcribers.items() if name in INTEGER_BACKENDS}
+    integer = {run.backend: worker.transcribers[run.backend] for run in runs}
     found = {name: _validate(one.configuration, tiles, seed, progress) for name, one in integer.items()}
     mels = list(_mels(worker, utterances))
     attentions = [one.attention for one in integer.values()]
     return KernelFigures(
-        schema_version=1,
+        model_sha256=runs[0].model_sha256,
+        dataset=runs[0].dataset,
         validation={
             name: KernelValidation(
                 backend=name,
@@ -102,7 +159,9 @@ def measure(
         extras={
             "validation": [tile.to_dict() for one in found.values() for tile in one.tiles],
             "encoder_error": {
-                name: _layer_errors(worker.model, one.attention, mels) for name, one in integer.items()
+                name: errors
+                for name, one in integer.items()
+                if (errors := _layer_errors(worker.model, one.attention, mels))
             },
             "score_ranges": [
                 layer.to_dict() for mel in mels[:1] for layer in measure_layers(worker.model, mel, attentions)

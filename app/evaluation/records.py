@@ -16,6 +16,8 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 import msgspec
 
+from datasets.strict import DAMAGE, what_is_wrong
+
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -28,18 +30,10 @@ def reading(where: object) -> Iterator[None]:
     """Turn what is wrong with a file of ours into an `EvidenceError` that names the place, and the field in it."""
     try:
         yield
-    except OSError as error:
-        raise EvidenceError(f"{where}: {error.strerror or error}") from None
-    except UnicodeError:
-        raise EvidenceError(f"{where}: damaged: not UTF-8") from None
-    except RecursionError:
-        raise EvidenceError(f"{where}: damaged: nested too deep") from None
     except msgspec.ValidationError as error:
-        text, _, place = str(error).replace("`", "").partition(" - at ")
-        field = place.removeprefix("$").removeprefix(".")
-        raise EvidenceError(f"{where}: {field}: {text}" if field else f"{where}: {text}") from error
-    except msgspec.MsgspecError as error:
-        raise EvidenceError(f"{where}: damaged: {error}") from None
+        raise EvidenceError(f"{where}: {what_is_wrong(error)}") from error
+    except DAMAGE as error:
+        raise EvidenceError(f"{where}: {what_is_wrong(error)}") from None
 
 
 class DatasetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,13 +154,13 @@ DECIDES_COMPARISON = ("model", "model_sha256", "decoding", "compute", "dataset")
 
 
 def same_run(
-    first: RunDescription,
+    first: msgspec.Struct,
     second: RunDescription,
     first_name: object,
     second_name: object,
     fields: Sequence[str] = DECIDES_TRANSCRIPTS,
 ) -> None:
-    """Check that two descriptions agree.
+    """Check that two descriptions agree, or one with what has fields of the same names.
 
     Raises:
         EvidenceError: they differ; the text names the first field that does, down to the key inside it.

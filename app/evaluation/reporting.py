@@ -14,6 +14,7 @@ import msgspec
 from app.evaluation import kernels
 from app.evaluation.evaluation import Evaluation, summarise
 from app.evaluation.records import EvidenceError, load, reading
+from app.evaluation.report.measured import Bench
 from app.evaluation.report.metrics import BACKENDS
 from app.evaluation.report.page import render_markdown, render_page
 from app.evaluation.verdict import Limits
@@ -34,11 +35,10 @@ class Judging:
     seed: int
 
 
-class BenchFile(msgspec.Struct, frozen=True):
-    """What this reader needs of bench.json; the page takes the whole."""
+class BenchFile(Bench, kw_only=True):
+    """What of bench.json is read."""
 
     schema_version: Literal[1]
-    measurements: list[Any]
 
 
 def write_report(
@@ -63,9 +63,10 @@ def write_report(
         names = sorted(paths, key=lambda name: find(name).position)
     except UnknownBackendError as error:
         raise EvidenceError(f"{folders[0] / 'records'}: {error}") from None
-    figures = kernels.read(folders)
+    records = {name: load(paths[name]) for name in names}
+    figures = kernels.read(folders, records[names[0]].run)
     evaluation = summarise(
-        {name: load(paths[name]) for name in names},
+        records,
         limits=judging.limits,
         validation=figures.validation,
         replications=judging.replications,
@@ -120,7 +121,7 @@ def read_bench(path: Path) -> dict[str, Any]:
     try:
         with reading(path):
             data = path.read_bytes()
-            msgspec.json.decode(data, type=BenchFile)
-            return msgspec.json.decode(data, type=dict[str, Any])
+            found: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(data, type=BenchFile))
+            return found
     except EvidenceError as error:
         raise EvidenceError(f"{error}: not what `tilescribe bench --json` of this version writes") from None

@@ -97,6 +97,7 @@ class BatchWorker:
     """A model with an encoder for each backend.
 
     Attributes:
+        setup: what it was made from.
         model: the `whisper.model.Whisper` of all.
         transcribers: by backend.
     """
@@ -114,6 +115,7 @@ class BatchWorker:
 
         weights = load(setup.configuration.model)
         self.model = weights.model
+        self.setup = setup
         self._options = setup.options.for_model(weights.model)
         self.transcribers: dict[str, Transcriber] = {}
         decoder = None

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from app import Transcriber
 from app.audio.reading import load_audio
 from app.cli import _evaluate, app
 from app.evaluation import job as jobs
-from app.evaluation import kernels, worker
+from app.evaluation import kernels, reporting, worker
+from app.evaluation.records import EvidenceError
+from app.evaluation.verdict import Limits
 from app.evaluation.worker import batches, shard
 from datasets.sample import sample
 from datasets.utterance import Utterance
@@ -337,6 +340,113 @@ def test_a_report_without_records_or_with_kernel_figures_of_another_version(
     done = report(tmp_path / "old")
     assert done.exit_code == 2
     assert "kernels.json: schema_version: Invalid enum value 0; remove it and run evaluate" in done.stderr
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something is in a JSON document; of long lists the first two."""
+    yield path
+    items = (
+        value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    )
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def put(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    """The document with something else at a place."""
+    if not path:
+        return odd
+    changed = copy(value)
+    changed[path[0]] = put(value[path[0]], path[1:], odd)
+    return changed
+
+
+@pytest.mark.parametrize("odd", [None, "x", -1e308, [[]], {"a": True}], ids=str)
+def test_figures_of_any_other_type_are_refused_or_shown(
+    odd: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    monkeypatch.setattr(reporting, "print_summary", lambda *_: None)
+    judging = reporting.Judging(Limits(), 100, 0)
+    path, refused = folder / "kernels.json", 0
+    right = json.loads(path.read_text())
+    for place in places(right):
+        path.write_text(json.dumps(put(right, place, odd)))
+        try:
+            reporting.write_report([folder], folder, judging)
+        except EvidenceError as error:
+            assert str(error).startswith((f"{path}: ", "not the same run: "))  # noqa: PT017
+            assert len(str(error).splitlines()) == 1  # noqa: PT017
+            refused += 1
+    assert refused > 40
+
+
+def test_a_backend_that_is_added_is_validated_and_the_others_stay(
+    whole: Path, how: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    before = json.loads((folder / "kernels.json").read_text())
+    done = evaluate(*how, "--backends", "cpu,legacy-int8", "-o", folder, "--resume")
+    assert done.exit_code == 0, done.output
+    after = json.loads((folder / "kernels.json").read_text())
+    assert after["validation"].keys() == after["extras"]["encoder_error"].keys() == {"int32", "legacy-int8"}
+    assert after["validation"]["int32"] == before["validation"]["int32"]
+    for name in ("validation", "score_ranges"):
+        assert {row["kernel"] for row in after["extras"][name]} == {"int32", "legacy-int8"}
+    verdicts = json.loads((folder / "report.json").read_text())["verdicts"]
+    found = {v["backend"]: v["rules"][0]["passed"] for v in verdicts}
+    assert found == {"int32": True, "legacy-int8": False}
+
+    monkeypatch.setattr(kernels, "measure", lambda *_, **__: pytest.fail("measured again"))
+    assert evaluate(*how, "--backends", "cpu,int32", "-o", folder, "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize("field", ["model_sha256", "dataset"])
+def test_kernel_figures_of_another_run_are_not_believed(
+    field: str, whole: Path, how: tuple[Any, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    path = folder / "kernels.json"
+    other = json.loads(path.read_text())
+    changed = "ab" * 32 if field == "model_sha256" else {**other["dataset"], "sha256": "ab" * 32}
+    path.write_text(json.dumps({**other, field: changed}))
+    both = ("--backends", "cpu,int32", "-o", folder, "--resume")
+    for refused in (report(folder), evaluate(*how, *both)):
+        assert refused.exit_code == 2
+        assert f"not the same run: {field}" in refused.stderr
+        assert "; remove it and run evaluate --resume" in refused.stderr
+    path.unlink()
+    assert evaluate(*how, *both).exit_code == 0
+    assert json.loads(path.read_text())[field] == other[field]
+
+
+def test_where_every_recording_failed_the_command_does(how: tuple[Any, ...], tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(b"not audio")
+    (tmp_path / "m.csv").write_text("audio,text\na.flac,one\n")
+    failed = evaluate(*how, "--dataset", tmp_path / "m.csv", "--backends", "cpu", "-o", tmp_path / "out")
+    assert failed.exit_code == 1, failed.output
+    assert failed.stderr.splitlines()[-1].startswith("error: no recording could be transcribed")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_where_nothing_is_said_every_word_counts(
+    manifest: Path, how: tuple[Any, ...], tmp_path: Path
+) -> None:
+    for name in ("0.flac", "1.flac"):
+        shutil.copy(manifest.parent / name, tmp_path)
+    (tmp_path / "m.csv").write_text("audio,text\n0.flac,\n1.flac,two boats\n")
+    done = evaluate(*how, "--dataset", tmp_path / "m.csv", "--backends", "cpu", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    said = [line["hypothesis"] for line in records(tmp_path / "out", "cpu")[1:] if not line["reference"]]
+    rates = found["backends"][0]["rates"]
+    assert (rates["words"], len(said)) == (2, 1)
+    assert rates["insertions"] >= len(said[0].split()) > 0
+    assert rates["wer"] == (rates["substitutions"] + rates["deletions"] + rates["insertions"]) / 2
+    assert found["notes"] == ["1 references have no words once normalised; all words there count as inserted"]
 
 
 def test_batches_do_not_depend_on_the_order_given() -> None:

@@ -250,18 +250,18 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path, other: RunDescript
         (b"{", "damaged: Input data was truncated"),
         (b"\xff", "damaged: "),
         (b'{"schema_version":0}', "schema_version: Invalid enum value 0"),
-        (b'{"schema_version":1,"extras":{"x":"\\ud800"},"measurements":["\\ud800"]}', "damaged: "),
-        (b'{"schema_version":1,"%s":1e999}', "%s: Number out of range"),
-        (b'{"schema_version":1,"%s":{"x":' + b"9" * 400 + b".5}}", "%s"),
-        (b'{"schema_version":1,"extras":{"x":' + b"[" * 100_000, "damaged: nested too deep"),
+        (b'{"schema_version":%v,"extras":{"x":"\\ud800"},"measurements":["\\ud800"]}', "damaged: "),
+        (b'{"schema_version":%v,"%s":1e999}', "%s: Number out of range"),
+        (b'{"schema_version":%v,"%s":{"x":' + b"9" * 400 + b".5}}", "%s"),
+        (b'{"schema_version":%v,"extras":{"x":' + b"[" * 100_000, "damaged: nested too deep"),
     ],
 )
 def test_kernels_and_bench_figures_that_are_damaged_are_named(
     tmp_path: Path, text: bytes, message: str
 ) -> None:
-    for name, field in (("kernels.json", "validation"), ("bench.json", "measurements")):
+    for name, field, version in (("kernels.json", "validation", b"2"), ("bench.json", "measurements", b"1")):
         path = tmp_path / name
-        path.write_bytes(text.replace(b"%s", field.encode()))
+        path.write_bytes(text.replace(b"%s", field.encode()).replace(b"%v", version))
         with pytest.raises(EvidenceError, match=re.escape(f"{path}: {message.replace('%s', field)}")) as told:
-            kernels.read([tmp_path]) if name == "kernels.json" else keep_bench(path, tmp_path)
+            kernels.read([tmp_path], run()) if name == "kernels.json" else keep_bench(path, tmp_path)
         assert len(str(told.value).splitlines()) == 1

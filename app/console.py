@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
+import pwd
+import select
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
@@ -37,7 +40,9 @@ CODES = {
 
 
 class _Kept(io.FileIO):
-    """A standard stream on which what can't be written is lost, not the work; a reader that left is told of.
+    """A standard stream on which what can't be written is lost, not the work.
+
+    That the reader of standard output left is raised once, as there may be nothing more to do.
 
     Attributes:
         lost: why something could not be written.
@@ -47,11 +52,15 @@ class _Kept(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data)
-        except BrokenPipeError:
-            raise
+            while (
+                written := super().write(data)
+            ) is None:  # whoever shares it made it one that does not wait
+                select.select([], [self], [])
+            return written
         except OSError as error:
-            self.lost = self.lost or error
+            first, self.lost = self.lost is None, self.lost or error
+            if first and isinstance(error, BrokenPipeError) and self.fileno() == 1:
+                raise
             return len(data)
 
 
@@ -62,9 +71,18 @@ def run(application: Callable[..., Any], **how: Any) -> None:
             os.fstat(number)
         except OSError:  # else the next file that is opened takes its place; writing to this one fails
             os.open(os.devnull, os.O_RDONLY)
+    _find_home()
+    replaced: list[str] = []
+
+    def replace(error: UnicodeError) -> tuple[str | bytes, int]:
+        if isinstance(error, UnicodeEncodeError):
+            replaced.append(error.object[error.start : error.end])
+        return codecs.replace_errors(error)
+
+    codecs.register_error("tilescribe-replace", replace)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
     output, errors = _Kept(1, "w", closefd=False), _Kept(2, "w", closefd=False)
-    sys.stdout = _text(sys.stdout, output, "replace")
+    sys.stdout = _text(sys.stdout, output, "tilescribe-replace")
     sys.stderr = _text(sys.stderr, errors, "backslashreplace")
     code: Any = 0
     try:
@@ -74,15 +92,33 @@ def run(application: Callable[..., Any], **how: Any) -> None:
         code = ended.code
     except typer.Exit as ended:
         code = ended.exit_code
-    sys.stdout.flush()
-    if output.lost:
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    if replaced:
+        count = len("".join(replaced))
+        say(
+            f"note: standard output is in {sys.stdout.encoding}, which lacks {count} of its characters: ? there"
+        )
+    if output.lost and not isinstance(output.lost, BrokenPipeError):
         say(f"error: standard output: {output.lost.strerror}")
     sys.exit(code or (FAILED if output.lost else 0))
+
+
+def _find_home() -> None:
+    """Give every package the same home, also where HOME is no path and for a user whom the system does not know."""
+    if not os.path.isabs(os.environ.get("HOME", "")):
+        try:
+            os.environ["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            # As Debian has it: nothing is there, and what can't be written there is told with its path.
+            os.environ["HOME"] = "/nonexistent"
 
 
 def _text(given: Any, stream: _Kept, errors: str) -> io.TextIOWrapper:
     """The text stream in the place of one that Python opened, or that it found closed."""
     encoding = given.encoding if given else "utf-8"
+    if given and given.errors not in ("strict", "surrogateescape", "backslashreplace"):
+        errors = given.errors  # as PYTHONIOENCODING asks for
     buffer = io.BufferedWriter(stream)
     return io.TextIOWrapper(buffer, encoding, errors, line_buffering=stream.isatty() or stream.fileno() == 2)
 

@@ -9,8 +9,9 @@ from places import ROOT
 
 def test_every_row_names_tests_that_exist() -> None:
     page = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
-    rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert rows
     for row in rows:
         named = re.findall(r"`(test_\w+)`", row)
         assert named, row

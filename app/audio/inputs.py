@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ _AUDIO = (
 _VIDEO = ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm"
 SUFFIXES = frozenset(f"{_AUDIO} {_VIDEO}".split())
 """What is taken for a recording in a folder; a file that is named itself may be called anything."""
+
+_LONGEST_NAME = 255 - len(".json")
+"""In bytes, on every Linux file system."""
 
 
 @dataclass(frozen=True)
@@ -38,47 +42,70 @@ def recordings(names: list[str]) -> tuple[list[Recording], list[str]]:
         names: paths, folders, glob patterns and `-`.
 
     Returns:
-        The recordings, each once, in the order in which they were named; and a line about each name without any.
-
-    Raises:
-        ValueError: two recordings would be written to the same files.
+        The recordings, each once, in the order in which they were named; and a line about each name without any, and
+        about each folder that can't be read.
     """
-    found: dict[str, Path] = {}
-    problems = []
+    found: dict[str, tuple[str, Path]] = {}
+    problems: list[str] = []
     for name in names:
         if not name:
             problems.append("an empty name is no file")
             continue
-        paths = _expand(name)
-        if not paths:
+        before = len(problems)
+        paths = _expand(name, problems)
+        if not paths and len(problems) == before:
             problems.append(f"{name}: no recordings in it" if os.path.isdir(name) else f"{name}: no match")
         for path, stem in paths:
-            found.setdefault(path, stem)
-    return _told_apart(found), problems
+            found.setdefault(path if path == STANDARD_INPUT else os.path.abspath(path), (path, stem))
+    return _told_apart(list(found.values())), list(dict.fromkeys(problems))
 
 
-def _expand(name: str) -> list[tuple[str, Path]]:
+def _expand(name: str, problems: list[str]) -> list[tuple[str, Path]]:
+    def unreadable(error: OSError) -> None:
+        problems.append(f"{error.filename}: {error.strerror}")
+
     if name == STANDARD_INPUT:
         return [(name, Path("stdin"))]
     if os.path.isdir(name):
-        files = sorted(p for p in Path(name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        files = sorted(
+            Path(folder, file)
+            for folder, _, files in os.walk(name, onerror=unreadable)
+            for file in files
+            if os.path.splitext(file)[1].lower() in SUFFIXES and not _is_special(os.path.join(folder, file))
+        )
         return [(str(p), p.relative_to(name)) for p in files]
     if glob.has_magic(name) and not os.path.lexists(name):
         matches = sorted(match for match in glob.glob(name, recursive=True) if not os.path.isdir(match))
+        folders = glob.glob(os.path.dirname(name), recursive=True) if os.path.dirname(name) else ["."]
+        for folder in sorted(filter(os.path.isdir, folders)):  # glob passes over what it can't read
+            try:
+                os.scandir(folder).close()
+            except OSError as error:
+                unreadable(error)
         return [(match, Path(os.path.basename(match))) for match in matches]
     return [(name, Path(os.path.basename(name)))]
 
 
-def _told_apart(found: dict[str, Path]) -> list[Recording]:
+def _is_special(path: str) -> bool:
+    """A pipe, a socket, a device, which no recording is; what can't be looked at is told of when it is read."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _told_apart(found: list[tuple[str, Path]]) -> list[Recording]:
     """`a.wav` is written to `a`; where `a.mp3` is there too, to `a.wav`."""
-    bare = Counter(path.with_suffix("") for path in found.values())
-    full = Counter(found.values())
-    result = []
-    for name, path in found.items():
-        if full[path] > 1:
-            others = [other for other, stem in found.items() if stem == path]
-            raise ValueError(
-                f"{' and '.join(others)} would be written to the same file: give them separately"
-            )
-        result.append(Recording(name, path if bare[path.with_suffix("")] > 1 else path.with_suffix("")))
-    return result
+    bare = Counter(path.with_suffix("") for _, path in found)
+    return [
+        Recording(name, _fitting(path if bare[path.with_suffix("")] > 1 else path.with_suffix("")))
+        for name, path in found
+    ]
+
+
+def _fitting(stem: Path) -> Path:
+    """Cut to what the system takes for a name, with the longest suffix and all its characters whole."""
+    name = os.fsencode(stem.name)
+    if len(name) <= _LONGEST_NAME:
+        return stem
+    return stem.with_name(name[:_LONGEST_NAME].decode("utf-8", "ignore"))

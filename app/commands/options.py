@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from typer import Option
 
 from app.console import FAILED, USAGE, stop
-from app.output.writers import write_whole
+from app.output.writers import check_folder, write_whole
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import TILE_SIZES
 from kernels.device import DeviceName
@@ -78,10 +78,19 @@ def wants_bar(progress: bool | None, quiet: bool = False) -> bool:
 
 
 def check_folders(files: Mapping[str, str | None]) -> None:
-    """End the command where a file that it is to write, by its option, has no folder; `-` is standard output."""
+    """End the command where a file that it is to write, by its option, can't be; `-` is standard output."""
     for option, file in files.items():
-        if file not in (None, "-") and not Path(file or "").absolute().parent.is_dir():
+        if file in (None, "-"):
+            continue
+        path = Path(file or "")
+        if not path.absolute().parent.is_dir():
             stop(f"{option} {file}: there is no such folder", USAGE)
+        if path.is_dir():
+            stop(f"{option} {file}: is a folder", USAGE)
+        try:
+            check_folder(path.absolute().parent)
+        except OSError as error:
+            stop(f"{option} {file}: {error.strerror}", USAGE)
 
 
 def write_file(name: str, text: str) -> None:

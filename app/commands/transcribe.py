@@ -153,13 +153,14 @@ def transcribe(
 ) -> None:
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
     given = context.params
-    with edge(others={ValueError: USAGE}):
+    with edge(others={ValueError: USAGE, OSError: USAGE}):
         layout = filled(Layout, given)
         if layout != Layout() and not word_timestamps:
             raise ValueError("--highlight-words and the --max- options need --word-timestamps")
         folder = None if output_dir is None and output_format is None else output_dir or "."
         output = Output(folder, formats(output_format or "txt"), layout)
         inputs, problems = recordings(audio)
+        output.check(inputs)
         configuration = filled(Configuration, given)
         from models.decoding.options import DecodeOptions
 
@@ -168,10 +169,9 @@ def transcribe(
     for problem in problems:
         say(f"error: {problem}")
     if skip_existing:
-        there = [recording for recording in inputs if output.has(recording.stem)]
-        inputs = [recording for recording in inputs if recording not in there]
-        if there and not quiet:
-            say(f"{len(there)} already transcribed")
+        named, inputs = len(inputs), [recording for recording in inputs if not output.has(recording.stem)]
+        if len(inputs) < named and not quiet:
+            say(f"{named - len(inputs)} already transcribed")
     if not inputs:
         raise typer.Exit(FAILED if problems else 0)
     with edge("interrupted before the model was loaded"):
@@ -222,9 +222,7 @@ class _Job:
                 # No other device takes its place: what the run says of itself would no longer be true.
                 say(f"error: {recording.name}: {error}\nstopped: {left}")
                 return LACKING
-            except BrokenPipeError:
-                # Whoever read the transcript has seen enough.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except BrokenPipeError:  # whoever read the transcript has seen enough
                 return FAILED
             except OSError as error:
                 place = error.filename or self.output.folder or ""
@@ -267,10 +265,18 @@ class _Job:
                 text = segment.text.strip()
                 if text and not self.output.to_standard_output:
                     bar.clear()
-                    print(text, flush=True)
+                    self._show(text)
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
             say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
         for path in self.output.write(transcript, recording.stem):
             if not self.quiet:
                 say(f"wrote {path}")
+
+    def _show(self, text: str) -> None:
+        """Print; files are still to be written where the reader of standard output left."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            if self.output.folder is None:
+                raise

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import io
 import json
 import os
+import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from app.api import Transcript
+    from app.audio.inputs import Recording
 
 Format = Literal["txt", "srt", "vtt", "tsv", "json"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -73,6 +77,30 @@ class Output:
             return []
         return [Path(self.folder) / stem.with_name(f"{stem.name}.{form}") for form in self.formats]
 
+    def check(self, recordings: Sequence[Recording]) -> None:
+        """Find before the work what will stop it from being written.
+
+        Raises:
+            ValueError: two recordings would be written to the same file, or one be written over.
+            OSError: a folder can't be written, or is in a file's place.
+        """
+        read = {os.path.abspath(recording.name) for recording in recordings}
+        written: dict[Path, str] = {}
+        for recording in recordings:
+            for path in self.paths(recording.stem):
+                other = written.setdefault(path, recording.name)
+                if other != recording.name:
+                    raise ValueError(
+                        f"{other} and {recording.name} would be written to the same file: give them separately"
+                    )
+                if os.path.abspath(path) in read:
+                    raise ValueError(f"{path} is a recording, and would be written over: give another -o")
+        for folder in {path.parent for path in written}:
+            check_folder(folder)
+        for path in written:
+            if path.is_dir():
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
     def has(self, stem: Path) -> bool:
         """Whether all of a recording's files are there."""
         paths = self.paths(stem)
@@ -121,13 +149,31 @@ def _plain(text: str, form: Format) -> str:
     return html.escape(text, quote=False) if form == "vtt" else text
 
 
+def check_folder(folder: Path) -> None:
+    """Find whether files can be put into a folder, which may be one that is still to be made.
+
+    Raises:
+        OSError: they can't.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        if len(os.fsencode(there.name)) > 255:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder))
+        there = there.parent
+    if not stat.S_ISDIR(os.stat(there).st_mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        cause = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(cause, os.strerror(cause), str(there))
+
+
 def write_whole(path: Path, text: str) -> Path:
     """Write a text file in UTF-8, in place of an older one, once it is complete; returns its path.
 
     Raises:
         OSError: it can't be written.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.absolute().parent)
+    handle, temporary = tempfile.mkstemp(prefix=".tilescribe-", dir=path.absolute().parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 
 def shell(command: str, scripts: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +49,28 @@ def test_a_closed_standard_input_is_an_empty_one(scripts: Path) -> None:
 def test_what_an_encoding_lacks_is_replaced(scripts: Path) -> None:
     code = "from app.console import run, say; run(lambda: (print('\u017elu\u0165'), say('\u017elu\u0165')))"
     done = shell(f'python -c "{code}"', scripts, PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "?lu?\n", "\\u017elu\\u0165\n")
+    note = "note: standard output is in ascii, which lacks 2 of its characters: ? there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "?lu?\n", "\\u017elu\\u0165\n" + note)
+
+
+def test_how_characters_are_replaced_may_be_asked_for(scripts: Path) -> None:
+    code = "from app.console import run; run(lambda: print('\u017e'))"
+    done = shell(f'python -c "{code}"', scripts, PYTHONIOENCODING="ascii:xmlcharrefreplace")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "&#382;\n", "")
+
+
+def test_a_reader_of_notes_that_left_changes_nothing(scripts: Path) -> None:
+    code = "from app.console import run, say; run(lambda: [say('x' * 99999) for _ in range(9)] and print('done'))"
+    done = shell(f'(sleep 0.1; python -c "{code}"; echo $?) 2> >(true)', scripts)
+    assert done.stdout == "done\n0\n"
+
+
+def test_a_stream_that_does_not_wait_gets_everything(scripts: Path) -> None:
+    code = (
+        "import os; from app.console import run; os.set_blocking(1, False); run(lambda: print('x' * 999999))"
+    )
+    done = shell(f'python -c "{code}" | (sleep 0.5; wc -c)', scripts)
+    assert (done.stdout, done.stderr) == ("1000000\n", "")
 
 
 LONG = "x" * 300
@@ -85,3 +108,16 @@ def test_the_home_of_nobody_is_a_path_without_a_file(command: str, scripts: Path
     assert done.returncode == 5
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("home", ["-u HOME", "HOME=", "HOME=here"])
+def test_a_user_without_a_home_has_nothing_there(home: str, scripts: Path, tmp_path: Path) -> None:
+    code = (
+        "import os; from app.console import run; os.getuid = lambda: 4000000; "
+        "run(lambda: print(os.path.expanduser('~/a')))"
+    )
+    done = shell(f'cd {tmp_path}; env {home} python -c "{code}"', scripts, PYTHONPATH=str(ROOT))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/nonexistent/a\n", "")
+    code = "import os; from app.console import run; run(lambda: print(os.path.expanduser('~')))"
+    own = pwd.getpwuid(os.getuid()).pw_dir
+    assert shell(f'env {home} python -c "{code}"', scripts).stdout == f"{own}\n"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from app.api import Run, Transcript
-from app.output.writers import FORMATS, Layout, Output, formats, render
+from app.audio.inputs import Recording
+from app.output.writers import FORMATS, Layout, Output, formats, render, write_whole
 from models.decoding.options import DecodeOptions
 from models.decoding.segments import Segment, Word
 
@@ -142,3 +145,47 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown format 'doc': choose from txt, srt, vtt, tsv, json, all"):
         formats("doc")
+
+
+def to(folder: Path, *names: str) -> None:
+    Output(str(folder), FORMATS).check([Recording(name, Path(name).with_suffix("")) for name in names])
+
+
+def test_what_would_be_written_over_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"x/a.wav and y/a.wav would be written to the same file"):
+        Output(".", ("txt",)).check(
+            [Recording("x/a.wav", Path("a")), Recording("y/a.wav", Path("a")), Recording("b", Path("b"))]
+        )
+    Output(None, ("txt",)).check([Recording("x/a.wav", Path("a")), Recording("y/a.wav", Path("a"))])
+    with pytest.raises(ValueError, match=r"talk.txt is a recording, and would be written over"):
+        to(Path("."), "talk.txt")
+    to(Path("out"), "talk.txt")
+
+
+def test_a_folder_that_takes_no_files_is_found_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out" / "a.json").mkdir(parents=True)
+    to(tmp_path / "new" / "newer", "a.wav")
+    assert not (tmp_path / "new").exists()
+    for folder, cause in (
+        (tmp_path / "file", errno.ENOTDIR),
+        (tmp_path / "file" / "new", errno.ENOTDIR),
+        (tmp_path / "out", errno.EISDIR),
+        (tmp_path / "new" / ("x" * 256), errno.ENAMETOOLONG),
+        (tmp_path / ("x" * 256), errno.ENAMETOOLONG),
+    ):
+        with pytest.raises(OSError, match=os.strerror(cause)):
+            to(folder, "a.wav")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # as root may write anywhere
+    with pytest.raises(PermissionError) as refused:
+        to(tmp_path / "new", "a.wav")
+    assert refused.value.filename == str(tmp_path)
+
+
+def test_a_file_with_the_longest_of_names_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("語" * 83 + ".json")
+    assert write_whole(path, "{}").read_text() == "{}"
+    assert list(tmp_path.iterdir()) == [path]

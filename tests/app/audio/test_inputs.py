@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,51 @@ def test_recordings_that_differ_in_their_suffix_keep_it(tmp_path: Path) -> None:
     assert stems(recordings([str(tmp_path)])[0]) == ["a.mp3", "a.wav", "b"]
 
 
-def test_recordings_for_the_same_output_file_are_refused(tmp_path: Path) -> None:
-    make(tmp_path, "x/a.wav", "y/a.wav")
-    with pytest.raises(ValueError, match="would be written to the same file: give them separately"):
-        recordings([str(tmp_path / "x/a.wav"), str(tmp_path / "y/a.wav")])
+def test_the_same_file_by_two_names_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.wav")
+    monkeypatch.chdir(tmp_path)
+    assert [r.name for r in recordings(["a.wav", "./a.wav", str(tmp_path / "a.wav")])[0]] == ["a.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ts", ""])
+def test_a_name_as_long_as_the_system_takes_has_output_files_whose_names_it_takes(
+    suffix: str, tmp_path: Path
+) -> None:
+    name = "語" * ((255 - len(suffix)) // 3) + suffix
+    make(tmp_path, name)
+    (found,), problems = recordings([str(tmp_path / name)])
+    assert problems == []
+    assert set(found.stem.name) == {"語"}
+    assert 245 <= len(os.fsencode(found.stem.name)) <= 250
+
+
+@pytest.fixture
+def unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which there is one that may not be read, for root too."""
+    make(tmp_path, "a.wav", "shut/b.wav")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path) == tmp_path / "shut":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("", ["a"]), ("**/*.wav", ["a", "b"]), ("*/c.wav", []), ("shut", [])]
+)
+def test_a_folder_that_may_not_be_read_is_named(name: str, found: list[str], unreadable: Path) -> None:
+    inputs, problems = recordings([str(unreadable / name)])
+    assert problems == [f"{unreadable / 'shut'}: Permission denied"]
+    assert set(stems(inputs)) <= set(found)
+
+
+def test_what_is_no_file_is_left_alone_in_a_folder_and_a_broken_link_is_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nothing.wav")
+    (tmp_path / "round").symlink_to(tmp_path)
+    found, problems = recordings([str(tmp_path)])
+    assert (stems(found), problems) == (["gone"], [])

@@ -45,7 +45,8 @@ def open_device(
 
             try:
                 npu = open_npu(scores, tile_size)
-                return Opened(npu, "asked for" if name == "npu" else "it agrees with the reference")
+                why = "asked for" if name == "npu" else "it agrees with the reference"
+                return Opened(npu, f"XRT names it {npu.board}; {why}")
             except DeviceError as error:
                 obstacle = Finding("wrong", str(error))
         if name == "npu":

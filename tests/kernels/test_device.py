@@ -43,7 +43,7 @@ def test_npu_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("name", "reason"), [("npu", "asked for"), ("auto", "it agrees with the reference")])
 def test_an_npu_that_works_is_taken(machine: Machine, name: Any, reason: str) -> None:
     opened = open_device(name, scores="int8", tile_size=128)
-    assert (opened.device.name, opened.reason) == ("npu", reason)
+    assert (opened.device.name, opened.reason) == ("npu", f"XRT names it stand-in; {reason}")
     opened.device.close()  # type: ignore[attr-defined]
 
 
@@ -64,7 +64,7 @@ OTHER_BITS = (
         ("present", False, "the NPU cannot be opened: opening device 0: No such device with index '0'"),
         ("contexts", 0, r"loading .*program\.xclbin: .* \(err=-2\): No such file or directory"),
         ("memory", 1 << 20, r"making a buffer of \d+ bytes: .* \(err=-12\): Cannot allocate memory"),
-        ("faults", {1: "timeout", 2: "error"}, "the run ended as ERT_CMD_STATE_ERROR within 5300 ms"),
+        ("faults", {1: "timeout", 2: "error"}, "the run ended as ERT_CMD_STATE_ERROR"),
         ("corrupt_from", 1, OTHER_BITS),
     ],
 )

@@ -47,7 +47,7 @@ enum Kind { OfDevice, OfContext, OfBuffer, OfRun };
 // In a file that tests map (amdxdna.py has the same fields), and every process that uses the device.
 struct Control {
     int32_t contexts, lost_from, corrupt_from;  // as in machine.py; -1: never
-    int32_t runs, waits, wait_ms;               // started; waited for; the last wait's limit
+    int32_t runs;                               // started
     int32_t alive[4], made[4];                  // by Kind; a run is the buffer of its command
     int32_t fault_at[8], fault[8];
     int32_t owners[ContextsMost];  // the process of each context; 0: free
@@ -250,6 +250,7 @@ class Device {
 
     int configure_context(void *argument) {
         const auto &arg = of<amdxdna_drm_config_hwctx>(argument);
+        if (arg.param_type != DRM_AMDXDNA_HWCTX_CONFIG_CU) return -EOPNOTSUPP;  // no log of the cores
         const auto *units = reinterpret_cast<amdxdna_hwctx_param_config_cu *>(arg.param_val);
         Buffer &configuration = buffers_.at(units->cu_configs[0].cu_bo);
         if (configuration.counted) --control_->alive[OfBuffer], --control_->made[OfBuffer];
@@ -362,8 +363,6 @@ class Device {
         std::shared_ptr<Command> command;
         {
             std::lock_guard held(lock_);
-            ++control_->waits;
-            control_->wait_ms = int32_t(std::min<int64_t>((left + 999999) / 1000000, INT32_MAX));
             if (lost()) return -ENODEV;
             const auto found = commands_.find(*reinterpret_cast<uint64_t *>(arg.points));
             if (found == commands_.end()) return 0;

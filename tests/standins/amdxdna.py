@@ -20,7 +20,7 @@ KINDS = ("device", "hw_context", "bo", "run")
 FAULTS = ("", "timeout", "hang", "error", "abort", "slow", "lost while waiting")
 CONTROL = np.dtype(
     [
-        *((name, "<i4") for name in ("contexts", "lost_from", "corrupt_from", "runs", "waits", "wait_ms")),
+        *((name, "<i4") for name in ("contexts", "lost_from", "corrupt_from", "runs")),
         ("alive", "<i4", len(KINDS)),
         ("made", "<i4", len(KINDS)),
         ("fault_at", "<i4", 8),

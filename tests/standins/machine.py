@@ -32,7 +32,7 @@ from kernels.npu.program.plan import Plan
 PROGRAMS = {program.name: program for program in map(Program, (*plans(), *c.SCORE_TYPES))}
 
 Fault = Literal["timeout", "hang", "error", "abort", "slow", "lost while waiting"]
-"""`timeout`: the driver ends the run. `hang`: nobody does. `slow`: it is over only once it is waited for."""
+"""`timeout`: the driver ends the run. `hang`: nobody does. `slow`: it is over after a few looks at it."""
 
 
 def write_program(
@@ -76,12 +76,10 @@ class Machine:
         lost_from: from the run with this number on the device is gone.
         corrupt_from: from the run with this number on the first output byte is wrong.
         runs: started until now.
-        waits: the timeout of each wait in milliseconds.
         alive: objects of the binding that exist, by class.
         made: objects of the binding that were ever made, by class.
         taken: bytes of buffers that exist.
         aborted: what would have ended the whole process (`std::abort`).
-        warnings: what XRT would have logged.
     """
 
     present: bool = True
@@ -92,12 +90,10 @@ class Machine:
     lost_from: int | None = None
     corrupt_from: int | None = None
     runs: int = 0
-    waits: list[int] = field(default_factory=list)
     alive: Counter[str] = field(default_factory=Counter)
     made: Counter[str] = field(default_factory=Counter)
     taken: int = 0
     aborted: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
 
     def track(self, thing: object) -> None:

@@ -1,8 +1,8 @@
 """The NPU: the contract's integers on AMD Phoenix, through XRT.
 
 `NpuDevice` is made for long use: it opens the device once, loads each program once, and runs on the same buffers again
-and again. A run that does not complete is repeated once on a device that is opened anew; if that fails as well the
-device is lost, and nothing takes its place.
+and again. A run that does not complete is repeated once in a context made anew, as AMD's own runtime does, and on the
+device opened anew where it was gone; if that fails as well the device is lost, and nothing takes its place.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ TIMEOUT_MS_PER_HEAD = 50
 """A head is 302 M multiplications: 0.3 ms on one column's four cores at their peak, 1024 a cycle at 1 GHz. The rest is
 margin, since what a run takes on the device has not been measured."""
 
+REOPEN_SECONDS = 5.0
+"""How long a device that is gone may take to come back: its driver resets it, or is loaded again."""
+
 T = TypeVar("T")
 Output = npt.NDArray[np.int16]
 
@@ -45,7 +48,7 @@ class NpuDevice:
     Threads may share it: their runs follow each other.
 
     Attributes:
-        rebuilds: how often the device was opened anew since, because a run did not complete.
+        rebuilds: how often everything was made anew since, because a run did not complete.
     """
 
     name = "npu"
@@ -69,7 +72,12 @@ class NpuDevice:
         try:
             self._session = Session(self._xrt)
         except XrtError as error:
-            raise DeviceError(f"the NPU cannot be opened: {error}") from error
+            raise DeviceError(f"the NPU cannot be opened: {_because(error)}") from error
+
+    @property
+    def board(self) -> str:
+        """What XRT calls the device: `RyzenAI-npu1`."""
+        return self._session.name
 
     def load(self, scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE) -> None:
         """Load a program, and compare what it computes with the reference.
@@ -92,8 +100,9 @@ class NpuDevice:
 
         Raises:
             kernels.contract.ContractError: operands outside the contract, or too many rows or keys.
-            DeviceLost: runs do not complete, also after the device was opened anew.
-            DeviceError: the program is not built, or computes other bits than the contract's.
+            DeviceLost: runs do not complete, also in a context made anew.
+            DeviceError: the program is not built, or computes other bits than the contract's, or there is no room for
+                it now: a later run may have it.
         """
         operands.check(tile_size, scores, output_bits)
         layout.check_fits(operands)
@@ -134,29 +143,38 @@ class NpuDevice:
         return self._twice(work)
 
     def _twice(self, work: Callable[[], T], *, opening: bool = False) -> T:
-        """Do `work`; where a run does not complete, open the device anew and do it once more."""
+        """Do `work`; where a run does not complete, make everything anew and do it once more."""
         with self._lock:
             if self._closed is not None:
                 raise DeviceError(self._closed)
             # Not within `except`: the first failure's frames would keep its buffers and context through the second try.
             with contextlib.suppress(XrtError):
                 return work()
+            self.rebuilds += 1
+            self._checked.clear()
+            self._session.give_back()
             try:
-                # A context that a run timed out in is never used again; a reset of the driver takes the device as well.
-                self.rebuilds += 1
-                self._checked.clear()
+                try:
+                    return work()
+                except XrtError as error:
+                    if not error.gone or self._session.held:
+                        raise
                 self._session.close()
-                self._session = Session(self._xrt)
+                self._session.open(REOPEN_SECONDS)
                 return work()
             except XrtError as error:
+                self._session.give_back()
+                if opening or error.no_room:
+                    raise DeviceError(f"the NPU cannot be used: {_because(error)}") from error
                 self._session.close()
-                text = f"{error}, also after it was opened anew"
-                if opening:
-                    raise DeviceError(f"the NPU cannot be used: {text}") from error
                 self._closed = "the NPU was lost; open it again"
+                if self._session.held:
+                    self._closed = (
+                        "the NPU was lost, and a run may still be at work: end this process to open it again"
+                    )
                 raise DeviceLost(
-                    f"the NPU is lost: {text}; see dmesg, load its driver again (sudo rmmod amdxdna; sudo modprobe "
-                    "amdxdna) and ask tilescribe doctor"
+                    f"the NPU is lost: {error}, also after a fresh start; see dmesg, load its driver again (sudo rmmod "
+                    "amdxdna; sudo modprobe amdxdna) and ask tilescribe doctor"
                 ) from error
 
     def _compute(self, program: Program, operands: c.Operands, output_bits: int) -> Output:
@@ -235,6 +253,10 @@ def open_npu(scores: c.ScoreType = "int32", tile_size: int = c.DEFAULT_TILE_SIZE
         device.close()
         raise
     return device
+
+
+def _because(error: XrtError) -> str:
+    return f"{error}: {error.no_room}" if error.no_room else str(error)
 
 
 @lru_cache

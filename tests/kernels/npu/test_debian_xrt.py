@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,13 +65,68 @@ def test_a_missing_sync_is_noticed(npu: NpuDevice, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("fault", ["error", "abort", "timeout"])
-def test_a_run_that_the_driver_ends_is_repeated_on_a_device_opened_anew(
+def test_a_run_that_the_driver_ends_is_repeated_in_a_context_made_anew(
     pretended: Pretended, npu: NpuDevice, fault: str
 ) -> None:
     pretended.faults = {2: fault}
     chosen = random_operands(np.random.default_rng(1), 6, 100, 100)
     assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
     assert (npu.rebuilds, pretended.runs) == (1, 4)
+    assert (pretended.made["hw_context"], pretended.made["device"], pretended.alive["hw_context"]) == (
+        2,
+        1,
+        1,
+    )
+
+
+def test_a_device_that_comes_back_is_waited_for(pretended: Pretended, npu: NpuDevice) -> None:
+    pretended.lost_from = 2
+    back = threading.Timer(0.5, setattr, (pretended, "lost_from", None))
+    back.start()
+    chosen = random_operands(np.random.default_rng(1), 6, 100, 100)
+    assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
+    assert (npu.rebuilds, pretended.made["device"]) == (1, 2)
+    back.join()
+
+
+def test_memory_that_runs_out_is_not_a_lost_device(pretended: Pretended, npu: NpuDevice) -> None:
+    pretended.memory = pretended.taken + (1 << 20)
+    chosen = random_operands(np.random.default_rng(1), 12, 100, 100)
+    with pytest.raises(DeviceError, match=r"\(err=-12\).*not enough memory for its buffers"):
+        npu.run(chosen)
+    pretended.memory = 1 << 30
+    assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
+    assert pretended.made["device"] == 1
+
+
+def test_signals_and_other_threads_are_served_while_the_device_works(
+    pretended: Pretended, npu: NpuDevice
+) -> None:
+    pretended.faults = {2: "slow"}  # 0.4 s
+    chosen = random_operands(np.random.default_rng(1), 6, 100, 100)
+    signals: list[int] = []
+    turns = iter(range(1_000_000))
+    over = threading.Event()
+
+    def turn() -> None:
+        while not over.wait(0.001):
+            next(turns)
+
+    other = threading.Thread(target=turn)
+    before = signal.signal(signal.SIGALRM, lambda number, _: signals.append(number))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        other.start()
+        found = npu.run(chosen)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        over.set()
+        other.join()
+    assert np.array_equal(found, Emulator().run(chosen))
+    assert (npu.rebuilds, pretended.runs) == (0, 2)
+    assert len(signals) > 5
+    assert next(turns) > 50
 
 
 def test_contexts_of_another_process_are_in_the_way_until_it_ends(pretended: Pretended) -> None:
@@ -83,7 +139,7 @@ def test_contexts_of_another_process_are_in_the_way_until_it_ends(pretended: Pre
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(DeviceError, match=r"CREATE_HWCTX IOCTL failed \(err=-2\)"):
+        with pytest.raises(DeviceError, match=r"CREATE_HWCTX IOCTL failed \(err=-2\).*: it has six contexts"):
             open_npu()
         other.kill()
     with open_npu():
@@ -91,13 +147,16 @@ def test_contexts_of_another_process_are_in_the_way_until_it_ends(pretended: Pre
 
 
 # What may leave a run at work keeps the device for as long as its process lives.
-def test_a_run_that_hangs_is_no_result(pretended: Pretended) -> None:
-    pretended.faults = {2: "hang", 4: "hang"}
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_that_hangs_is_no_result(pretended: Pretended, again: bool) -> None:
+    pretended.faults = {2: "hang", 4: "hang"} if again else {2: "hang"}
     said = in_a_process(
         "with NpuDevice(timeout_ms=300) as npu:",
         "    npu.run(random_operands(np.random.default_rng(1), 6, 100, 100))",
+        "raise SystemExit(1)",
     )
-    assert said.startswith("kernels.device.DeviceLost: the NPU is lost: ")
+    lost = "kernels.device.DeviceLost: the NPU is lost: the run did not complete within 300 ms, also after a fresh"
+    assert said.startswith(lost) if again else not said
 
 
 def test_a_device_that_goes_while_it_works_is_lost(pretended: Pretended) -> None:
@@ -124,6 +183,61 @@ def test_ctrl_c_while_the_device_works_waits_for_it(pretended: Pretended) -> Non
     assert (pretended.runs, pretended.alive["run"]) == (2, 0)
 
 
+def test_ctrl_c_at_every_line_leaves_a_device_that_works(pretended: Pretended) -> None:
+    assert in_a_process(*CTRL_C.splitlines()) == "every line"
+
+
+# For each line that opening, loading, a run and closing pass through: Ctrl-C just before it, and then the same again.
+CTRL_C = """
+import gc, signal, sys
+from kernels.emulator import Emulator
+from kernels.npu.program.layout import tile_operands
+from kernels.npu.runtime import device, xrt
+from standins.amdxdna import Pretended
+
+FILES = (device.__file__, xrt.__file__)
+device.compare = lambda *_, **how: None  # tested elsewhere, and slow
+tile = np.random.default_rng(1).integers(-64, 64, (3, 64, 64)).astype(np.int8)
+expected = Emulator().run(tile_operands("int32", *tile), scores="int32", output_bits=8)[0]
+pretended = Pretended()
+seen = set()
+
+def trace(frame, event, _):
+    where = frame.f_code.co_filename, frame.f_lineno
+    if where[0] not in FILES:
+        return None
+    if event == "line" and where not in seen:
+        seen.add(where)
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGINT)
+    return trace
+
+gc.collect()
+gc.freeze()
+interrupted = True
+while interrupted:
+    npu, interrupted = None, False
+    sys.settrace(trace)
+    try:
+        npu = NpuDevice()
+        npu.run_single("int32", *tile)
+        npu.close()
+    except KeyboardInterrupt:
+        interrupted = True
+    sys.settrace(None)
+    if npu is not None and npu._closed is None:
+        assert np.array_equal(npu.run_single("int32", *tile), expected), seen
+        assert npu.rebuilds == 0
+        npu.close()
+    npu = None
+    gc.collect()
+    assert not any(pretended.alive.values()), (pretended.alive, seen)
+assert len(seen) > 100
+print("every line", file=sys.stderr)
+raise SystemExit(1)
+"""
+
+
 def in_a_process(*lines: str) -> str:
     """Run lines in a process of their own; returns the last line of its traceback."""
     begin = (
@@ -134,7 +248,8 @@ def in_a_process(*lines: str) -> str:
     command = [sys.executable, "-c", "\n".join((*begin, *lines))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (1, -signal.SIGINT), done.stderr
-    return done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+    return (done.stderr.splitlines() or [""])[-1]
 
 
 def test_the_sample_is_transcribed_as_on_the_emulator(pretended: Pretended, scripts: Path) -> None:

@@ -62,7 +62,7 @@ def started(loaded: SimpleNamespace, changes: dict[int, Any] | None = None) -> A
 
 
 def state_of(loaded: SimpleNamespace, changes: dict[int, Any] | None = None) -> str:
-    name: str = started(loaded, changes).wait(100).name
+    name: str = started(loaded, changes).state().name
     return name.removeprefix("ERT_CMD_STATE_")
 
 
@@ -87,14 +87,18 @@ def test_instructions_that_were_not_synced_are_not_seen(loaded: SimpleNamespace)
     assert state_of(loaded, {1: other}) == "ERROR"
 
 
-def test_a_buffer_of_another_bank_is_replaced_by_a_copy(machine: Machine, loaded: SimpleNamespace) -> None:
-    group = loaded.kernel.group_id(4)
-    astray = pyxrt.bo(loaded.device, loaded.data[2].size(), pyxrt.bo.host_only, group)
-    before = bytes(astray._memory)
-    machine.corrupt_from = 1
-    assert state_of(loaded, {5: astray}) == "COMPLETED"
-    assert bytes(astray._memory) == before
-    assert "Allocating local copy of argument buffer" in machine.warnings[0]
+def test_a_buffer_of_another_bank_is_refused(loaded: SimpleNamespace) -> None:
+    astray = pyxrt.bo(loaded.device, loaded.data[2].size(), pyxrt.bo.host_only, loaded.kernel.group_id(1))
+    for index in (0, 2, 5):
+        with pytest.raises(RuntimeError, match=r"^No host side buffer in destination buffer: Invalid arg"):
+            state_of(loaded, {index: astray})
+
+
+def test_group_ids_are_a_contexts(loaded: SimpleNamespace) -> None:
+    kernels = loaded.kernel, pyxrt.kernel(pyxrt.hw_context(loaded.device, loaded.uuid), "MLIR_AIE")
+    ids = [[kernel.group_id(index) for index in (0, 1, 2, 3, 7, 8, -1)] for kernel in kernels]
+    assert ids[0] == [196607, 131073, 196607, 131072, 131072, 196607, 196607]
+    assert ids[1] == [number + 131072 for number in ids[0]]
 
 
 def test_a_buffer_that_is_too_small_is_no_success(loaded: SimpleNamespace) -> None:
@@ -110,12 +114,9 @@ def test_a_context_that_timed_out_is_of_no_more_use(machine: Machine, loaded: Si
 def test_a_run_dropped_at_work_would_end_the_process(machine: Machine, loaded: SimpleNamespace) -> None:
     machine.faults = {1: "hang"}
     run = started(loaded)
-    assert run.wait(10) is State.ERT_CMD_STATE_TIMEOUT
     assert run.state() is State.ERT_CMD_STATE_NEW
     with pytest.raises(RuntimeError, match="bad command state, can't launch"):
         run.start()
-    with pytest.raises(AssertionError, match="this would never return"):
-        run.wait(0)
     del run
     gc.collect()
     assert machine.aborted == ["xrt::run destructed while command is still in progress"]
@@ -134,39 +135,41 @@ def test_a_view_does_not_keep_its_buffer(loaded: SimpleNamespace) -> None:
     ("what", "said"),
     [
         (lambda s: pyxrt.device(1), "RuntimeError:  No such device with index '1'"),
-        (lambda s: pyxrt.device("0"), "TypeError: 1. pyxrt.device(index: int)\n\nInvoked with: '0'"),
-        (lambda s: pyxrt.device(-1), "TypeError: __init__(): incompatible constructor arguments."),
-        (lambda s: pyxrt.xclbin("/no"), "RuntimeError: Failed to open file '/no' for reading"),
-        (lambda s: pyxrt.xclbin(Path("/no")), "TypeError: 1. pyxrt.xclbin(arg0: str)"),
+        (lambda s: pyxrt.device("0"), "TypeError: __init__(): incompatible constructor arguments."),
+        (lambda s: pyxrt.xclbin("/no"), "RuntimeError: No such file '/no'"),
+        (lambda s: pyxrt.xclbin(__file__), "RuntimeError: Invalid xclbin"),
+        (lambda s: pyxrt.xclbin(Path("/no")), "TypeError: incompatible constructor arguments."),
         (lambda s: pyxrt.hw_context(s.device, pyxrt.uuid("7")), "RuntimeError: No xclbin with uuid '7': Inv"),
         (lambda s: pyxrt.kernel(s.context, "DPU"), "RuntimeError: No such kernel 'DPU': Invalid argument"),
         (
             lambda s: pyxrt.kernel(s.device, "MLIR_AIE"),
-            "TypeError: pyxrt.kernel(hw_context: pyxrt.hw_context, n",
+            "TypeError: incompatible constructor arguments.",
         ),
         (
             lambda s: buffer(s, 64.0),
-            "TypeError: pyxrt.bo(device: pyxrt.device, size: int, flags: pyxrt.bo.flags, g",
+            "TypeError: incompatible constructor arguments.",
         ),
         (lambda s: buffer(s, -1), "TypeError: incompatible constructor arguments"),
         (lambda s: buffer(s, 64, 1 << 29), "TypeError: incompatible constructor arguments"),
-        (lambda s: buffer(s, 64, pyxrt.bo.normal), "RuntimeError: Bad BO type. (err=22): Invalid argument"),
+        (
+            lambda s: buffer(s, 64, pyxrt.bo.normal),
+            "RuntimeError: unsupported buffer type: none flag (err=95): Op",
+        ),
         (lambda s: buffer(s, 0), "RuntimeError: (err=-22): Invalid argument"),
         (
             lambda s: buffer(s, 2 << 30),
             "RuntimeError: CREATE_BO IOCTL failed (err=-12): Cannot allocate memory",
         ),
         (lambda s: s.data[0].sync(0), "TypeError: sync(): incompatible function arguments."),
-        (lambda s: pyxrt.run(s.kernel).set_arg(0, 3.0), "TypeError: 2. set_arg(arg0: int, arg1: int)"),
+        (lambda s: pyxrt.run(s.kernel).set_arg(0, 3.0), "TypeError: set_arg(): incompatible function arg"),
         (
             lambda s: pyxrt.run(s.kernel).set_arg(2, 1 << 31),
             "TypeError: set_arg(): incompatible function arg",
         ),
         (
-            lambda s: pyxrt.run(s.kernel).set_arg(8, s.data[0]),
+            lambda s: pyxrt.run(s.kernel).set_arg(8, 1),
             "IndexError: __n (which is 8) >= this->size() (which",
         ),
-        (lambda s: pyxrt.run(s.kernel).wait(-1), "TypeError: wait(): incompatible function arguments."),
     ],
 )
 def test_what_it_refuses(loaded: SimpleNamespace, what: Any, said: str) -> None:
@@ -190,8 +193,8 @@ def test_contexts_are_few(loaded: SimpleNamespace) -> None:
 def test_a_device_that_is_gone_refuses_all_but_syncs(machine: Machine, loaded: SimpleNamespace) -> None:
     machine.lost_from = 0
     loaded.data[0].sync(FROM)
+    pyxrt.device(0)  # opened already, and counted
     for what, name in (
-        (lambda: pyxrt.device(0), "Open /dev/accel/accel0"),
         (lambda: pyxrt.hw_context(loaded.device, loaded.uuid), "CREATE_HWCTX"),
         (lambda: buffer(loaded, 64), "CREATE_BO"),
         (lambda: started(loaded), "EXEC_CMD"),

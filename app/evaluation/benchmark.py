@@ -71,7 +71,10 @@ def run(options: Options, stack: cost.Stack, model: Any, progress: Progress) -> 
 
 
 def time_phases(
-    phases: Mapping[str, Callable[[], object]], repeat: int, warm_up: int = WARM_UP
+    phases: Mapping[str, Callable[[], object]],
+    repeat: int,
+    warm_up: int = WARM_UP,
+    audio_seconds: float | None = None,
 ) -> dict[str, Series]:
     """Run phases one after the other, again and again, and time each, and all together as `total`.
 
@@ -79,18 +82,23 @@ def time_phases(
         phases: in their order; each may use what the one before it left behind.
         repeat: how often, after `warm_up` (but at most `repeat`) rounds that are not counted.
         warm_up: rounds.
+        audio_seconds: that a round works on.
     """
     taken: dict[str, list[int]] = {name: [] for name in phases}
+    computed: dict[str, list[int]] = {name: [] for name in phases}
     for round_ in range(-min(warm_up, repeat), repeat):
         for name, work in phases.items():
+            cpu = time.process_time_ns()
             start = time.perf_counter_ns()
             work()
             end = time.perf_counter_ns()
             if round_ >= 0:
                 taken[name].append(end - start)
+                computed[name].append(time.process_time_ns() - cpu)
     if len(phases) > 1:
-        taken["total"] = [sum(round_) for round_ in zip(*taken.values(), strict=True)]
-    return {name: Series.of(values) for name, values in taken.items()}
+        for each in (taken, computed):
+            each["total"] = [sum(round_) for round_ in zip(*each.values(), strict=True)]
+    return {name: Series.of(values, computed[name], audio_seconds) for name, values in taken.items()}
 
 
 class Benchmark:
@@ -209,7 +217,8 @@ class Benchmark:
         torch.set_num_threads(setting.threads)
         try:
             # Windows take long, and the layers before them have warmed most.
-            phases = time_phases({"window": encode}, repeat, warm_up=1)
+            audio_seconds = self.result.stack.seconds * setting.batch
+            phases = time_phases({"window": encode}, repeat, warm_up=1, audio_seconds=audio_seconds)
             each = np.reshape(attention.nanoseconds, (1 + repeat, -1)).sum(axis=1)
             phases["attention"] = Series.of(each[1:].tolist())
             self._add("encoder", setting, phases)

@@ -69,6 +69,10 @@ class Series(msgspec.Struct, frozen=True):
     """Durations of the same work, in the order they were measured; none is left out.
 
     Percentiles are numpy's, interpolated linearly between the nearest two; `samples_ns` are by the monotonic clock.
+
+    Attributes:
+        cpu_ms: the mean of what all of the process' threads computed in it; None where that was not measured.
+        cpu_per_minute: seconds of CPU per minute of audio, where it is work on audio.
     """
 
     count: int
@@ -78,12 +82,18 @@ class Series(msgspec.Struct, frozen=True):
     min_ms: float
     max_ms: float
     samples_ns: tuple[int, ...]
+    cpu_ms: float | None = None
+    cpu_per_minute: float | None = None
 
     @classmethod
-    def of(cls, nanoseconds: Sequence[int]) -> Series:
-        """The series of these durations."""
+    def of(
+        cls, nanoseconds: Sequence[int], cpu: Sequence[int] = (), audio_seconds: float | None = None
+    ) -> Series:
+        """The series of these durations, with the CPU's nanoseconds in them, and the audio that each was work on."""
         p50, p95, p99, least, most = (np.percentile(nanoseconds, [50, 95, 99, 0, 100]) / 1e6).tolist()
-        return cls(len(nanoseconds), p50, p95, p99, least, most, tuple(nanoseconds))
+        cpu_ms = float(np.mean(cpu)) / 1e6 if cpu else None
+        per_minute = cpu_ms * 60e-3 / audio_seconds if cpu_ms is not None and audio_seconds else None
+        return cls(len(nanoseconds), p50, p95, p99, least, most, tuple(nanoseconds), cpu_ms, per_minute)
 
 
 class Setting(msgspec.Struct):

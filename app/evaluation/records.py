@@ -116,6 +116,7 @@ class UtteranceRecord(
         compression_ratio: of the hypothesis, as openai-whisper computes it.
         error: why the utterance failed; None where it did not.
         silent: whether the recording has no signal.
+        cpu_seconds: that all of the process' threads computed in `seconds`.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
@@ -131,6 +132,7 @@ class UtteranceRecord(
     compression_ratio: float | None = None
     error: str | None = None
     silent: bool = False
+    cpu_seconds: Seconds | None = None
 
     def __post_init__(self) -> None:
         if (self.hypothesis is None) == (self.error is None):

@@ -134,7 +134,9 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seconds: from samples to text.
         encode_seconds: of it in the encoder; None unless every one of them has it, as for the decoder.
+        cpu_seconds: of all threads together; None unless every one of them has it.
         real_time_factor: seconds / audio_seconds.
+        cpu_per_minute: seconds of CPU per minute of audio.
     """
 
     utterances: int
@@ -142,7 +144,9 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     encode_seconds: float | None
     decode_seconds: float | None
+    cpu_seconds: float | None
     real_time_factor: float
+    cpu_per_minute: float | None
 
 
 class Confusions(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,13 +289,16 @@ def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
     audio, seconds = total(r.audio_seconds for r in timed), total(r.seconds for r in timed)
     if not audio or seconds is None:
         return None
+    cpu = total(r.cpu_seconds for r in timed)
     return Speed(
         utterances=len(timed),
         audio_seconds=audio,
         seconds=seconds,
         encode_seconds=total(r.encode_seconds for r in timed),
         decode_seconds=total(r.decode_seconds for r in timed),
+        cpu_seconds=cpu,
         real_time_factor=seconds / audio,
+        cpu_per_minute=None if cpu is None else 60 * cpu / audio,
     )
 
 

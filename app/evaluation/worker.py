@@ -178,15 +178,16 @@ class BatchWorker:
             encoding += time.perf_counter() - begun
             return states
 
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         recogniser = replace(transcriber.recogniser, encode=timed)
         results = transcribe_group(recogniser, [one.features for one in heard], self._options)
-        total = time.perf_counter() - start
+        total, cpu = time.perf_counter() - start, time.process_time() - cpu
         # A batch's time is shared out by length of audio: what one utterance took cannot be told apart.
         audio = sum(one.features.duration for one in heard) or 1.0
         return [
-            one.record(segments, total * one.features.duration / audio, encoding / total)
+            one.record(segments, share * total, encoding / total, share * cpu)
             for one, segments in zip(heard, results, strict=True)
+            for share in (one.features.duration / audio,)
         ]
 
 
@@ -197,7 +198,9 @@ class Heard(NamedTuple):
     features: LogMelFeatures
     silent: bool
 
-    def record(self, segments: Sequence[Segment], seconds: float, encoding: float) -> UtteranceRecord:
+    def record(
+        self, segments: Sequence[Segment], seconds: float, encoding: float, cpu: float
+    ) -> UtteranceRecord:
         """What was decoded, in so many seconds, of which the share `encoding` went into the encoder."""
         tokens = sum(len(s.tokens) for s in segments)
         logprob = sum(s.avg_logprob * len(s.tokens) for s in segments)
@@ -214,6 +217,7 @@ class Heard(NamedTuple):
             avg_logprob=round(logprob / tokens, 4) if tokens else None,
             compression_ratio=round(max(s.compression_ratio for s in segments), 4) if segments else None,
             silent=self.silent,
+            cpu_seconds=round(cpu, 4),
         )
 
 

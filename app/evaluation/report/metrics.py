@@ -65,7 +65,6 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
     Metric("WER", lambda b: t.percent(b.rates.wer)),
     Metric("95 % interval", lambda b: percent_interval(b.utterance_interval)),
     Metric("speakers drawn", lambda b: percent_interval(b.speaker_interval), PAGE),
-    Metric("ran on", lambda b: b.run.device, CONSOLE),
     Metric("CER", lambda b: t.percent(b.rates.cer), REPORTS),
     Metric(
         "sub. / del. / ins.",
@@ -75,7 +74,9 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
     Metric("words", lambda b: t.count(b.rates.words), PAGE),
     Metric("utterances", _utterances, REPORTS),
     Metric("broken", lambda b: t.count(None if b.broken is None else len(b.broken)), MARKDOWN),
-    Metric("time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3), MARKDOWN),
+    Metric("time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3)),
+    Metric("CPU s/min", lambda b: t.number(b.speed.cpu_per_minute if b.speed else None, 1)),
+    Metric("ran on", lambda b: b.run.device, CONSOLE),
 )
 """Of each backend on all that it transcribed."""
 
@@ -160,6 +161,8 @@ LATENCY: tuple[Metric[tuple[Json, str, Json]], ...] = (
     Metric("p99 ms", lambda m: t.number(m[2]["p99_ms"], 3), CONSOLE),
     Metric("min ms", lambda m: t.number(m[2]["min_ms"], 3), PAGE),
     Metric("max ms", lambda m: t.number(m[2]["max_ms"], 3)),
+    Metric("CPU ms", lambda m: t.number(m[2].get("cpu_ms"), 3)),
+    Metric("CPU s/min", lambda m: t.number(m[2].get("cpu_per_minute"), 1)),
     Metric("tiles/s", lambda m: t.count(m[0]["tiles_per_second"] if m[1] == "run" else None), CONSOLE),
 )
 """Of a measurement of `tilescribe bench --json`, the name of one of its phases, and that phase."""

@@ -63,6 +63,7 @@ def test_everything_asked_for_is_measured(measured: tuple[Result, dict[str, Any]
     for name in ("int32", "int8", "cpu"):
         window, attention = phases["encoder", name]["window"], phases["encoder", name]["attention"]
         assert 0 < attention["p50_ms"] < window["p50_ms"]
+        assert window["cpu_per_minute"] == pytest.approx(window["cpu_ms"] * 60e-3 / 30)
 
 
 def test_json_holds_schema_machine_and_assumptions(measured: tuple[Result, dict[str, Any]]) -> None:
@@ -271,6 +272,16 @@ def test_percentiles_are_numpys_and_keep_outliers() -> None:
     assert series.p50_ms == pytest.approx(2.5)
     assert series.p99_ms == pytest.approx(float(np.percentile([1, 2, 3, 1000], 99)))
     assert series.samples_ns == (1_000_000, 2_000_000, 3_000_000, 1_000_000_000)
+    assert (series.cpu_ms, series.cpu_per_minute) == (None, None)
+
+
+def test_cpu_time_is_a_mean_and_told_per_minute_of_audio() -> None:
+    series = Series.of([1_000_000, 1_000_000], [2_000_000, 4_000_000], 30.0)
+    assert (series.cpu_ms, series.cpu_per_minute) == (3.0, pytest.approx(0.006))
+    assert Series.of([1], [2]).cpu_per_minute is None
+    phases = time_phases({"a": lambda: None, "b": lambda: sum(range(10_000))}, 3)
+    assert phases["total"].cpu_ms == pytest.approx((phases["a"].cpu_ms or 0) + (phases["b"].cpu_ms or 0))
+    assert (phases["b"].cpu_ms or 0) > 0
 
 
 def test_warm_up_rounds_are_not_counted() -> None:

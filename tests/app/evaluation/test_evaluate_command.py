@@ -94,7 +94,7 @@ def whole(how: tuple[Any, ...], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def without_times(path: Path) -> Any:
     """A report's JSON but for what a clock says."""
-    timed = {"started", "speed", "seconds", "encode_seconds", "decode_seconds", "threads"}
+    timed = {"started", "speed", "seconds", "encode_seconds", "decode_seconds", "cpu_seconds", "threads"}
 
     def drop(value: Any) -> Any:
         if isinstance(value, dict):
@@ -115,7 +115,7 @@ def test_a_run_leaves_records_and_three_reports(whole: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", head["model_sha256"])
     assert sorted(line["id"] for line in lines) == ["u0", "u1", "u2", "u3", "u4"]
     assert len({line["hypothesis"] for line in lines}) == 5
-    assert all(line["audio_seconds"] > 2 and line["seconds"] > 0 for line in lines)
+    assert all(line["audio_seconds"] > 2 and line["seconds"] > 0 < line["cpu_seconds"] for line in lines)
     evaluation = json.loads((whole / "report.json").read_text())
     words = {b["backend"]: b["rates"]["words"] for b in evaluation["backends"]}
     assert words["cpu"] == words["int32"] == sum(len(text.split()) for _, _, text in CUTS)

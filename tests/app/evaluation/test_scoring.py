@@ -129,14 +129,15 @@ def test_failed_utterances_are_apart_and_order_does_not_matter() -> None:
 
 
 def test_speed_needs_time_and_length() -> None:
-    both = UtteranceRecord("a", "x", "x", None, 10.0, 2.0, 0.5, 1.5)
+    both = UtteranceRecord("a", "x", "x", None, 10.0, 2.0, 0.5, 1.5, cpu_seconds=3.0)
     without_parts = UtteranceRecord("b", "x", "x", None, 30.0, 2.0)
     untimed = UtteranceRecord("c", "x", "x", None, 30.0)
     found = speed([both, without_parts, untimed])
     assert found is not None
     assert (found.utterances, found.audio_seconds, found.real_time_factor) == (2, 40.0, 0.1)
-    assert found.encode_seconds is None
+    assert (found.encode_seconds, found.cpu_seconds, found.cpu_per_minute) == (None, None, None)
     parts = speed([both])
     assert parts is not None
     assert (parts.encode_seconds, parts.decode_seconds) == (0.5, 1.5)
+    assert (parts.cpu_seconds, parts.cpu_per_minute) == (3.0, 18.0)
     assert speed([untimed]) is None

@@ -28,6 +28,7 @@ from models.decoding.recogniser import Recogniser, decoder_of, encoder_of
 from models.decoding.segments import Segment
 from models.decoding.segments import Word as Word
 from models.features import LogMelFeatures
+from models.voice import VoiceActivity
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError
 
@@ -259,7 +260,8 @@ class Transcriber:
         """
         options = (options or DecodeOptions()).for_model(self.weights.model)
         with _source(audio, sample_rate, name, allow_truncated, audio_track) as source:
-            features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels)
+            voice = None if options.vad is None else VoiceActivity(options.vad)
+            features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels, voice)
         run = Run(
             model=self.weights.name,
             model_sha256=self.weights.sha256,

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.openai import asset
+from models.voice import VoiceActivity
 
 __all__ = [
     "FRAMES_PER_SECOND",
@@ -62,8 +63,10 @@ class LogMelFeatures:
     costs no more memory than 35 minutes.
     """
 
-    def __init__(self, blocks: Iterable[Reals], n_mels: int = 80) -> None:
+    def __init__(self, blocks: Iterable[Reals], n_mels: int = 80, voice: VoiceActivity | None = None) -> None:
         """Consume a stream: `blocks` of any lengths (n,), mono at 16 kHz, into frames of 80 or 128 bins.
+
+        Where there is a `voice`, it hears the stream as well, and what is not speech is not to be decoded.
 
         Raises:
             ValueError: a block is not one-dimensional, a sample is not finite, or there is no such `n_mels`.
@@ -81,7 +84,8 @@ class LogMelFeatures:
         self._spool: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._level = array("f")
         self._maximum = _SILENCE
-        self._consume(blocks)
+        self.voice = voice
+        self._consume(blocks if voice is None else voice.listen(blocks))
 
     @property
     def content_frames(self) -> int:
@@ -97,6 +101,14 @@ class LogMelFeatures:
     def levels(self) -> Reals:
         """Mean log10-mel of each content frame, not normalised: float32 (content_frames,)."""
         return np.frombuffer(self._level, dtype=np.float32)[: self.content_frames]
+
+    @property
+    def loudness(self) -> Reals:
+        """`levels`, where a recording is cut: what is not speech, as far as that is known, is under all that is."""
+        if self.voice is None:
+            return self.levels
+        speech = self.voice.is_speech(np.arange(self.content_frames) / FRAMES_PER_SECOND)
+        return np.where(speech, self.levels, self.levels - np.float32(100)).astype(np.float32)
 
     def window(self, start_frame: int, n_frames: int, *, pad_to: int | None = None) -> Reals:
         """Normalised frames from `start_frame`: float32 (n_mels, pad_to or n_frames).

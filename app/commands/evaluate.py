@@ -21,6 +21,7 @@ from app.commands.options import (
     TileSizeOption,
     filled,
     temperatures,
+    voice_activity,
     wants_bar,
 )
 from app.configuration import Configuration
@@ -82,6 +83,7 @@ def evaluate(
         float | None,
         Option(min=0.0, max=10.0, help="Decode again at higher temperatures where it fails; not by default."),
     ] = None,
+    vad: Annotated[bool, Option(help="Decode only what voice activity detection calls speech.")] = False,
     limits: Limits = None,
     margin: Margin = None,
     bench: Bench = None,
@@ -117,6 +119,7 @@ def evaluate(
             temperature=temperatures(0.0, temperature_increment_on_fallback),
             beam_size=beam_size,
             without_timestamps=without_timestamps,
+            vad=voice_activity(vad, {}),
         )
         # The configuration's own backend is one for an NPU, where there is one: it says whether the device suits.
         own = next((name for name in chosen if "npu" in find(name).devices), chosen[0])

@@ -17,6 +17,9 @@ from kernels.backends import BACKEND_NAMES
 from kernels.contract import TILE_SIZES
 from kernels.device import DeviceName
 
+if TYPE_CHECKING:
+    from models.voice import VadOptions
+
 if TYPE_CHECKING:  # mypy takes no computed values for a type
     BackendName = str
     TileSize = int
@@ -60,6 +63,15 @@ def filled(kind: type[Kind], given: Mapping[str, Any], **others: Any) -> Kind:
     """A dataclass from a command's options: each field from the option of its name, where there is one."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in given.items() if name in names} | others)
+
+
+def voice_activity(vad: bool, given: Mapping[str, Any]) -> VadOptions | None:
+    """The options of voice activity, whose fields have the prefix `vad_` on the command line; None where it is off."""
+    from models.voice import VadOptions
+
+    if vad:
+        return filled(VadOptions, {name.removeprefix("vad_"): value for name, value in given.items()})
+    return None
 
 
 def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:

@@ -25,6 +25,7 @@ from app.commands.options import (
     TileSizeOption,
     filled,
     temperatures,
+    voice_activity,
     wants_bar,
 )
 from app.configuration import Configuration
@@ -139,6 +140,30 @@ def transcribe(
         float | None,
         Option(min=0.0, max=MOST, help="Skip silence of so many seconds where a hallucination is likely."),
     ] = None,
+    vad: Annotated[
+        bool,
+        Option(
+            "--vad/--no-vad",
+            "--vad-filter/--no-vad-filter",
+            help="Decode only speech, as voice activity detection finds it.",
+        ),
+    ] = True,
+    vad_threshold: Annotated[
+        float, Option(min=0.0, max=1.0, help="Speech begins where its probability reaches it.")
+    ] = 0.5,
+    vad_neg_threshold: Annotated[
+        float | None,
+        Option(min=0.0, max=1.0, help="Speech ends under it; 0.15 under the threshold unless given."),
+    ] = None,
+    vad_min_speech_duration_ms: Annotated[
+        int, Option(min=0, max=60_000, help="What is shorter is not speech.")
+    ] = 100,
+    vad_min_silence_duration_ms: Annotated[
+        int, Option(min=0, max=60_000, help="Shorter silence is read with the speech.")
+    ] = 2000,
+    vad_speech_pad_ms: Annotated[
+        int, Option(min=0, max=60_000, help="Read before and after speech as well.")
+    ] = 400,
     word_timestamps: Annotated[bool, Option("--word-timestamps", help="Time every word.")] = False,
     prepend_punctuations: Annotated[str, Option(help="Belong to the word after them.")] = "\"'“¿([{-",
     append_punctuations: Annotated[
@@ -165,7 +190,7 @@ def transcribe(
         from models.decoding.options import DecodeOptions
 
         tried = temperatures(temperature, temperature_increment_on_fallback)
-        options = filled(DecodeOptions, given, temperature=tried)
+        options = filled(DecodeOptions, given, temperature=tried, vad=voice_activity(vad, given))
     for problem in problems:
         say(f"error: {problem}")
     if skip_existing:

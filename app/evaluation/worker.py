@@ -159,9 +159,12 @@ class BatchWorker:
     def hear(self, utterance: Utterance) -> Heard:
         """Listen to a recording. Raises `AudioError` and OSError."""
         from models.features import LogMelFeatures
+        from models.voice import VoiceActivity
 
+        vad = self._options.vad
         with open_audio(utterance.audio) as source:
-            features = LogMelFeatures(source.blocks(), self.model.dims.n_mels)
+            voice = None if vad is None else VoiceActivity(vad)
+            features = LogMelFeatures(source.blocks(), self.model.dims.n_mels, voice)
         return Heard(utterance, features, source.findings.peak < SILENCE)
 
     def _decode(self, transcriber: Transcriber, heard: Sequence[Heard]) -> list[UtteranceRecord]:

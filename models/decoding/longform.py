@@ -8,6 +8,7 @@ put into its text, and the next one starts where the last complete segment ended
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from models.decoding.search import Hypothesis
 from models.decoding.segments import Segment, Window, is_silent, split
 from models.decoding.words import drop_hallucinations, last_word_end, with_words
 from models.features import FRAMES_PER_SECOND, N_FRAMES, LogMelFeatures, quiet_pieces
+from models.voice import Span, common
 
 __all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
 
@@ -32,6 +34,8 @@ LanguageFound = Callable[[str, float], None]
 _PROMPT_RESET_TEMPERATURE = 0.5
 # A rest of a piece that is shorter, and that the model put no text into, is not worth a window of its own.
 _SHORTEST_REST = FRAMES_PER_SECOND // 2
+# Speech on both sides of a pause up to this one is read in one window, if it goes into one.
+_SHORT_PAUSE = 5 * FRAMES_PER_SECOND
 
 
 def transcribe_windows(
@@ -298,7 +302,23 @@ def _clips(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int, 
     points = [round(t * FRAMES_PER_SECOND) for t in options.clips] or [0]
     if len(points) % 2 == 1:
         points.append(content)
-    return [(first, min(last, content)) for first, last in zip(points[::2], points[1::2], strict=True)]
+    clips = [(first, min(last, content)) for first, last in zip(points[::2], points[1::2], strict=True)]
+    return clips if features.voice is None else _spoken(clips, features.voice.spans())
+
+
+def _spoken(clips: list[tuple[int, int]], speech: Sequence[Span]) -> list[tuple[int, int]]:
+    """What is speech in the clips; what is one window with the short pause in it stays together."""
+    frames = [(int(a * FRAMES_PER_SECOND), math.ceil(b * FRAMES_PER_SECOND)) for a, b in speech]
+    spoken: list[tuple[int, int]] = []
+    for clip in clips:
+        joined: list[tuple[int, int]] = []
+        for first, last in common([clip], frames):
+            if joined and first - joined[-1][1] <= _SHORT_PAUSE and last - joined[-1][0] <= N_FRAMES:
+                joined[-1] = joined[-1][0], last
+            else:
+                joined.append((first, last))
+        spoken += joined
+    return spoken
 
 
 def _pieces(features: LogMelFeatures, options: DecodeOptions) -> list[_Piece]:
@@ -306,7 +326,7 @@ def _pieces(features: LogMelFeatures, options: DecodeOptions) -> list[_Piece]:
     return [
         _Piece(features, first, last, first / FRAMES_PER_SECOND, first / FRAMES_PER_SECOND)
         for clip in _clips(features, options)
-        for first, last in quiet_pieces(features.levels, *clip)
+        for first, last in quiet_pieces(features.loudness, *clip)
     ]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import isnan
 from typing import Any, TypeVar
 
 from models.languages import language_tag
 from models.openai import LANGUAGES, TO_LANGUAGE_CODE
+from models.voice import VadOptions
 
 __all__ = ["DecodeOptions", "OptionsError", "language_code"]
 
@@ -28,7 +29,8 @@ class DecodeOptions:
     """How to decode: openai-whisper's options under its names, with its command line's defaults.
 
     Two differ: decoding is greedy unless `beam_size` is given, as in its Python interface, and `seed` makes
-    sampling at temperatures over 0 reproducible (None draws from torch's global generator, as it does).
+    sampling at temperatures over 0 reproducible (None draws from torch's global generator, as it does). It has no
+    `vad`: only what those options call speech is decoded; None decodes everything.
     `clip_timestamps` is start,end,start,... in seconds, whose last end defaults to the end of the audio.
 
     Raises:
@@ -58,6 +60,7 @@ class DecodeOptions:
     clip_timestamps: str | tuple[float, ...] = "0"
     hallucination_silence_threshold: float | None = None
     seed: int | None = 0
+    vad: VadOptions | None = field(default_factory=VadOptions)
 
     def __post_init__(self) -> None:
         temperatures, clips, beams = self.temperatures, self.clips, self.beam_size

@@ -29,6 +29,7 @@ from app.output.writers import Layout
 from datasets.utterance import Utterance
 from kernels.processor import cpuinfo
 from models.decoding.options import DecodeOptions
+from models.voice import VadOptions
 from models.weights.loading import LoadedWeights, load
 
 TEXT = "The quiet harbor wakes before the sun"
@@ -259,13 +260,18 @@ def test_wrong_usage_is_one_line_before_anything_is_read(
 @pytest.mark.parametrize("kind", [Configuration, DecodeOptions, Layout])
 def test_options_have_the_names_and_defaults_of_the_fields_that_they_fill(kind: Any) -> None:
     options = inspect.signature(transcribing.transcribe).parameters
-    by_hand = {"temperature"}  # becomes several, with --temperature-increment-on-fallback
+    # The first becomes several, with --temperature-increment-on-fallback; the other has options of its own.
+    by_hand = {"temperature", "vad"}
     only_in_python = {"suppress_blank", "max_initial_timestamp", "without_timestamps"}
     for field in dataclasses.fields(kind):
         if field.name not in by_hand | only_in_python:
             assert options[field.name].default == field.default, field.name
     first, step = (options[name].default for name in ("temperature", "temperature_increment_on_fallback"))
     assert temperatures(first, step) == DecodeOptions().temperature
+    assert options["vad"].default
+    assert DecodeOptions().vad == VadOptions()
+    for field in dataclasses.fields(VadOptions):
+        assert options[f"vad_{field.name}"].default == field.default, field.name
 
 
 def test_an_unknown_model_is_wrong_usage_and_a_near_miss_is_named(spoken: Utterance) -> None:

@@ -59,7 +59,7 @@ class _Kept(io.FileIO):
             return written
         except OSError as error:
             first, self.lost = self.lost is None, self.lost or error
-            if first and isinstance(error, BrokenPipeError) and self.fileno() == 1:
+            if first and isinstance(error, BrokenPipeError) and self.fileno() != 2:
                 raise
             return len(data)
 
@@ -81,7 +81,8 @@ def run(application: Callable[..., Any], **how: Any) -> None:
 
     codecs.register_error("tilescribe-replace", replace)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
-    output, errors = _Kept(1, "w", closefd=False), _Kept(2, "w", closefd=False)
+    output, errors = _Kept(os.dup(1), "w"), _Kept(2, "w", closefd=False)
+    os.dup2(2, 1)  # standard output is the command's own: libraries print to 1, XRT where a device is lost
     sys.stdout = _text(sys.stdout, output, "tilescribe-replace")
     sys.stderr = _text(sys.stderr, errors, "backslashreplace")
     code: Any = 0

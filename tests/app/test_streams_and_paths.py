@@ -39,6 +39,12 @@ def test_notes_that_are_lost_change_nothing(redirection: str, scripts: Path) -> 
     assert (done.returncode, done.stdout.split()[0]) == (0, "NAME")
 
 
+def test_what_libraries_print_is_no_output(scripts: Path) -> None:
+    code = "import os; from app.console import run; run(lambda: (os.write(1, b'Failed\\n'), print('text')))"
+    done = shell(f'python -c "{code}"', scripts)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "text\n", "Failed\n")
+
+
 def test_a_closed_standard_input_is_an_empty_one(scripts: Path) -> None:
     done = shell(
         "python -c 'from app.console import run; run(lambda: print(len(input() or [])))' <&-", scripts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from openvino import opset13 as op
 
 from kernels.contract import HEAD_DIM
 from models.compute import has_bfloat16
+from models.graphs.compiling import Graphs
 from models.graphs.operations import (
     Part,
     add,
     by_heads,
     cast,
-    compile_graph,
     constant,
     feed_forward,
     join_heads,
@@ -95,11 +96,15 @@ class GraphDecoder:
         decoder = Part(model.tensors, "decoder")
         self._embedding = model.tensors["decoder.token_embedding.weight"]
         self._positions = decoder["positional_embedding"]
-        self._attend_to = compile_graph(_memory_graph(decoder, model.dims, self._kind), threads)
-        kind = Type.i8 if int8 else self._kind
-        self._decode = compile_graph(_decoder_graph(decoder, model.dims, self._kind, kind), threads)
-        vocabulary = _vocabulary_graph(decoder["token_embedding.weight"], kind)
-        self._score = compile_graph(vocabulary, threads, group_size=_GROUP_SIZE).create_infer_request()
+        graphs, dims, kind = Graphs(model, threads), model.dims, Type.i8 if int8 else self._kind
+        memory = partial(_memory_graph, decoder, dims, self._kind)
+        self._attend_to = graphs.compile("cross-attention", memory)
+        name = f"decoder {kind.get_type_name()}"
+        self._decode = graphs.compile(name, partial(_decoder_graph, decoder, dims, self._kind, kind))
+        vocabulary = partial(_vocabulary_graph, self._embedding, kind)
+        name = f"vocabulary {kind.get_type_name()}"
+        self._vocabulary = graphs.compile(name, vocabulary, group_size=_GROUP_SIZE)
+        self._score = self._vocabulary.request()
 
     def attend_to(self, states: npt.NDArray[np.float32]) -> GraphMemory:
         """See `models.decoder.Decoder`."""
@@ -107,7 +112,7 @@ class GraphDecoder:
         keys = (len(states), dims.n_text_head, HEAD_DIM, dims.n_audio_ctx)
         values = (len(states), dims.n_text_head, dims.n_audio_ctx, HEAD_DIM)
         memory = GraphMemory(tuple(np.empty(shape, held) for shape in (keys, values) * dims.n_text_layer))
-        request = self._attend_to.create_infer_request()
+        request = self._attend_to.request()
         for i, tensor in enumerate(memory.tensors()):
             request.set_output_tensor(i, tensor)
         request.infer([states], share_inputs=True)
@@ -115,7 +120,8 @@ class GraphDecoder:
 
     def start(self) -> _Cache:
         """See `models.decoder.Decoder`."""
-        return _Cache(self._decode.create_infer_request())
+        self._vocabulary.forget()
+        return _Cache(self._decode.request())
 
     def run(
         self,
@@ -217,7 +223,7 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any)
     return ov.Model([op.result(last)], sinks, inputs, "decoder")
 
 
-def _vocabulary_graph(embedding: npt.NDArray[np.float32], kind: Any) -> Any:
+def _vocabulary_graph(embedding: npt.NDArray[Any], kind: Any) -> Any:
     """The decoder's states (n, tokens, width) -> logits (n, tokens, vocabulary)."""
     states = parameter("states", (-1, -1, embedding.shape[1]))
     return ov.Model([cast(product(states, embedding, kind), Type.f32)], [states], "vocabulary")

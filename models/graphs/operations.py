@@ -1,4 +1,4 @@
-"""What the graphs are made of: Whisper's layers in OpenVINO's operations, and their compilation.
+"""What the graphs are made of: Whisper's layers in OpenVINO's operations.
 
 Types are explicit: what goes from layer to layer, layer norms and softmax over text are float32, and each product is in
 the type that it is asked for.
@@ -6,7 +6,6 @@ the type that it is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from openvino import Type
 from openvino import opset13 as op
 
 from kernels.contract import HEAD_DIM
-from models.compute import core
 
 _ROWS = 4096  # quantised at a time: what that needs stays small beside the weight
 _EPSILON = 1e-5  # of Whisper's layer norms
@@ -41,29 +39,6 @@ class Part:
     def part(self, name: object) -> Part:
         """A part of it."""
         return Part(self._tensors, f"{self._name}.{name}")
-
-
-def compile_graph(graph: Any, threads: int | None, *, group_size: int = 0) -> Any:
-    """Compile an `openvino.Model` for the processor.
-
-    Args:
-        graph: to compile.
-        threads: that it runs on; as many as there are processors where it is None.
-        group_size: of activations that share a step where they are rounded to INT8 before INT8 weights; 0 leaves them
-            as they are.
-    """
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
-        # Runs side by side would pin their threads to the same processors.
-        "ENABLE_CPU_PINNING": False,
-        # As the graph has it: otherwise OpenVINO would round activations to bfloat16, or to INT8 before INT8 weights,
-        # and keys and values of the text to 8 bits.
-        "INFERENCE_PRECISION_HINT": "f32",
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": group_size,
-        "KV_CACHE_PRECISION": "f32",
-    }
-    return core().compile_model(graph, "CPU", settings)
 
 
 def parameter(name: str, shape: Sequence[int], kind: Any = Type.f32) -> Any:
@@ -94,26 +69,27 @@ def transpose(x: Any, *axes: int) -> Any:
     return op.transpose(x, constant(axes))
 
 
-def product(x: Any, weight: npt.NDArray[np.float32], kind: Any) -> Any:
+def product(x: Any, weight: npt.NDArray[Any], kind: Any) -> Any:
     """x times the transpose of a weight (outputs, inputs).
 
     Args:
         x: (n, tokens, inputs).
-        weight: (outputs, inputs).
+        weight: float16 or float32, (outputs, inputs).
         kind: of factors and result; `Type.i8` is a weight held in INT8, the rest in float32.
     """
     if kind == Type.i8:
         return op.matmul(x, _int8(weight), False, True)
-    return op.matmul(cast(x, kind), constant(weight, kind), False, True)
+    return op.matmul(cast(x, kind), constant(weight.astype(np.float32, copy=False), kind), False, True)
 
 
-def _int8(weight: npt.NDArray[np.float32]) -> Any:
+def _int8(weight: npt.NDArray[Any]) -> Any:
     """INT8 with a step per output, in the form in which OpenVINO leaves it INT8 in memory."""
-    step = np.maximum(np.abs(weight).max(1, keepdims=True), np.float32(1e-30)) / np.float32(127)
-    codes = np.empty(weight.shape, np.int8)
+    codes, step = np.empty(weight.shape, np.int8), np.empty((len(weight), 1), np.float32)
     for first in range(0, len(weight), _ROWS):
         rows = slice(first, first + _ROWS)
-        np.rint(weight[rows] / step[rows], out=codes[rows], casting="unsafe")
+        exact = weight[rows].astype(np.float32)
+        step[rows] = np.maximum(np.abs(exact).max(1, keepdims=True), np.float32(1e-30)) / np.float32(127)
+        np.rint(exact / step[rows], out=codes[rows], casting="unsafe")
     return op.multiply(op.convert(constant(codes), Type.f32), constant(step))
 
 

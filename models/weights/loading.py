@@ -10,7 +10,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from mmap import PROT_READ, mmap
+from mmap import MADV_DONTNEED, PROT_READ, mmap
 from pathlib import Path
 from typing import Literal
 
@@ -244,10 +244,12 @@ def _read(path: Path, name: str | None) -> tuple[Model, str]:
                 checked()  # no pickle is opened that is not the right one
             mapped = mmap(file.fileno(), 0, prot=PROT_READ)
             model = load_checkpoint(file) if pickled else load_whisper(mapped)
+            mapped.madvise(MADV_DONTNEED)  # which was read to look for damage
         finally:
             sha256 = checked()  # a file of other bytes is called damaged, whatever they led to
     check_runnable(model.dims)
     configured = None if pickled else configured_heads(model.dims, path.with_name("config.json"))
+    model.sha256 = sha256
     model.heads = lambda: configured or _known_heads(sha256)
     return model, sha256
 

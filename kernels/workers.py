@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from threading import local
 from typing import Generic, TypeVar
@@ -38,9 +38,9 @@ class WorkSpace(Generic[T]):
         self._make = make
         self._kept = local()
 
-    def __call__(self, *shape: int) -> T:
+    def __call__(self, *shape: Hashable) -> T:
         """This thread's own, in this shape."""
-        kept: dict[tuple[int, ...], T] = self._kept.__dict__.setdefault("kept", {})
+        kept: dict[tuple[Hashable, ...], T] = self._kept.__dict__.setdefault("kept", {})
         if shape not in kept:
             kept.clear()
             kept[shape] = self._make(*shape)

@@ -1,40 +1,58 @@
 """The contract at the speed of a CPU: the same bits as `reference`.
 
-Heads are shared out among threads, which have nothing in common but the operands. What works on a head is `avx512`
-where the processor has the instructions for it, and `portable` anywhere.
+Heads are shared out among threads, which have nothing in common but the operands. What works on a head is `vector`
+where the processor has integer vector instructions that it is written for, and `portable` anywhere.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.emulator import avx512_code
 from kernels.emulator.head import Head
+from kernels.emulator.vectors import AVX2, AVX512, AVX_VNNI
 from kernels.workers import Workers
+
+PORTABLE = "portable"
+_VECTORS = (AVX512, AVX_VNNI, AVX2)
+
+
+def available() -> tuple[str, ...]:
+    """What this processor has of what the emulator is written for, fastest first; the last runs on any."""
+    return (*(registers.name for registers in _VECTORS if registers.present()), PORTABLE)
 
 
 class Emulator:
-    """Runs operands on the CPU; `vector` says whether in the processor's integer vector instructions."""
+    """Runs operands on the CPU.
+
+    Attributes:
+        instructions: by which of `available()`.
+    """
 
     name = "emulator"
 
-    def __init__(self, workers: Workers | None = None, *, vector: bool | None = None) -> None:
+    def __init__(self, workers: Workers | None = None, *, instructions: str | None = None) -> None:
         """Make an emulator.
 
         Args:
             workers: its threads; as many as there are processors unless given.
-            vector: use the integer vector instructions, which this processor has to have; where it has them unless
-                given. The bits are the same.
+            instructions: one of `available()`; the fastest unless given. The bits are the same.
         """
         self.workers = workers or Workers()
-        self.vector = avx512_code.available() if vector is None else vector
-        if self.vector:
-            from kernels.emulator.avx512 import attend
-        else:
+        self.instructions = instructions or available()[0]
+        registers = next((r for r in _VECTORS if r.name == self.instructions), None)
+        self._attend: Callable[[Head, npt.NDArray[np.int16]], None]
+        if registers is None:
             from kernels.emulator.portable import attend
-        self._attend = attend
+
+            self._attend = attend
+        else:
+            from kernels.emulator.vector import attention_in
+
+            self._attend = attention_in(registers)
 
     def run(
         self,

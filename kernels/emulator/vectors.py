@@ -1,49 +1,98 @@
-"""Writing 512-bit vector code inside numba: LLVM's operations by name, and blocks of sums that stay in registers."""
+"""Writing vector code inside numba: LLVM's operations by name, and blocks of sums that stay in registers."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import config, extending, types
 from numba.core import cgutils
 
+from kernels.emulator.head import BLOCK
+
 # Their own types do not fit what they make.
 _intrinsic: Any = extending.intrinsic
 _cgutils: Any = cgutils
 
 ROWS = 6
-"""Worked on together: with 64 columns in four registers each, their sums fill 24 of the 32 registers."""
-VECTORS = 4
-"""Registers for a row's 64 columns, or keys."""
-REGISTER = 64
-"""Bytes of one."""
+"""Worked on together: with the columns of a group their sums fill three quarters of the registers."""
 
-I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-WORDS, LANES = ir.VectorType(I16, 32), ir.VectorType(I32, 16)
+I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
-def processor_has(*features: str) -> bool:
-    """Whether code may use these features, by LLVM's names."""
-    settings: Any = config
-    if settings.CPU_NAME or settings.CPU_FEATURES:
-        return False  # numba was told to leave some unused
-    try:
-        found = binding.get_host_cpu_features()
-    except RuntimeError:
-        return False
-    return all(found.get(name, False) for name in features)
+@dataclass(frozen=True)
+class Registers:
+    """A processor's integer vector instructions.
+
+    Attributes:
+        name: as the user knows them.
+        features: what the processor has to have, by LLVM's names.
+        bits: of a register.
+        group: registers of columns that are summed up together, for `ROWS` rows.
+        dot: whether products are added to sums by one instruction (VNNI), those of bytes too; otherwise there are
+            products of 16-bit words alone, and queries and keys are held in such.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    bits: int
+    group: int
+    dot: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of one."""
+        return self.bits // 8
+
+    @property
+    def lanes(self) -> int:
+        """32-bit numbers in one."""
+        return self.bits // 32
+
+    @property
+    def vectors(self) -> int:
+        """How many hold a row's 64 columns, or keys."""
+        return BLOCK // self.lanes
+
+    def present(self) -> bool:
+        """Whether code for this process may use them: the processor has them, and numba was not told to leave them."""
+        settings: Any = config
+        if settings.CPU_FEATURES is not None:
+            return all(f"+{name}" in settings.CPU_FEATURES.split(",") for name in self.features)
+        if settings.CPU_NAME:
+            return False
+        try:
+            found = binding.get_host_cpu_features()
+        except RuntimeError:
+            return False
+        return all(found.get(name, False) for name in self.features)
+
+
+AVX512 = Registers("avx512", ("avx512f", "avx512bw", "avx512vnni"), 512, 4, dot=True)
+AVX_VNNI = Registers("avx-vnni", ("avx2", "avxvnni"), 256, 2, dot=True)
+AVX2 = Registers("avx2", ("avx2",), 256, 2, dot=False)
 
 
 class Writer:
-    """Shorthand for writing LLVM's intermediate language."""
+    """Shorthand for writing LLVM's intermediate language.
 
-    def __init__(self, builder: Any) -> None:
-        """Write where `builder` stands."""
+    Attributes:
+        b: where it stands.
+        registers: what it writes for.
+        lanes, words, bytes: the types of a register of 32, 16 and 8-bit numbers.
+    """
+
+    def __init__(self, builder: Any, registers: Registers) -> None:
+        """Write where `builder` stands, for these registers."""
         self.b = builder
+        self.registers = registers
+        self.lanes, self.words, self.bytes = (
+            ir.VectorType(kind, registers.bits // kind.width) for kind in (I32, I16, I8)
+        )
 
     def load(self, kind: Any, address: Any, offset: int = 0) -> Any:
         """What lies so many bytes past an address."""
@@ -69,21 +118,54 @@ class Writer:
         signature = ir.FunctionType(kind, [a.type for a in arguments])
         return self.b.call(_cgutils.get_or_insert_function(self.b.module, signature, name), arguments)
 
+    def larger(self, x: Any, y: Any) -> Any:
+        """The larger of each two signed lanes."""
+        return self.call(f"llvm.smax.v{x.type.count}i32", x.type, x, y)
+
+    def smaller(self, x: Any, y: Any) -> Any:
+        """The smaller of each two signed lanes."""
+        return self.call(f"llvm.smin.v{x.type.count}i32", x.type, x, y)
+
+    def high(self, x: Any, y: Any) -> Any:
+        """(x y + 2^14) >> 15 of signed words (VPMULHRSW)."""
+        return self.call(self._named("pmul.hr.sw"), self.words, x, y)
+
+    def narrowed(self, x: Any, y: Any) -> Any:
+        """Two registers of lanes as one of words, in order; what does not fit is saturated."""
+        words = self.call(self._named("packssdw"), self.words, x, y)  # 128 bits of each in turn
+        pairs = ir.VectorType(I64, self.registers.bits // 64)
+        order = [*range(0, pairs.count, 2), *range(1, pairs.count, 2)]
+        mask = ir.Constant(ir.VectorType(I32, pairs.count), order)
+        words = self.b.bitcast(words, pairs)
+        return self.b.bitcast(self.b.shuffle_vector(words, words, mask), self.words)
+
+    def looked_up(self, table: list[int], at: Any) -> Any:
+        """For each byte the one of 16 in a table, by its low four bits; zero where its highest is set (VPSHUFB)."""
+        entries = ir.Constant(self.bytes, table * (self.bytes.count // 16))
+        found = self.call(self._named("pshuf.b"), self.bytes, entries, self.b.bitcast(at, self.bytes))
+        return self.b.bitcast(found, at.type)
+
+    def _named(self, operation: str) -> str:
+        return (
+            f"llvm.x86.avx512.{operation}.512" if self.registers.bits == 512 else f"llvm.x86.avx2.{operation}"
+        )
+
     def bytes_dot(self, sums: Any, x: Any, y: Any) -> Any:
         """Adds four products of uint8 and int8 to each 32-bit lane (VPDPBUSD)."""
-        return self._dot("vpdpbusd", 8, sums, x, y)
+        return self._dot("vpdpbusd", self.bytes, sums, x, y)
 
     def words_dot(self, sums: Any, x: Any, y: Any) -> Any:
-        """Adds two products of int16 to each 32-bit lane (VPDPWSSD)."""
-        return self._dot("vpdpwssd", 16, sums, x, y)
+        """Adds two products of int16 to each 32-bit lane (VPDPWSSD, or VPMADDWD and VPADDD)."""
+        if self.registers.dot:
+            return self._dot("vpdpwssd", self.words, sums, x, y)
+        x, y = (self.b.bitcast(a, self.words) for a in (x, y))
+        return self.b.add(sums, self.call(self._named("pmadd.wd"), self.lanes, x, y))
 
-    def _dot(self, name: str, bits: int, sums: Any, x: Any, y: Any) -> Any:
-        width = 32 * sums.type.count
-        kind = ir.VectorType(ir.IntType(bits), width // bits)
+    def _dot(self, name: str, kind: Any, sums: Any, x: Any, y: Any) -> Any:
         if binding.llvm_version_info[0] < 22:  # which took every operand as 32-bit lanes
             kind = sums.type
         x, y = self.b.bitcast(x, kind), self.b.bitcast(y, kind)
-        return self.call(f"llvm.x86.avx512.{name}.{width}", sums.type, sums, x, y)
+        return self.call(f"llvm.x86.avx512.{name}.{self.registers.bits}", sums.type, sums, x, y)
 
     def products(
         self,
@@ -94,13 +176,13 @@ class Writer:
         steps: int,
         row: int,
     ) -> list[list[Any]]:
-        """`start` plus x y, for `ROWS` rows and four registers of columns.
+        """`start` plus x y, for `ROWS` rows and a group of registers of columns.
 
         Args:
             dot: adds to sums the products of a step's part of a row, in every lane, and of columns.
-            start: of each row, four registers.
+            start: of each row, its registers.
             x: the address of rows, 4 bytes a step.
-            y: the address of columns, four registers a step.
+            y: the address of the group's columns; from step to step it is all 64 columns further.
             steps: how many.
             row: bytes from row to row.
 
@@ -112,30 +194,39 @@ class Writer:
             for place, value in zip(places, values, strict=True):
                 self.b.store(value, place)
         with _cgutils.for_range(self.b, ir.Constant(I64, steps), intp=I64) as loop:
-            at = self.b.mul(loop.index, ir.Constant(I64, VECTORS * REGISTER))
-            columns = [self.load(LANES, self.b.add(y, at), v * REGISTER) for v in range(VECTORS)]
+            at = self.b.add(y, self.b.mul(loop.index, ir.Constant(I64, 4 * BLOCK)))
+            columns = [self.load(self.lanes, at, v * self.registers.size) for v in range(len(start[0]))]
             across = self.b.add(x, self.b.mul(loop.index, ir.Constant(I64, 4)))
             for r, places in enumerate(sums):
-                some = self.splat(LANES, self.load(I32, across, r * row))
+                some = self.splat(self.lanes, self.load(I32, across, r * row))
                 for place, column in zip(places, columns, strict=True):
                     self.b.store(dot(self.b.load(place), some, column), place)
         return [[self.b.load(place) for place in places] for places in sums]
 
 
 def piece(write: Callable[..., None]) -> Any:
-    """Let compiled code call what `write` writes.
+    """Let compiled code call what `write` writes, for the registers that its first argument's class has.
+
+    That argument is a named tuple, the others are integers.
 
     Args:
-        write: called with a `Writer` and integers, most of them addresses (`array.ctypes.data`).
+        write: called with a `Writer` for those registers and integers, most of them addresses (`array.ctypes.data`).
     """
-    arguments = len(inspect.signature(write).parameters) - 1
+    names = list(inspect.signature(write).parameters)[1:]
 
-    @functools.wraps(write)  # numba reads the names of the arguments there
-    def typed(typingctx, *_):  # type: ignore[no-untyped-def]
+    @functools.wraps(write)
+    def typed(typingctx, like, *_):  # type: ignore[no-untyped-def]
+        registers = like.instance_class.registers
+
         def code(context, builder, signature, values):  # type: ignore[no-untyped-def]
-            write(Writer(builder), *values)
+            write(Writer(builder, registers), *values[1:])
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * arguments), code
+        return types.void(like, *[types.int64] * len(names)), code
 
+    # numba reads the names of the arguments there.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    typed.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in ("typingctx", "like", *names)]
+    )
     return _intrinsic(typed)

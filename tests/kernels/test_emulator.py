@@ -15,15 +15,19 @@ from material.operands import (
     heads_of,
     two_levels,
 )
+from numba import config
 
 from kernels import contract as c
 from kernels import reference
 from kernels.contract import ContractError, Operands, ScoreType
-from kernels.emulator import Emulator
+from kernels.emulator import Emulator, available
+from kernels.emulator.vectors import AVX2, AVX512, AVX_VNNI
 from kernels.workers import Workers
 
 EMULATOR = Emulator(Workers(2))  # one for all tests, so that what a run leaves in its work space could show
-PORTABLE = Emulator(Workers(2), vector=False)  # what runs where the processor lacks the vector instructions
+OTHERS = [
+    Emulator(Workers(2), instructions=name) for name in available()[1:]
+]  # what runs on other processors
 IMPLEMENTATIONS = [
     pytest.param(reference.attention, id="reference"),
     pytest.param(EMULATOR.run, id="emulator"),
@@ -35,10 +39,10 @@ Attention = Callable[..., npt.NDArray[np.int16]]
 def assert_same_bits(operands: Operands, scores: ScoreType, tile_size: int, output_bits: int) -> None:
     how = {"scores": scores, "tile_size": tile_size, "output_bits": output_bits}
     expected = reference.attention(operands, **how)  # type: ignore[arg-type]
-    for emulator in (EMULATOR, PORTABLE):
+    for emulator in (EMULATOR, *OTHERS):
         got = emulator.run(operands, **how)  # type: ignore[arg-type]
         assert got.dtype == np.int16
-        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(got, expected, emulator.instructions)
 
 
 def widened(operands: Operands, seed: int = 31) -> Operands:
@@ -384,6 +388,30 @@ def test_a_row_of_logits_may_move_by_whole_octaves(
     np.testing.assert_array_equal(attention(operands, scores=scores), expected)
     operands.k[:, 100:, 63] = 0
     assert (attention(operands, scores=scores) != expected).any()
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_way_to_compute_takes_whole_windows(name: str) -> None:
+    """More rows and keys than one step of any of them, all of their operands at the ends of the range or anywhere."""
+    operands = any_operands(33, rows=50, keys=1500, width=128, shift=(9, 12))
+    ends = np.random.default_rng(33).choice(np.array([-128, 127], np.int8), operands.k.shape)
+    operands = replace(operands, k=np.where(np.arange(operands.k.shape[1])[:, None] % 2, ends, operands.k))
+    operands.q[:, ::3] = np.where(operands.q[:, ::3] < 0, -128, 127)
+    got = Emulator(Workers(1), instructions=name).run(operands)
+    expected = Emulator(Workers(1), instructions="portable").run(operands)
+    np.testing.assert_array_equal(got, expected)
+    some = replace(operands, q=operands.q[:, 48:], multiplier=operands.multiplier[:, 48:])
+    np.testing.assert_array_equal(got[:, 48:], reference.attention(some))
+
+
+def test_instructions_that_numba_was_told_to_leave_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "CPU_NAME", "haswell")
+    monkeypatch.setattr(config, "CPU_FEATURES", None)
+    assert available() == ("portable",)
+    monkeypatch.setattr(config, "CPU_FEATURES", "+avx,+avx2,-avx512f,+fma")
+    assert available() == ("avx2", "portable")
+    monkeypatch.setattr(config, "CPU_FEATURES", "+avx2,+avx512f,+avx512bw,+avx512vnni,+avxvnni")
+    assert available() == (AVX512.name, AVX_VNNI.name, AVX2.name, "portable")
 
 
 def test_what_a_worker_raises_reaches_the_caller() -> None:

@@ -36,7 +36,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"
 
 test-xrt:
-	tests/standins/debian13 python -m pytest -p no:cacheprovider tests/kernels/npu/test_debian_xrt.py
+	tests/standins/debian13 python -m pytest -p no:cacheprovider tests/kernels/npu/test_debian_xrt.py tests/kernels/npu/test_pyxrt_standin.py
 
 test-hardware: $(READY)
 	$(BIN)/python -m pytest -m hardware tests/kernels/npu/test_hardware.py

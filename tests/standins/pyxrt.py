@@ -251,6 +251,7 @@ def _free(owner: Machine, host: bytearray) -> None:
 class run:
     def __init__(self, *arguments: Any) -> None:
         _, (self._kernel,) = _resolve("__init__", [[kernel]], arguments)
+        _ioctl("AMDXDNA_CREATE_BO")  # of its command
         self._set: dict[int, Any] = {}
         self._state = ert_cmd_state.ERT_CMD_STATE_NEW
         self._in_flight = self._never_ends = False

@@ -253,13 +253,47 @@ def in_a_process(*lines: str) -> str:
 
 
 def test_the_sample_is_transcribed_as_on_the_emulator(pretended: Pretended, scripts: Path) -> None:
-    words = ["--model", "tiny.en", "--quiet", str(sample().audio)]
-    texts = [
+    words = ["--model", "tiny.en", str(sample().audio)]
+    npu, emulator = (
         subprocess.run(
             [scripts / "transcribe", "--device", device, *words], capture_output=True, text=True, check=True
-        ).stdout
+        )
         for device in ("npu", "emulator")
-    ]
-    assert texts[0] == texts[1]
-    assert texts[0].startswith("The quiet harbor wakes before the sun")
+    )
+    assert npu.stdout == emulator.stdout
+    assert npu.stdout.startswith("The quiet harbor wakes before the sun")
+    said = "tiny.en: int32 attention on the NPU: XRT names it pretended, the CPU computes; asked for\n"
+    assert said in npu.stderr
     assert pretended.runs == 5  # the check, and the four layers
+    assert (pretended.made["hw_context"], pretended.made["run"]) == (
+        1,
+        2,
+    )  # one program: for 6 heads, and for 12
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pyxrt.run(kernel).set_arg(8, buffer)",
+        "view = buffer.map(); del buffer; gc.collect(); view[0]",
+        "pretended.faults = {1: 'hang'}; run = pyxrt.run(kernel); run.start(); del run",
+    ],
+)
+def test_what_ends_the_process_with_the_real_binding(pretended: Pretended, line: str) -> None:
+    lines = (
+        "import gc, pyxrt, sys",
+        "from kernels.npu.build import store",
+        "from kernels.npu.program.plan import Plan",
+        "from standins.amdxdna import Pretended",
+        "pretended = Pretended()",
+        "device = pyxrt.device(0)",
+        "xclbin = pyxrt.xclbin(str(store.by_heads(store.Program(Plan()))[6].xclbin))",
+        "context = pyxrt.hw_context(device, device.register_xclbin(xclbin))",
+        "kernel = pyxrt.kernel(context, 'MLIR_AIE')",
+        "buffer = pyxrt.bo(device, 4096, pyxrt.bo.host_only, kernel.group_id(3))",
+        line,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS), done.stderr

@@ -129,6 +129,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def pass_on(quiet: bool = False) -> None:
+    """Say what packages below log: what goes wrong, and unless it is to be quiet what takes a while."""
+    import logging
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"note: {record.getMessage()}")
+
+    below = logging.getLogger("kernels")
+    below.handlers, below.propagate = [Said()], False
+    below.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
 def stop(message: str, code: int) -> NoReturn:
     """Say what is wrong and end the command."""
     say(f"error: {message}")

@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.compiled import jit
 from kernels.workers import Workers
 
 Reals = npt.NDArray[np.float32]
@@ -41,8 +41,6 @@ def hadamard() -> Reals:
 
 
 _HADAMARD = hadamard()
-
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
@@ -152,13 +150,13 @@ def _each(head: Callable[[int], None], count: int, workers: Workers | None) -> N
         workers.each(head, count)
 
 
-@_jit
+@jit
 def _int8(x):  # type: ignore[no-untyped-def]
     """The nearest of -127..127."""
     return np.int8(min(max(np.rint(x), np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))
 
 
-@_jit
+@jit
 def _values(v, out, scale):  # type: ignore[no-untyped-def]
     """One step per channel: the largest magnitude over the keys is 127. More columns get the remainder."""
     keys, width = v.shape
@@ -180,7 +178,7 @@ def _values(v, out, scale):  # type: ignore[no-untyped-def]
                 out[i, first + j] = _int8(rest[i, j] * inverse[j])
 
 
-@_jit
+@jit
 def _keys(k, out, multiplier):  # type: ignore[no-untyped-def]
     """One step per key, a multiple of the head's unit, after each channel's mean is taken off; returns the unit."""
     keys, width = k.shape
@@ -205,7 +203,7 @@ def _keys(k, out, multiplier):  # type: ignore[no-untyped-def]
     return unit
 
 
-@_jit
+@jit
 def _row_steps(q, step):  # type: ignore[no-untyped-def]
     """The smallest step of each row that keeps it within 127."""
     for i in range(q.shape[0]):
@@ -215,7 +213,7 @@ def _row_steps(q, step):  # type: ignore[no-untyped-def]
         step[i] = top / np.float32(_INT8_MAX)
 
 
-@_jit
+@jit
 def _queries(q, row_step, gain, multiplier, out):  # type: ignore[no-untyped-def]
     """Widens each row's step to the next one whose multiplier is an integer, so that the multiplier is exact.
 

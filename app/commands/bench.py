@@ -19,7 +19,7 @@ from app.commands.options import (
     write_file,
 )
 from app.configuration import Configuration
-from app.console import INTERRUPTED, USAGE, edge, progress_bar, say, stop
+from app.console import INTERRUPTED, USAGE, edge, pass_on, progress_bar, say, stop
 from kernels.backends import REFERENCE, TILE_BACKENDS
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 
@@ -98,6 +98,7 @@ def bench(
         model_only=model_only,
     )
     with edge("interrupted before anything was measured"):
+        pass_on()
         from app.evaluation.benchmark import run
 
         stack, whisper, skipped = _model(options)

@@ -25,7 +25,7 @@ from app.commands.options import (
     wants_bar,
 )
 from app.configuration import Configuration
-from app.console import FAILED, LACKING, USAGE, edge, say, stop
+from app.console import FAILED, LACKING, USAGE, edge, pass_on, say, stop
 from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL, find
 from models.compute import ComputeType
 
@@ -143,6 +143,7 @@ def evaluate(
         {ValueError: USAGE, OSError: LACKING},
         place=job.folder,
     ):
+        pass_on()
         say(job.dataset.description)
         evaluation = job.run()
     if not any(backend.rates.utterances for backend in evaluation.backends):

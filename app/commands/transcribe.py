@@ -29,7 +29,7 @@ from app.commands.options import (
     wants_bar,
 )
 from app.configuration import Configuration
-from app.console import FAILED, INTERRUPTED, LACKING, USAGE, edge, say
+from app.console import FAILED, INTERRUPTED, LACKING, USAGE, edge, pass_on, say
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import load_numba
 from kernels.backends import BACKENDS
@@ -200,6 +200,7 @@ def transcribe(
     if not inputs:
         raise typer.Exit(FAILED if problems else 0)
     with edge("interrupted before the model was loaded"):
+        pass_on(quiet)
         load_numba()
         from app.api import Transcriber
 

@@ -21,7 +21,7 @@ from app.commands.options import (
     write_file,
 )
 from app.configuration import Configuration
-from app.console import FAILED, LACKING, USAGE, edge, exit_code, say, stop
+from app.console import FAILED, LACKING, USAGE, edge, exit_code, pass_on, say, stop
 from kernels.contract import TILE_SIZES, ContractError
 
 
@@ -60,6 +60,7 @@ def validate(
     sizes = tuple(dict.fromkeys(int(size) for size in tile_size or TILE_SIZES))
     configuration = Configuration(model, device=device, tile_size=sizes[0], threads=threads)
     with edge("interrupted: nothing was written"):
+        pass_on()
         from app.evaluation.validating import run, text, to_json
         from app.evaluation.validation_picture import render
         from models.weights.loading import WeightsError

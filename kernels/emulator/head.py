@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.compiled import jit
 
 BLOCK = 64
 """Keys that are worked on together."""
 NEVER = -(1 << 30)
 """Under every logit and exponent, and far enough that nothing is left of what it is merged with."""
-
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 class Head(NamedTuple):

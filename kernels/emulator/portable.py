@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.emulator.head import BLOCK, NEVER, Head, jit, requantise
+from kernels.compiled import jit
+from kernels.emulator.head import BLOCK, NEVER, Head, requantise
 from kernels.workers import WorkSpace
 
 _ROWS = 128

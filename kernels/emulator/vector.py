@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.compiled import jit
 from kernels.emulator import vector_code as code
-from kernels.emulator.head import BLOCK, NEVER, Head, jit, requantise
+from kernels.emulator.head import BLOCK, NEVER, Head, requantise
 from kernels.emulator.vectors import AVX2, AVX512, AVX_VNNI, ROWS, Registers
 from kernels.workers import WorkSpace
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,15 +29,17 @@ STANDS_IN = pytest.mark.parametrize("machine", ["stand-in"], indirect=True)
 
 
 @pytest.fixture(params=["stand-in", "XRT"])
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine | Pretended:
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine | Pretended]:
     """Without the programs, and without what the fixture of that name holds at the end."""
     if request.param == "stand-in":
         made = pyxrt.install(monkeypatch)
         made.cores = "nothing"
-        return made
+        yield made
+        return
     if SHARED not in os.environ:
         pytest.skip("make test-xrt runs it, in Debian 13")
-    return Pretended()
+    yield Pretended()
+    Pretended()  # all is well for those that come after
 
 
 @pytest.fixture

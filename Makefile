@@ -1,6 +1,10 @@
 # Each target sets up what it needs. `make demo` and `make test` work on a machine with nothing but Python 3.11.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# A system's Python that has XRT's binding comes first, and the environment is made so that it sees the binding.
+HAS_XRT = -c 'import importlib.util, sys; sys.exit(sys.version_info < (3, 11) or not importlib.util.find_spec("pyxrt"))'
+XRT_PYTHON = for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python $(HAS_XRT) 2>/dev/null && command -v $$python && break; done
+PYTHON ?= $(shell $(XRT_PYTHON) || command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -22,7 +26,7 @@ help:
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(shell $(PYTHON) $(HAS_XRT) && echo --system-site-packages) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from kernels.npu.diagnosis.host import Finding, Host, files, missing, ok, unknown, warning, wrong
-from kernels.npu.diagnosis.system import DRIVER_SOURCE
+from kernels.npu.diagnosis.system import DRIVER_SOURCE, NEWER_LINUX
 
 PCI = "sys/bus/pci/devices"
 AMD = 0x1022
@@ -22,6 +22,10 @@ XDNA2_MODELS = {0x10: "Strix", 0x11: "Strix Halo", 0x20: "Krackan"}
 """By revision."""
 LATER = {0x17F1, 0x17F2, 0x17F3, 0x1B0A, 0x1B0B, 0x1B0C}
 FIRMWARE = ("lib/firmware/amdnpu/1502_00/npu*.sbin*", "lib/firmware/updates/amdnpu/1502_00/npu*.sbin*")
+OLDEST_FIRMWARE = (1, 5, 5, 391)
+"""The first that its owners' reports find well."""
+SHIM_NEEDS = (6, 18)
+"""The first Linux whose own driver XRT's current plugin can use."""
 MODULES = ("kernel/drivers/accel/amdxdna/amdxdna.ko*", "*/amdxdna.ko*", "*/*/amdxdna.ko*")
 """Where a driver module is, beneath the folder of its kernel: the kernel's own, updates/ or extra/, updates/dkms/."""
 
@@ -91,6 +95,13 @@ def firmware(host: Host) -> Finding:
     """The NPU's firmware: the version that runs, else the files that the driver would load."""
     version = host.text(_npu(host) / "fw_version")
     if version:
+        numbers = tuple(int(part) for part in re.findall(r"\d+", version))
+        if numbers and numbers < OLDEST_FIRMWARE:
+            return warning(
+                f"version {version}, older than {'.'.join(map(str, OLDEST_FIRMWARE))}: runs may end as "
+                "ERT_CMD_STATE_ABORT (err=-22)",
+                "update your distribution's linux-firmware, then restart",
+            )
         return ok(f"version {version}")
     found = host.matches(*FIRMWARE)
     if found:
@@ -108,7 +119,16 @@ def driver(host: Host) -> Finding:
     bound = _driver(host)
     if bound.startswith("amdxdna"):  # its repository also ships amdxdna_legacy
         version, board = host.text("sys/module/amdxdna/version"), host.text(_npu(host) / "vbnv")
-        return ok(" ".join(part for part in (bound, version, board and f"({board})") if part))
+        found = " ".join(part for part in (bound, version, board and f"({board})") if part)
+        release = host.text("proc/sys/kernel/osrelease") or ""
+        numbers = re.match(r"(\d+)\.(\d+)", release)
+        added = host.matches(*(f"lib/modules/{release}/{pattern}" for pattern in MODULES[1:]))
+        if numbers and (int(numbers[1]), int(numbers[2])) < SHIM_NEEDS and not added:
+            return warning(
+                f"{found}, of Linux {numbers[0]} itself, which XRT's current plugin cannot use",
+                f"{NEWER_LINUX}, or install {DRIVER_SOURCE}",
+            )
+        return ok(found)
     if bound:
         return wrong(
             f"the NPU belongs to the driver {bound}, not to amdxdna",
@@ -124,7 +144,7 @@ def driver(host: Host) -> Finding:
         return missing("the driver amdxdna is not loaded", "run `sudo modprobe amdxdna`")
     return missing(
         "the driver amdxdna is not installed for this kernel",
-        f"boot a kernel that has it (DRM_ACCEL_AMDXDNA, Linux 6.14 or later), or install {DRIVER_SOURCE}",
+        f"{NEWER_LINUX}, with DRM_ACCEL_AMDXDNA, or install {DRIVER_SOURCE}",
     )
 
 
@@ -187,6 +207,8 @@ def _how_to_open(host: Host, status: os.stat_result, group: str) -> str:
             'write `KERNEL=="accel*", DRIVERS=="amdxdna", GROUP="render", MODE="0660"` into '
             "/etc/udev/rules.d/99-amdxdna.rules, run `sudo usermod -aG render $USER` and restart"
         )
+    if host.in_container:
+        return f"start the container with --group-add {status.st_gid}"
     members = host.search("etc/group", rf"^{re.escape(group)}:[^:]*:\d+:(.*)$")
     user = _name(host, "etc/passwd", host.user)
     if members and user in members[1].split(",") and status.st_gid not in host.groups:

@@ -13,14 +13,22 @@ from kernels.npu.diagnosis.host import Finding, Host, missing, note, ok, unknown
 from kernels.npu.program.plan import Plan
 
 DRIVER_SOURCE = "github.com/amd/xdna-driver"
+NEWER_LINUX = "boot Linux 6.18 or later (Debian 13: apt install -t trixie-backports linux-image-amd64)"
 HEAP = 64 << 20
 """Bytes that XRT's plugin maps and locks at one go when it opens the device (AIE2_DEVM_SIZE of the driver)."""
 
 
 def system(host: Host) -> Finding:
     """Operating system and kernel. amdxdna is in Linux since 6.14; its own repository supports 6.10 and later."""
+    if host.platform == "win32":
+        return wrong(
+            "the NPU is used through Linux; on Windows this project's runtime was never run. Others run mlir-aie 1.4.2 "
+            "there, with XRT 2.21.75 and driver 32.0.20101.3760 on a Phoenix; AMD's own Whisper demo fails with "
+            "0xc01e0009 where xrt-smi validate passes",
+            "use Linux 6.18 or later",
+        )
     if not host.platform.startswith("linux"):
-        return wrong(f"the NPU is used through Linux; this is {host.platform}", "use Linux 6.14 or later")
+        return wrong(f"the NPU is used through Linux; this is {host.platform}", "use Linux 6.18 or later")
     release = host.text("proc/sys/kernel/osrelease")
     pretty = host.search("etc/os-release", r'^PRETTY_NAME="?(.*?)"?$')
     found = f"{pretty[1] if pretty else 'Linux'}, kernel {release or 'unknown'}"
@@ -33,9 +41,9 @@ def system(host: Host) -> Finding:
     if version >= (6, 10):
         return warning(
             f"{found}, which has no amdxdna driver of its own (6.14 has)",
-            f"boot Linux 6.14 or later, or install the driver of {DRIVER_SOURCE}",
+            f"{NEWER_LINUX}, or install the driver of {DRIVER_SOURCE}",
         )
-    return wrong(f"{found}, which is too old for the NPU's driver", "boot Linux 6.14 or later")
+    return wrong(f"{found}, which is too old for the NPU's driver", NEWER_LINUX)
 
 
 def processor(host: Host) -> Finding:
@@ -75,7 +83,7 @@ def locked_memory(host: Host) -> Finding:
     if hard is None or hard > 2 * HEAP:
         remedy = f"run `ulimit -l {'unlimited' if hard is None else hard >> 10}` in this shell; to keep it, {remedy}"
     if host.in_container:
-        remedy += "; of a container: --ulimit memlock=-1"
+        remedy = "start the container with --cap-add IPC_LOCK --ulimit memlock=-1"
     if soft < HEAP:
         return wrong(f"{found} of locked memory, where the NPU needs {HEAP >> 10}", remedy)
     if soft < 2 * HEAP:

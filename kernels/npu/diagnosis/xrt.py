@@ -31,6 +31,10 @@ SYSTEM_PYTHON = (
     "usr/lib*/python3.*/site-packages",
     "usr/local/lib*/python3.*/*-packages",
 )
+DEBIAN = (
+    "Debian 13: apt install -t trixie-backports python3-xrt libxrt-npu2 libxrt-utils-npu; Ubuntu 26.04 and later: "
+    "the same packages"
+)
 ONE_SOURCE = "from one source and of one version"
 NEEDED_NAMES = ("device", "xclbin", "hw_context", "kernel", "bo", "run", "ert_cmd_state")
 """What the NPU runtime takes from pyxrt."""
@@ -68,8 +72,7 @@ def xrt(host: Host) -> Finding:
     if installed is None:
         return missing(
             "XRT is not installed",
-            f"install XRT and its amdxdna plugin: {DRIVER_SOURCE} says how; Ubuntu 26.04 and later have both as "
-            "libxrt-npu2, with python3-xrt",
+            f"install XRT with its amdxdna plugin and Python bindings ({DEBIAN}; elsewhere {DRIVER_SOURCE} says how)",
         )
     return ok(f"version {installed.version or 'unknown'} in {host.shown(installed.where)}")
 
@@ -83,8 +86,8 @@ def xrt_plugin(host: Host) -> Finding:
     if not plugins:
         return missing(
             f"XRT has no amdxdna plugin (libxrt_driver_xdna.so in {host.shown(installed.libraries)})",
-            f"install the plugin of XRT's version: {DRIVER_SOURCE} builds xrt_plugin-amdxdna; "
-            "Ubuntu 26.04 and later have libxrt-npu2",
+            f"install the plugin of XRT's version: {DRIVER_SOURCE} builds xrt_plugin-amdxdna; it is libxrt-npu2 in "
+            "Debian 13's backports and in Ubuntu 26.04 and later",
         )
     version = _library_version(plugins)
     # Major and minor versions have to be the same, as far as both are known.
@@ -135,7 +138,10 @@ def pyxrt(host: Host) -> Finding:
             continue
         shown = host.shown(module)
         packages = (folder for folder in host.import_path if folder.endswith("site-packages"))
-        remedy = f"link it into this environment: ln -s {shown} {next(packages, 'site-packages')}/"
+        remedy = (
+            "make the environment with --system-site-packages (`make clean setup` does), or link it into this one: "
+            f"ln -s {shown} {next(packages, 'site-packages')}/"
+        )
         if module.is_relative_to(host.root / OWN_PREFIX):
             remedy = f"run `source /{OWN_PREFIX}/setup.sh` in this shell"
         return missing(f"pyxrt is in {shown}, which Python does not search", remedy)
@@ -144,18 +150,21 @@ def pyxrt(host: Host) -> Finding:
         running, *built = (f"{major}.{minor}" for major, minor in (host.python, *others))
         remedy = f"build XRT inside an activated environment of Python {running}; it takes that Python"
         if others[-1] >= (3, 11):
-            remedy = f"make Tilescribe's environment with Python {built[-1]}, or {remedy}"
+            remedy = (
+                f"make Tilescribe's environment with Python {built[-1]} and --system-site-packages (`make clean setup` "
+                f"does where it is the system's), or {remedy}"
+            )
         return wrong(f"pyxrt is built for Python {', '.join(built)}, and this is {running}", remedy)
     for folder in (*map(Path, host.import_path), *system):
         if os.path.isdir(folder / "xrt" / "backends" / "raycing"):  # its ray tracing
             return missing(
                 f"there is no pyxrt; the package xrt in {host.shown(folder / 'xrt')} is an X-ray tracer, not XRT",
-                "python3-xrt is that tracer on Debian up to 13 and Ubuntu up to 24.04: "
-                f"take XRT from {DRIVER_SOURCE} instead",
+                "python3-xrt is that tracer on Debian up to 13 without backports and Ubuntu up to 24.04: take XRT's "
+                f"({DEBIAN}; elsewhere {DRIVER_SOURCE} says how)",
             )
     return missing(
         "XRT's Python bindings (pyxrt) are not installed",
-        "they come with XRT; the Python package index does not have them",
+        f"they come with XRT ({DEBIAN}); the Python package index does not have them",
     )
 
 

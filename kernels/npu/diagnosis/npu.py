@@ -120,9 +120,9 @@ def driver(host: Host) -> Finding:
     if bound.startswith("amdxdna"):  # its repository also ships amdxdna_legacy
         version, board = host.text("sys/module/amdxdna/version"), host.text(_npu(host) / "vbnv")
         found = " ".join(part for part in (bound, version, board and f"({board})") if part)
-        release = host.text("proc/sys/kernel/osrelease") or ""
-        numbers = re.match(r"(\d+)\.(\d+)", release)
-        added = host.matches(*(f"lib/modules/{release}/{pattern}" for pattern in MODULES[1:]))
+        running = host.text("proc/sys/kernel/osrelease") or ""
+        numbers = re.match(r"(\d+)\.(\d+)", running)
+        added = host.matches(*(f"lib/modules/{running}/{pattern}" for pattern in MODULES[1:]))
         if numbers and (int(numbers[1]), int(numbers[2])) < SHIM_NEEDS and not added:
             return warning(
                 f"{found}, of Linux {numbers[0]} itself, which XRT's current plugin cannot use",

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels.compiled import jit
-from kernels.workers import Workers
+from kernels.rotation import rotate
+from kernels.workers import Workers, WorkSpace
 
 Reals = npt.NDArray[np.float32]
 
@@ -25,22 +26,6 @@ _INT8_MAX = 127.0
 _TINY = 1e-36  # what is smaller counts as zero: its reciprocal would not fit in float32
 _LOGIT = math.log2(math.e) / math.sqrt(c.HEAD_DIM) * (1 << c.FRACTION_BITS)
 """Fixed-point base-2 logits per unit of a real dot product: log2(e) / sqrt(64), with 8 fraction bits."""
-
-
-def hadamard() -> Reals:
-    """The orthonormal 64-point Hadamard matrix (Sylvester's construction), float32, shape (64, 64).
-
-    Rotating queries and keys alike leaves every dot product as it is and spreads outlying channels over all 64, so
-    that INT8 wastes less of its range (QuaRot, Ashkboos et al. 2024). The rotation can be folded into the weights of
-    the projections that make queries and keys.
-    """
-    h = np.ones((1, 1))
-    while len(h) < c.HEAD_DIM:
-        h = np.block([[h, h], [h, -h]])
-    return (h / math.sqrt(c.HEAD_DIM)).astype(np.float32)
-
-
-_HADAMARD = hadamard()
 
 
 @dataclass(frozen=True)
@@ -66,10 +51,7 @@ class Quantised:
         heads = list(np.ndindex(into.shape[:-2]))
 
         def head(h: int) -> None:
-            place = into[heads[h]]
-            np.multiply(output[h, :, : c.HEAD_DIM], step[h, : c.HEAD_DIM], out=place)
-            if output.shape[2] > c.HEAD_DIM:
-                place += output[h, :, c.HEAD_DIM :] * step[h, c.HEAD_DIM :]
+            _dequantise(output[h], step[h], into[heads[h]])
 
         _each(head, len(heads), workers)
 
@@ -110,9 +92,9 @@ def quantise(
     n = len(heads)
     operands = c.Operands(
         q=np.empty((n, rows, c.HEAD_DIM), np.int8),
-        k=np.zeros((n, padded, c.HEAD_DIM), np.int8),
-        v=np.zeros((n, padded, c.HEAD_DIM * (2 if fine_values else 1)), np.int8),
-        key_multiplier=np.ones((n, padded), np.uint8),
+        k=np.empty((n, padded, c.HEAD_DIM), np.int8),
+        v=np.empty((n, padded, c.HEAD_DIM * (2 if fine_values else 1)), np.int8),
+        key_multiplier=np.empty((n, padded), np.uint8),
         multiplier=np.empty((n, rows), np.uint16),
         shift=np.empty(n, np.int32),
         valid_keys=keys,
@@ -121,25 +103,34 @@ def quantise(
     logit = _LOGIT / c.INT8_SCORE_STEP if scores == "int8" else _LOGIT
 
     def head(h: int) -> None:
-        place = heads[h]
-        heads_qkv = [np.ascontiguousarray(x[place], np.float32) for x in (q, k, v)]
-        if not all(np.isfinite(x).all() for x in heads_qkv):
+        # As compiled code takes them: float32, in rows that lie together.
+        of_queries, of_keys, of_values = (_in_rows(x[heads[h]]) for x in (q, k, v))
+        shift = _head(
+            of_queries,
+            of_keys,
+            of_values,
+            logit,
+            _space(max(rows, keys)),
+            operands.v[h],
+            operands.k[h],
+            operands.key_multiplier[h],
+            operands.q[h],
+            operands.multiplier[h],
+            value_scale[h],
+        )
+        if shift < 0:
             raise c.ContractError("queries, keys or values are not finite")
-        rotated_queries, rotated_keys = (x @ _HADAMARD for x in heads_qkv[:2])
-        _values(heads_qkv[2], operands.v[h], value_scale[h])
-        key_step = float(_keys(rotated_keys, operands.k[h], operands.key_multiplier[h])) * 2**c.KEY_SHIFT
-        row_step = np.empty(rows, np.float32)
-        _row_steps(rotated_queries, row_step)
-        # The largest row's multiplier uses all its bits; the shift is the head's own.
-        unit = float(row_step.max(initial=0.0)) * key_step * logit
-        bits = math.floor(math.log2(c.MULTIPLIER_MAX / unit)) if unit > 0 else c.SHIFT_MAX
-        shift = max(c.SHIFT_MIN, min(c.SHIFT_MAX, bits))
         operands.shift[h] = shift
-        gain = key_step * logit * 2.0**shift
-        _queries(rotated_queries, row_step, gain, operands.multiplier[h], operands.q[h])
 
     _each(head, n, workers)
     return Quantised(operands, value_scale)
+
+
+_space = WorkSpace(lambda rows: np.empty((rows, c.HEAD_DIM), np.float32))
+
+
+def _in_rows(x: Reals) -> Reals:
+    return x if x.dtype == np.float32 and x.strides[1] == x.itemsize else np.ascontiguousarray(x, np.float32)
 
 
 def _each(head: Callable[[int], None], count: int, workers: Workers | None) -> None:
@@ -151,66 +142,131 @@ def _each(head: Callable[[int], None], count: int, workers: Workers | None) -> N
 
 
 @jit
+def _head(q, k, v, logit, space, v_out, k_out, key_multiplier, q_out, multiplier, value_scale):  # type: ignore[no-untyped-def]
+    """One head: into its integers and steps; returns its shift, or -1 where something is not finite."""
+    if not _values(v, space, v_out, value_scale):
+        return -1
+    unit = _keys(k, space, k_out, key_multiplier)
+    if unit < 0:
+        return -1
+    steps = np.empty(q.shape[0], np.float32)
+    top = np.float32(0)
+    for i in range(q.shape[0]):
+        rotate(_address(q, i), _address(space, i))
+        steps[i] = _largest(space[i]) / np.float32(_INT8_MAX)
+        if not steps[i] < np.inf:
+            return -1
+        top = max(top, steps[i])
+    key_step = np.float64(unit) * 2**c.KEY_SHIFT
+    # The largest row's multiplier uses all its bits; the shift is the head's own.
+    largest = np.float64(top) * key_step * logit
+    bits = math.floor(math.log2(c.MULTIPLIER_MAX / largest)) if largest > 0 else c.SHIFT_MAX
+    shift = max(c.SHIFT_MIN, min(c.SHIFT_MAX, bits))
+    _queries(space[: q.shape[0]], steps, key_step * logit * 2.0**shift, multiplier, q_out)
+    return shift
+
+
+@jit
+def _address(x, row):  # type: ignore[no-untyped-def]
+    return x.ctypes.data + row * x.strides[0]
+
+
+@jit
+def _largest(row):  # type: ignore[no-untyped-def]
+    """The largest magnitude of 64 float32; NaN or infinity if there is one.
+
+    By their bits, which are in the same order: LLVM does not make vectors of the maximum of real numbers.
+    """
+    top = np.int32(0)
+    bits = row.view(np.int32)
+    for j in range(c.HEAD_DIM):
+        top = max(top, np.int32(bits[j] & np.int32(0x7FFFFFFF)))
+    return _real(top)
+
+
+@jit
+def _real(bits):  # type: ignore[no-untyped-def]
+    return np.int32(bits).view(np.float32)
+
+
+@jit
 def _int8(x):  # type: ignore[no-untyped-def]
     """The nearest of -127..127."""
     return np.int8(min(max(np.rint(x), np.float32(-_INT8_MAX)), np.float32(_INT8_MAX)))
 
 
 @jit
-def _values(v, out, scale):  # type: ignore[no-untyped-def]
-    """One step per channel: the largest magnitude over the keys is 127. More columns get the remainder."""
+def _values(v, space, out, scale):  # type: ignore[no-untyped-def]
+    """One step per channel: the largest magnitude over the keys is 127. More columns get the remainder.
+
+    Returns whether all are finite.
+    """
     keys, width = v.shape
-    rest = v
-    for first in range(0, out.shape[1], width):
-        if first > 0:
-            rest = v - out[:keys, :width].astype(np.float32) * scale[:width]
-        top = np.zeros(width, np.float32)
-        for i in range(keys):
-            for j in range(width):
-                top[j] = max(top[j], abs(rest[i, j]))
-        inverse = np.empty(width, np.float32)
+    for i in range(keys):
+        row, source = space[i], v[i]
         for j in range(width):
-            some = top[j] > np.float32(_TINY)
-            scale[first + j] = top[j] / np.float32(_INT8_MAX) if some else np.float32(0)
-            inverse[j] = np.float32(_INT8_MAX) / top[j] if some else np.float32(0)
+            row[j] = source[j]
+    inverse = np.empty(width, np.float32)
+    for first in range(0, out.shape[1], width):
+        step = scale[first : first + width]
+        top = np.zeros(width, np.int32)  # as `_largest` has it
+        for i in range(keys):
+            bits = space[i].view(np.int32)
+            for j in range(width):
+                top[j] = max(top[j], np.int32(bits[j] & np.int32(0x7FFFFFFF)))
+        for j in range(width):
+            largest = _real(top[j])
+            if not largest < np.inf:
+                return False
+            some = largest > np.float32(_TINY)
+            step[j] = largest / np.float32(_INT8_MAX) if some else np.float32(0)
+            inverse[j] = np.float32(_INT8_MAX) / largest if some else np.float32(0)
+        integers = out[:, first : first + width]
         for i in range(keys):
             for j in range(width):
-                out[i, first + j] = _int8(rest[i, j] * inverse[j])
+                integers[i, j] = _int8(space[i, j] * inverse[j])
+        if first + width < out.shape[1]:
+            for i in range(keys):
+                for j in range(width):
+                    space[i, j] -= np.float32(integers[i, j]) * step[j]
+    out[keys:] = np.int8(0)
+    return True
 
 
 @jit
-def _keys(k, out, multiplier):  # type: ignore[no-untyped-def]
-    """One step per key, a multiple of the head's unit, after each channel's mean is taken off; returns the unit."""
+def _keys(k, space, out, multiplier):  # type: ignore[no-untyped-def]
+    """One step per key, a multiple of the head's unit, after each channel's mean is taken off.
+
+    Returns the unit; -1 where something is not finite.
+    """
     keys, width = k.shape
     mean = np.zeros(width, np.float64)
     for i in range(keys):
-        for j in range(width):
-            mean[j] += k[i, j]
-    centre = (mean / keys).astype(np.float32)
-    tops = np.zeros(keys, np.float32)
+        rotate(_address(k, i), _address(space, i))
+    # Loops of their own: LLVM makes vectors of each of them, but not of all that could be done to a row at once.
     for i in range(keys):
         for j in range(width):
-            tops[i] = max(tops[i], abs(k[i, j] - centre[j]))
+            mean[j] += space[i, j]
+    centre = (mean / keys).astype(np.float32)
+    tops = np.empty(keys, np.float32)
+    for i in range(keys):
+        for j in range(width):
+            space[i, j] -= centre[j]
+    for i in range(keys):
+        tops[i] = _largest(space[i])
+        if not tops[i] < np.inf:
+            return np.float32(-1)
     unit = tops.max() / np.float32(_INT8_MAX * c.KEY_MULTIPLIER_MAX)
-    if unit * np.float32(_INT8_MAX) < np.float32(_TINY):
-        return np.float32(0)
+    some = unit * np.float32(_INT8_MAX) >= np.float32(_TINY)
     for i in range(keys):
         m = min(max(np.ceil(tops[i] / (np.float32(_INT8_MAX) * unit)), 1.0), float(c.KEY_MULTIPLIER_MAX))
-        multiplier[i] = np.uint8(m)
-        inverse = np.float32(1.0 / (m * unit))
+        multiplier[i] = np.uint8(m if some else 1)
+        inverse = np.float32(1.0 / (m * unit) if some else 0)
         for j in range(width):
-            out[i, j] = _int8((k[i, j] - centre[j]) * inverse)
-    return unit
-
-
-@jit
-def _row_steps(q, step):  # type: ignore[no-untyped-def]
-    """The smallest step of each row that keeps it within 127."""
-    for i in range(q.shape[0]):
-        top = np.float32(0)
-        for j in range(q.shape[1]):
-            top = max(top, abs(q[i, j]))
-        step[i] = top / np.float32(_INT8_MAX)
+            out[i, j] = _int8(space[i, j] * inverse)
+    out[keys:] = np.int8(0)
+    multiplier[keys:] = np.uint8(1)
+    return unit if some else np.float32(0)
 
 
 @jit
@@ -228,3 +284,15 @@ def _queries(q, row_step, gain, multiplier, out):  # type: ignore[no-untyped-def
         inverse = np.float32(1.0 / step) if step > 0 else np.float32(0)
         for j in range(q.shape[1]):
             out[i, j] = _int8(q[i, j] * inverse)
+
+
+@jit
+def _dequantise(output, step, into):  # type: ignore[no-untyped-def]
+    """Integers times their column's step; of 128 columns, the sum of both parts."""
+    for i in range(output.shape[0]):
+        row, integers = into[i], output[i]
+        for j in range(c.HEAD_DIM):
+            row[j] = np.float32(integers[j]) * step[j]
+        if output.shape[1] > c.HEAD_DIM:
+            for j in range(c.HEAD_DIM):
+                row[j] += np.float32(integers[c.HEAD_DIM + j]) * step[c.HEAD_DIM + j]

@@ -22,7 +22,7 @@ from app.audio.reading import open_audio
 from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
-from kernels.quantise import hadamard
+from kernels.rotation import hadamard
 from models.attention import Attention, CpuAttention, Reals, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures

@@ -11,7 +11,8 @@ from material.operands import ARRAYS, heads_of
 from kernels import contract as c
 from kernels.contract import ContractError, ScoreType
 from kernels.emulator import Emulator
-from kernels.quantise import Quantised, hadamard, quantise
+from kernels.quantise import Quantised, quantise
+from kernels.rotation import hadamard
 from kernels.workers import Workers
 
 Floats = npt.NDArray[np.float32]
@@ -79,6 +80,18 @@ def assert_same(a: Quantised, b: Quantised) -> None:
     for name in (*ARRAYS, "valid_keys"):
         np.testing.assert_array_equal(getattr(a.operands, name), getattr(b.operands, name))
     np.testing.assert_array_equal(a.value_scale, b.value_scale)
+
+
+def test_rows_are_rotated_by_the_hadamard_matrix() -> None:
+    """A query that is one of its rows is rotated onto one channel; any other is what the matrix makes of it."""
+    q = np.concatenate([HADAMARD.astype(np.float32), normal(71, 30)])[None]
+    k = normal(72, 1, 70)
+    operands = quantise(q, k, normal(73, 1, 70)).operands
+    np.testing.assert_array_equal(operands.q[0, :64], np.diag(operands.q[0, :64].diagonal()))
+    assert (operands.q[0, :64].diagonal() > 100).all()
+    rotated = q[0, 64:].astype(np.float64) @ HADAMARD
+    step = abs(rotated).max(1, keepdims=True) / abs(operands.q[0, 64:].astype(int)).max(1, keepdims=True)
+    assert (abs(rotated / step - operands.q[0, 64:]) < 1.01).all()
 
 
 def test_the_hadamard_matrix_is_orthonormal_and_keeps_dot_products() -> None:

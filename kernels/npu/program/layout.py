@@ -13,6 +13,7 @@ moves whole blocks in order. The single-tile run is handed row-major matrices, a
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,10 @@ from kernels.npu.program import plan as p
 
 Bytes = npt.NDArray[np.uint8]
 Int8 = npt.NDArray[np.int8]
+T = TypeVar("T", bound=np.generic)
 
 
-def blocked(matrix: Int8, rows: int, columns: int) -> Int8:
+def blocked(matrix: npt.NDArray[T], rows: int, columns: int) -> npt.NDArray[T]:
     """Cut matrices (..., n, m) into blocks that lie together: (..., n / rows, m / columns, rows, columns)."""
     *outer, n, m = matrix.shape
     return matrix.reshape(*outer, n // rows, rows, m // columns, columns).swapaxes(-3, -2)
@@ -62,11 +64,10 @@ def pack_queries(operands: c.Operands, output_bits: int, into: Bytes) -> None:
     heads, rows, _ = operands.q.shape
     blocks = into.reshape(heads, p.GROUPS_PER_HEAD * p.CORES_PER_COLUMN, p.QUERY_BLOCK_BYTES)
     size = p.ROWS_PER_CORE * c.HEAD_DIM
-    q = _padded(operands.q, p.PADDED_TOKENS).reshape(heads, -1, p.ROWS_PER_CORE, c.HEAD_DIM)
-    blocks[..., :size] = blocked(q, 4, 8).reshape(heads, -1, size).view(np.uint8)
+    _write_blocks(operands.q, 4, blocks[..., :size])
+    ends = size + 2 * p.ROWS_PER_CORE
     multiplier = np.ones((heads, p.PADDED_TOKENS), "<i2")
     multiplier[:, :rows] = operands.multiplier
-    ends = size + 2 * p.ROWS_PER_CORE
     blocks[..., size:ends] = multiplier.reshape(heads, -1, p.ROWS_PER_CORE).view(np.uint8)
     header = np.zeros((heads, 1, p.HEADER_WORDS), "<i4")
     header[:, 0, 0] = operands.shift
@@ -82,14 +83,22 @@ def pack_keys_and_values(operands: c.Operands, tile_size: int, into: Bytes) -> N
     heads = len(operands.k)
     tiles = into.reshape(heads, p.PADDED_TOKENS // tile_size, -1)
     size = tile_size * c.HEAD_DIM
-    shape = (heads, -1, tile_size, c.HEAD_DIM)
-    k = blocked(_padded(operands.k, p.PADDED_TOKENS).reshape(shape), 8, 8)
-    v = blocked(_padded(operands.v, p.PADDED_TOKENS).reshape(shape), 4, 8)
-    tiles[..., :size] = k.reshape(heads, -1, size).view(np.uint8)
-    tiles[..., size : 2 * size] = v.reshape(heads, -1, size).view(np.uint8)
+    _write_blocks(operands.k, 8, tiles[..., :size])
+    _write_blocks(operands.v, 4, tiles[..., size : 2 * size])
     multiplier = np.ones((heads, p.PADDED_TOKENS), "<i2")
     multiplier[:, : operands.k.shape[1]] = operands.key_multiplier
     tiles[..., 2 * size :] = multiplier.reshape(heads, -1, tile_size).view(np.uint8)
+
+
+def _write_blocks(matrices: Int8, rows: int, into: Bytes) -> None:
+    """Write matrices (heads, rows, 64), cut into blocks of `rows` x 8, over parts of a buffer (heads, parts, bytes).
+
+    A row of a block is one 64-bit word. Words are moved once, from where they lie to where they go.
+    """
+    heads, parts, _ = into.shape
+    words = np.ascontiguousarray(_padded(matrices, p.PADDED_TOKENS)).view(np.uint64)
+    cut = blocked(words.reshape(heads, parts, -1, words.shape[2]), rows, 1)[..., 0]
+    into.view(np.uint64).reshape(cut.shape)[:] = cut
 
 
 def tile_operands(scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> c.Operands:
@@ -107,4 +116,8 @@ def tile_operands(scores: c.ScoreType, q: Int8, k: Int8, v: Int8) -> c.Operands:
 
 
 def _padded(x: Int8, length: int) -> Int8:
-    return np.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0))) if x.shape[1] < length else x
+    if x.shape[1] == length:
+        return x
+    padded = np.zeros((len(x), length, x.shape[2]), x.dtype)
+    padded[:, : x.shape[1]] = x
+    return padded

@@ -19,7 +19,7 @@ help:
 	@echo "make test-hardware  on a machine with the NPU: the device against the reference, with a verdict"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     ruff's formatter"
-	@echo "make bench      time and memory beside faster-whisper and openai-whisper, as ratios (BENCH='--quick')"
+	@echo "make bench      time, CPU and memory beside OpenVINO GenAI, whisper.cpp, faster-whisper, openai-whisper (BENCH='--quick')"
 	@echo "make sample     make the sample again (needs flite)"
 	@echo "make clean      remove the environment and caches"
 
@@ -55,7 +55,6 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python scripts/bench.py $(BENCH)
 
 sample: $(READY)

@@ -5,10 +5,14 @@
 Absolute times mean little on a shared machine; the ratios hold where both sides saw the same load. Every side runs in
 a process of its own, warm, with the same number of threads and the same decoding: greedy, English, one temperature.
 
-faster-whisper (INT8) is given the same weights; for the long file it is given the pieces that Tilescribe cuts, so
-that it needs no voice activity detection, and writes timestamps as Tilescribe does; `long-default` lets it do as it
-does by itself. For `evaluate` it gets the recordings joined, each as a clip of its own, in batches of the same size
-and order: its batched pipeline at its best. openai-whisper (FP32) is given recordings that are in memory already.
+Peers live in environments of their own (`peers.environments`), made at the first use: faster-whisper, OpenVINO GenAI
+with INT8 and with 16-bit weights, whisper.cpp compiled for this processor. One that cannot be had is named. All get the
+same weights.
+
+faster-whisper (INT8) is given the pieces of the long file that Tilescribe cuts, so that it needs no voice activity
+detection, and writes timestamps as Tilescribe does; `long-default` lets it do as it does by itself. For `evaluate` it
+gets the recordings joined, each as a clip of its own, in batches of the same size and order: its batched pipeline at
+its best. OpenVINO GenAI and whisper.cpp have no batches; openai-whisper (FP32) gets recordings that are in memory.
 """
 
 from __future__ import annotations
@@ -18,15 +22,17 @@ import os
 import sys
 import tempfile
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
-from peers.rows import FASTER_WHISPER_ROWS, FIRST_MODEL_ROWS, ROWS, Bench, Ratio
-from peers.sides import MeasureError
+from peers.environments import PeerError
+from peers.process import MeasureError
+from peers.racers import RACERS
+from peers.rows import FIRST_MODEL_ROWS, ROWS, Bench, Ratio, racer_of
 
 from app.output.tables import markdown_table
 
-COLUMNS = ("what", "over", "model", "minimum", "median", "maximum")
+COLUMNS = ("what", "over", "model", "minimum", "median", "maximum", "CPU s/min", "MB", "load s")
+"""The last three are ours / the peer's: CPU per minute of audio, peak memory after the work, loading."""
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -46,15 +52,18 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def missing(only: list[str]) -> tuple[list[str], str | None]:
-    """The rows that can be measured, and how to get the peer that others need."""
-    out = [row for row in only if row in FASTER_WHISPER_ROWS]
-    if not out or find_spec("faster_whisper") is not None:
-        return only, None
-    return [row for row in only if row not in out], (
-        f"faster-whisper is not installed, so these rows are left out: {', '.join(out)}; "
-        f"`{sys.executable} -m pip install -c constraints.txt '.[bench]'` installs it"
-    )
+def installed(only: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The rows that can be measured, once their peers are installed; and by the title of the others why not."""
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(filter(None, map(racer_of, only))):
+        environment, title = RACERS[name].environment, RACERS[name].title
+        try:
+            if environment is not None:
+                environment.install()
+        except PeerError as error:
+            missing[title] = str(error)
+    lacking = {name for name, racer in RACERS.items() if racer.title in missing}
+    return [row for row in only if racer_of(row) not in lacking], missing
 
 
 def table(ratios: list[Ratio]) -> str:
@@ -68,7 +77,9 @@ def table(ratios: list[Ratio]) -> str:
     return "\n".join(markdown_table(heading, [(*row, *cells.values()) for row, cells in rows.items()]))
 
 
-def measure(given: argparse.Namespace, only: list[str], folder: Path, ratios: list[Ratio]) -> list[str]:
+def measure(
+    given: argparse.Namespace, only: list[str], folder: Path, ratios: list[Ratio], missing: dict[str, str]
+) -> list[str]:
     """Measure the rows one after the other into `ratios`, and say each on standard error.
 
     Returns what was wrong with the rows that could not be measured.
@@ -79,12 +90,7 @@ def measure(given: argparse.Namespace, only: list[str], folder: Path, ratios: li
     material = gather(given.data_dir, given.chapter, 2 if given.quick else 10, folder)
     say(material.description)
     for model in given.models:
-        folder_of_model = None
-        if find_spec("faster_whisper") is not None:
-            from peers.conversion import write_ctranslate2_folder
-
-            folder_of_model = write_ctranslate2_folder(model, folder / model)
-        bench = Bench(model, given, material, folder_of_model)
+        bench = Bench(model, given, material, folder)
         for row in only:
             if row in FIRST_MODEL_ROWS and model != given.models[0]:
                 continue
@@ -92,8 +98,8 @@ def measure(given: argparse.Namespace, only: list[str], folder: Path, ratios: li
                 for ratio in ROWS[row](bench):
                     say(ratio.line)
                     ratios.append(ratio)
-                    write(ratios, given, material.description)
-            except MeasureError as error:
+                    write(ratios, given, material.description, missing)
+            except (MeasureError, PeerError) as error:
                 failures.append(f"{model}, {row}: {error}")
                 say(f"error: {failures[-1]}")
     return failures
@@ -103,13 +109,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def write(ratios: list[Ratio], given: argparse.Namespace, audio: str) -> None:
+def said(ratios: list[Ratio]) -> dict[str, str]:
+    """By side, its version and the instructions that it uses, as it tells them."""
+    found = {}
+    for ratio in ratios:
+        for name, side in zip(("Tilescribe", ratio.peer), ratio.sides or (), strict=False):
+            title = next((r.title for r in RACERS.values() if name.startswith(r.title)), "Tilescribe")
+            found[title] = f"{side.said['version']} ({side.said['instructions']})"
+    return found
+
+
+def write(ratios: list[Ratio], given: argparse.Namespace, audio: str, missing: dict[str, str]) -> None:
     """Write a row for each ratio as JSON, and under `measured` the figures that they are of, pair by pair."""
     import figures
 
-    rows = [[r.what, r.peer, r.model, *(f"{ratio:.2f}" for ratio in r.ratios)] for r in ratios]
-    measured = [asdict(ratio) for ratio in ratios]
-    figures.write(given.json, COLUMNS, rows, given.threads, audio=audio, quick=given.quick, measured=measured)
+    more = {"sides": said(ratios), "missing": missing, "measured": [asdict(ratio) for ratio in ratios]}
+    rows = [ratio.cells for ratio in ratios]
+    figures.write(given.json, COLUMNS, rows, given.threads, audio=audio, quick=given.quick, **more)
 
 
 def main() -> int:
@@ -121,14 +137,14 @@ def main() -> int:
 
     from datasets.utterance import DatasetError
 
-    only, problem = missing(given.only)
-    if problem:
-        say(problem)
+    only, missing = installed(given.only)
+    for title, reason in missing.items():
+        say(f"{title} is not measured: {reason}")
     ratios: list[Ratio] = []
     failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="tilescribe-bench-") as scratch:
         try:
-            failures = measure(given, only, Path(scratch), ratios)
+            failures = measure(given, only, Path(scratch), ratios, missing)
         except DatasetError as error:
             say(f"error: {error}")
             return 2
@@ -137,7 +153,10 @@ def main() -> int:
             failures = ["interrupted"]
     say(", ".join(f"{name} {number}" for name, number in figures.versions().items()))
     if ratios:
-        print(f"Ratios: minimum, median, maximum over pairs; {given.threads} threads.\n\n{table(ratios)}")
+        print(f"Ratios: minimum, median, maximum over pairs; {given.threads} threads.\n\n{table(ratios)}\n")
+        print("\n".join(markdown_table(COLUMNS, [ratio.cells for ratio in ratios])) + "\n")
+        print("\n".join(f"{name}: {text}" for name, text in said(ratios).items()))
+        print("\n".join(f"not measured: {title}: {reason}" for title, reason in missing.items()), end="")
     return 1 if failures else 0
 
 

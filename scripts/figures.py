@@ -14,8 +14,6 @@ from typing import Any
 from app.machine import PACKAGES, processor
 from app.output.writers import write_whole
 
-PEERS = ("faster-whisper", "ctranslate2", "onnxruntime")
-
 
 def options(about: str | None, data: str = "a set's folder, such as LibriSpeech/test-clean") -> Any:
     """A parser with the data, the model and the file to write; `about` is a script's docstring."""
@@ -39,9 +37,9 @@ def configured(parser: argparse.ArgumentParser, backend: str) -> tuple[argparse.
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of the packages that compute, and of those peers that are installed."""
+    """Of Python and of the packages that compute."""
     found = {"python": platform.python_version()}
-    for package in (*PACKAGES, *PEERS):
+    for package in PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -85,8 +85,9 @@ def keep_cost(found: Data) -> Data:
 
 
 def keep_table(found: Data) -> Data:
-    """Of a script's `--json`: its table, and what it ran on."""
-    return picked(found, ("columns", "rows", "processor", "threads", "versions"))
+    """Of a script's `--json`: its table, what it ran on, and of a race who ran and who could not."""
+    of_race = [name for name in ("sides", "missing") if found.get(name)]
+    return picked(found, ("columns", "rows", "processor", "threads", "versions", *of_race))
 
 
 KEEP: dict[str, Callable[[Data], Data]] = {"wer": keep_wer, "validation": keep_validation, "cost": keep_cost}
@@ -197,7 +198,10 @@ def render(kind: str, names: Sequence[str]) -> str:
 
 def made_on(run: Data) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-    return f"{run['processor']}, threads: {run['threads']}; {versions}."
+    made = [f"{run['processor']}, threads: {run['threads']}; {versions}."]
+    made += [f"{name}: {said}." for name, said in run.get("sides", {}).items()]
+    made += [f"Not measured: {name} ({reason})." for name, reason in run.get("missing", {}).items()]
+    return "\n\n".join(made)
 
 
 def page(path: Path) -> str:

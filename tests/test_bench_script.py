@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 import subprocess
 import sys
 import wave
@@ -17,12 +19,17 @@ from material.small_librispeech import make_set
 from places import SCRIPTS
 from whisper.tokenizer import get_encoding
 
+from models.weights import loading as weights
+
 sys.path.insert(0, str(SCRIPTS))
 
 import bench
-from peers import conversion, material, rows
-from peers.rows import ROWS, Ratio
-from peers.sides import MeasureError, OpenAIWhisper, Worker
+from peers import conversion, environments, ggml, material, openvino_model, rows
+from peers.environments import Environment, PeerError
+from peers.process import MeasureError, Worker
+from peers.racers import RACERS
+from peers.rows import ROWS, Figures, Ratio, racer_of
+from peers.sides import OpenAIWhisper
 
 
 def ratio(**changes: Any) -> Ratio:
@@ -71,8 +78,11 @@ def test_the_table_has_a_row_for_each_comparison_and_a_column_for_each_model() -
     ]
 
 
-def test_the_rows_apart_are_rows() -> None:
-    assert set(bench.FASTER_WHISPER_ROWS + bench.FIRST_MODEL_ROWS) <= set(ROWS)
+def test_every_row_is_of_a_peer_that_there_is() -> None:
+    assert set(bench.FIRST_MODEL_ROWS) <= set(ROWS)
+    assert {racer_of(row) for row in ROWS} == {None, *RACERS}
+    assert racer_of("encoder") is None
+    assert racer_of("long-whisper.cpp") == "whisper.cpp"
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,30 +92,53 @@ def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "singles-openai" in capsys.readouterr().err
 
 
-def test_without_faster_whisper_its_rows_are_left_out_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bench, "find_spec", lambda name: None)
-    left, said = bench.missing(list(ROWS))
-    assert left == ["singles-openai", "long-openai", "encoder", "start"]
-    assert said is not None
-    assert "singles, long, long-default, evaluate, memory" in said
-    assert "-m pip install -c constraints.txt '.[bench]'" in said
-    assert bench.missing(["encoder"]) == (["encoder"], None)
+def test_a_peer_that_cannot_be_had_is_named_and_its_rows_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(environment: Environment) -> None:
+        if environment.name == "whisper.cpp":
+            raise PeerError("whisper.cpp: ERROR: no compiler")
+
+    monkeypatch.setattr(Environment, "install", install)
+    left, missing = bench.installed(list(ROWS))
+    assert set(ROWS) - set(left) == {"singles-whisper.cpp", "long-whisper.cpp"}
+    assert missing == {"whisper.cpp 16 bit": "whisper.cpp: ERROR: no compiler"}
+    assert bench.installed(["encoder"]) == (["encoder"], {})
 
 
-def test_with_faster_whisper_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "find_spec", lambda name: object())
-    assert bench.missing(list(ROWS)) == (list(ROWS), None)
+def test_an_environment_is_one_peers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "somewhere")
+    first, second = Environment("a", ("x==1",)), Environment("a", ("x==2",), source=("x",))
+    assert first.folder.parent == tmp_path / "peers"
+    assert first.folder != second.folder
+    assert first.packages.is_relative_to(first.folder)
+    assert (first.variables, second.variables["LD_LIBRARY_PATH"]) == ({}, str(second.packages))
+    assert "PYTHONPATH" not in environments.apart()
+    with pytest.raises(PeerError, match=r"^a: ERROR: no such package$"):
+        environments.run(
+            "a", [sys.executable, "-c", "import sys; sys.exit('trying\\nERROR: no such package\\n')"]
+        )
+    with pytest.raises(PeerError, match=r"^a: .*No such file"):
+        environments.run("a", [str(tmp_path / "none")])
 
 
 def test_the_json_has_the_table_and_every_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     given = bench.arguments(["--threads", "1", "--quick", "--json", str(path)])
-    bench.write([ratio()], given, "some audio")
+    said = {"version": "1", "instructions": "AVX2"}
+    sides = (Figures(0.5, 300.2, 1.94, said), Figures(0.25, 200.0, None, {**said, "version": "2"}))
+    other = ratio(peer="whisper.cpp 16 bit", sides=sides)
+    bench.write([ratio(), other], given, "some audio", {"openai-whisper FP32": "no pip"})
     report = json.loads(path.read_text())
-    assert report["columns"] == ["what", "over", "model", "minimum", "median", "maximum"]
-    assert report["rows"] == [["one long file", "a peer", "tiny.en", "0.50", "1.00", "1.50"]]
+    assert report["columns"] == [
+        *("what", "over", "model", "minimum", "median", "maximum", "CPU s/min", "MB", "load s")
+    ]
+    figures = ["0.50", "1.00", "1.50"]
+    assert report["rows"] == [
+        ["one long file", "a peer", "tiny.en", *figures, "-", "-", "-"],
+        ["one long file", other.peer, "tiny.en", *figures, "1.9 / -", "300 / 200", "0.50 / 0.25"],
+    ]
+    assert report["sides"] == {"Tilescribe": "1 (AVX2)", other.peer: "2 (AVX2)"}
+    assert report["missing"] == {"openai-whisper FP32": "no pip"}
     assert (report["threads"], report["quick"], report["audio"]) == (1, True, "some audio")
     assert report["measured"][0]["ours"] == [1.0, 3.0, 2.0]
     assert report["processor"]
@@ -179,8 +212,6 @@ def test_faster_whisper_gets_whispers_tokens(name: str, tmp_path: Path) -> None:
 def test_only_models_from_wheels_can_be_given_to_faster_whisper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from models.weights import loading as weights
-
     monkeypatch.setattr(weights, "fetch", lambda name: tmp_path / "small.pt")
     with pytest.raises(
         ValueError, match=r"small is no CTranslate2 model here: choose among tiny\.en and base"
@@ -189,8 +220,78 @@ def test_only_models_from_wheels_can_be_given_to_faster_whisper(
 
 
 def test_a_side_that_fails_gives_its_traceback() -> None:
-    with pytest.raises(MeasureError, match=r"sides\.py"):
-        Worker("FasterWhisper", "/nowhere", 1)
+    with pytest.raises(MeasureError, match=r"process\.py(.|\n)*has no attribute 'NoSuchSide'"):
+        Worker("NoSuchSide")
+
+
+def test_a_side_that_ends_on_its_own_is_told_with_its_last_words(tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'no library here' >&2\n")
+    broken.chmod(0o755)
+    with pytest.raises(MeasureError, match="process of WhisperCpp ended on its own: no library here"):
+        Worker("WhisperCpp", "file", 1, python=broken)
+
+
+def test_whisper_cpp_gets_every_tensor(tmp_path: Path) -> None:
+    right = weights.load("tiny.en").model.tensors
+    for bfloat16 in (False, True):
+        path = tmp_path / "model.ggml"
+        ggml.write_ggml("tiny.en", path, bfloat16)
+        with open(path, "rb") as file:
+            magic, vocabulary, *_, kind, rows_, columns = struct.unpack("<14i", file.read(56))
+            assert (magic, vocabulary, kind, rows_, columns) == (
+                0x67676D6C,
+                51864,
+                24 if bfloat16 else 1,
+                80,
+                201,
+            )
+            file.read(4 * rows_ * columns)
+            tokens = [
+                file.read(*struct.unpack("<i", file.read(4)))
+                for _ in range(*struct.unpack("<i", file.read(4)))
+            ]
+            assert (len(tokens), tokens[0], tokens[220]) == (50256, b"!", b" ")
+            found = {}
+            while head := file.read(12):
+                dimensions, letters, number = struct.unpack("<3i", head)
+                shape = struct.unpack(f"<{dimensions}i", file.read(4 * dimensions))[::-1]
+                name = file.read(letters).decode()
+                data = file.read(int(np.prod(shape)) * (2 if number else 4))
+                kind_of = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}[number]
+                found[name] = torch.frombuffer(bytearray(data), dtype=kind_of).reshape(shape)
+        assert found.keys() == right.keys()
+        for name, values in found.items():
+            exact = torch.from_numpy(right[name].astype(np.float32))
+            assert torch.equal(values, exact.reshape(values.shape).to(values.dtype)), name
+        assert found["encoder.conv1.bias"].shape == (384, 1)
+        assert found["encoder.conv1.weight"].dtype == torch.float16
+        assert found["decoder.blocks.0.mlp.0.weight"].dtype == (torch.bfloat16 if bfloat16 else torch.float16)
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+def test_openvino_gets_transformers_files(name: str, tmp_path: Path) -> None:
+    model = weights.load(name).model
+    openvino_model.write_transformers_folder(name, model, tmp_path)
+    with open(tmp_path / "model.safetensors", "rb") as file:
+        described = json.loads(file.read(*struct.unpack("<Q", file.read(8))))
+        first = file.tell()
+        del described["__metadata__"]
+        key = "model.decoder.layers.1.encoder_attn.q_proj.weight"
+        file.seek(first + described[key]["data_offsets"][0])
+        found = np.frombuffer(
+            file.read(described[key]["data_offsets"][1] - described[key]["data_offsets"][0]), "<f4"
+        )
+    assert np.array_equal(
+        found, model.tensors["decoder.blocks.1.cross_attn.query.weight"].astype("<f4").ravel()
+    )
+    assert len(described) == len(model.tensors)
+    assert all(re.match(r"model\.(en|de)coder\.", name) for name in described)
+    assert not any(re.search(r"blocks|mlp|\.attn|cross|positional|token_", name) for name in described)
+    generation = json.loads((tmp_path / "generation_config.json").read_text())
+    assert generation["is_multilingual"] is (name == "base")
+    assert ("<|ru|>" in generation.get("lang_to_id", {})) is (name == "base")
+    assert json.loads((tmp_path / "config.json").read_text())["vocab_size"] == model.dims.n_vocab
 
 
 def test_the_stand_in_for_ffmpeg_gives_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,10 +328,9 @@ def test_a_row_that_fails_does_not_lose_the_others(
 
     monkeypatch.setitem(ROWS, "singles-openai", failing)
     monkeypatch.setitem(ROWS, "encoder", lambda given: [ratio(row="encoder")])
-    monkeypatch.setattr(bench, "find_spec", lambda name: None)
     options = ["--quick", "--models", "tiny.en", "--json", str(tmp_path / "figures.json")]
     made: list[Ratio] = []
-    failures = bench.measure(bench.arguments(options), ["singles-openai", "encoder"], tmp_path, made)
+    failures = bench.measure(bench.arguments(options), ["singles-openai", "encoder"], tmp_path, made, {})
     assert failures == ["tiny.en, singles-openai: the process of Tilescribe ended on its own"]
     assert [r.row for r in made] == ["encoder"]
     assert len(json.loads((tmp_path / "figures.json").read_text())["rows"]) == 1

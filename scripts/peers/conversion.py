@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from whisper.tokenizer import LANGUAGES, get_encoding
@@ -24,7 +25,7 @@ def write_ctranslate2_folder(name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.bin").symlink_to(source)
     multilingual = not name.endswith(".en")
-    encoding = get_encoding("multilingual" if multilingual else "gpt2", num_languages=99)
+    encoding = _encoding(name)
     languages = list(LANGUAGES)[:99] if multilingual else []
     ranks, numbers = encoding._mergeable_ranks, encoding._special_tokens
     tokens = [_spelled(token) for token in sorted(ranks, key=ranks.__getitem__)]
@@ -36,20 +37,31 @@ def write_ctranslate2_folder(name: str, folder: Path) -> Path:
         "lang_ids": [numbers[f"<|{code}|>"] for code in languages],
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    merges = [
-        split_as_joined(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1
-    ]
+    tokenizer_of(name).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def tokenizer_of(name: str) -> Tokenizer:
+    """openai-whisper's tokenizer of a model, as the tokenizers package has it."""
+    encoding = _encoding(name)
+    ranks, numbers = encoding._mergeable_ranks, encoding._special_tokens
+    tokens = sorted(ranks, key=ranks.__getitem__)
+    merges = [split_as_joined(token, ranks) for token in tokens if len(token) > 1]
     tokenizer = Tokenizer(
         models.BPE(
-            vocab={token: i for i, token in enumerate(tokens)},
+            vocab={_spelled(token): i for i, token in enumerate(tokens)},
             merges=[(_spelled(left), _spelled(right)) for left, right in merges],
         )
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    specials = sorted(numbers, key=numbers.__getitem__)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return tokenizer
+
+
+def _encoding(name: str) -> Any:
+    return get_encoding("gpt2" if name.endswith(".en") else "multilingual", num_languages=99)
 
 
 def _gpt2_letters() -> dict[int, str]:

@@ -25,13 +25,14 @@ class Material:
 
     Attributes:
         timed: utterances of up to 30 s, with the seconds of each.
-        long: a recording of minutes, which begins with `ten_seconds`.
+        long: a recording of minutes, which begins with `ten_seconds`; `long_seconds` in all.
     """
 
     timed: tuple[tuple[Utterance, float], ...]
     long: Path
     ten_seconds: Path
     description: str
+    long_seconds: float
 
     def some(self, count: int) -> list[tuple[Utterance, float]]:
         """`count` utterances, evenly spaced over the whole set."""
@@ -84,6 +85,7 @@ def gather(data_dir: Path | None, chapter: Path | None, minutes: float, folder: 
         timed=timed,
         long=_write(folder / "long.wav", samples),
         ten_seconds=_write(folder / "ten-seconds.wav", samples[: 10 * SAMPLE_RATE]),
+        long_seconds=60 * length,
         description=f"{what} ({len(timed)} utterances); {long_what} ({length:.1f} minutes)",
     )
 

@@ -1,4 +1,4 @@
-"""The three that are measured, and the processes they run in.
+"""The programs that are measured, each made and called in a process of its own (`peers.process`).
 
 Each loads once, and then does the same work as the others: greedy, English, one temperature and so no fallback, no
 voice activity detection, no prompt from the text before. `long` is one recording in batches of pieces, `group` many
@@ -8,16 +8,13 @@ transcribes up to a second of a recording, and returns the megabytes that the pr
 
 from __future__ import annotations
 
-import multiprocessing
+import re
 import resource
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 
 class Tilescribe:
@@ -66,6 +63,16 @@ class Tilescribe:
         options = replace(self._options, condition_on_previous_text=True)
         return _peak(self._model.stream(path, options), seconds)
 
+    def said(self) -> dict[str, str]:
+        """What it says of itself."""
+        import openvino
+
+        computed, found = (
+            self._model.compute_type,
+            openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+        )
+        return {"version": _version("tilescribe"), "instructions": f"{computed}; {', '.join(sorted(found))}"}
+
 
 class FasterWhisper:
     """faster-whisper with INT8 weights on CTranslate2."""
@@ -100,12 +107,91 @@ class FasterWhisper:
         """With prompts from the text before."""
         return _peak(self._model.transcribe(str(path), **self._common)[0], seconds)
 
+    def said(self) -> dict[str, str]:
+        """What it says of itself."""
+        import ctranslate2
+
+        types = ctranslate2.get_supported_compute_types("cpu")
+        version = f"{_version('faster-whisper')}, CTranslate2 {_version('ctranslate2')}"
+        return {"version": version, "instructions": ", ".join(sorted(types))}
+
     def _batches(self, audio: Any, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> str:
         how: dict[str, Any] = {}
         if pieces is not None:
             clips = [{"start": start, "end": end} for start, end in pieces]
             how = {"clip_timestamps": clips, "vad_filter": False, "without_timestamps": False}
         return _joined(self._pipeline.transcribe(audio, batch_size=batch_size, **how, **self._common))
+
+
+class OpenVINO:
+    """OpenVINO GenAI's pipeline, without batches, with timestamps as Tilescribe writes them."""
+
+    def __init__(self, folder: str, threads: int, multilingual: bool) -> None:
+        import openvino_genai
+
+        self._pipeline = openvino_genai.WhisperPipeline(folder, "CPU", INFERENCE_NUM_THREADS=threads)
+        self._how: dict[str, Any] = {"return_timestamps": True}
+        if multilingual:
+            self._how |= {"language": "<|en|>", "task": "transcribe"}
+
+    def singles(self, paths: Sequence[Path]) -> list[str]:
+        """One after the other."""
+        return [self._text(_sound(path)) for path in paths]
+
+    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
+        """Window after window."""
+        return self.singles([path])
+
+    def peak(self, path: Path, seconds: float) -> float:
+        """Of so many seconds."""
+        samples = _sound(path)
+        self._text(samples[: int(min(seconds * 16000, len(samples)))])
+        return peak_megabytes()
+
+    def said(self) -> dict[str, str]:
+        """What it says of itself."""
+        import openvino
+
+        found = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return {"version": _version("openvino-genai"), "instructions": ", ".join(sorted(found))}
+
+    def _text(self, samples: Any) -> str:
+        return str(self._pipeline.generate(samples, **self._how)).strip()
+
+
+class WhisperCpp:
+    """whisper.cpp, built for this processor, without batches, through pywhispercpp."""
+
+    def __init__(self, file: str, threads: int) -> None:
+        from pywhispercpp.model import Model
+
+        quiet = dict.fromkeys(("print_progress", "print_realtime", "print_timestamps"), False)
+        decoding = {"language": "en", "no_context": True, "temperature": 0.0, "temperature_inc": 0.0}
+        self._model = Model(file, n_threads=threads, suppress_nst=True, **quiet, **decoding)
+
+    def singles(self, paths: Sequence[Path]) -> list[str]:
+        """One after the other."""
+        return [self._text(_sound(path)) for path in paths]
+
+    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
+        """Window after window."""
+        return self.singles([path])
+
+    def peak(self, path: Path, seconds: float) -> float:
+        """Of so many seconds."""
+        samples = _sound(path)
+        self._text(samples[: int(min(seconds * 16000, len(samples)))])
+        return peak_megabytes()
+
+    def said(self) -> dict[str, str]:
+        """What it says of itself."""
+        import _pywhispercpp
+
+        found = re.findall(r"(\w+) = 1", _pywhispercpp.whisper_print_system_info())
+        return {"version": f"pywhispercpp {_version('pywhispercpp')}", "instructions": ", ".join(found)}
+
+    def _text(self, samples: Any) -> str:
+        return " ".join(segment.text.strip() for segment in self._model.transcribe(samples))
 
 
 class OpenAIWhisper:
@@ -130,6 +216,13 @@ class OpenAIWhisper:
     def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
         """Window after window."""
         return self.singles([path])
+
+    def said(self) -> dict[str, str]:
+        """What it says of itself."""
+        import torch
+
+        version = f"{_version('openai-whisper')}, PyTorch {_version('torch')}"
+        return {"version": version, "instructions": torch.backends.cpu.get_cpu_capability()}
 
     def write_checkpoint(self, path: Path) -> None:
         """Write the model as openai-whisper's own checkpoint (float16, as OpenAI's are), which its command loads."""
@@ -162,63 +255,40 @@ def _joined(transcribed: tuple[Iterable[Any], Any]) -> str:
     return "".join(segment.text for segment in segments).strip()
 
 
-def _peak(segments: Iterable[Any], seconds: float) -> float:
-    """Megabytes, by the kernel's high-water mark of this program's own memory.
+def _sound(path: Path) -> Any:
+    """A 16 kHz recording's samples, float32, by PyAV alone."""
+    import av
+    import numpy as np
 
-    That of `getrusage` would count the process that started it.
-    """
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("flt", "mono", 16000)
+        frames = (
+            sound for frame in (*container.decode(audio=0), None) for sound in resampler.resample(frame)
+        )
+        return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def _peak(segments: Iterable[Any], seconds: float) -> float:
+    """Megabytes after so many seconds of a recording."""
     for segment in segments:
         if segment.end > seconds:
             break
+    return peak_megabytes()
+
+
+def peak_megabytes() -> float:
+    """By the kernel's high-water mark of this program's own memory.
+
+    That of `getrusage` would count the process that started it.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-class MeasureError(RuntimeError):
-    """A side could not do its work: its traceback, or what it wrote to standard error."""
-
-
-class Worker:
-    """A side in a process of its own: the threads and the memory of one never meet those of another."""
-
-    def __init__(self, side: str, *arguments: Any, **options: Any) -> None:
-        """Start a process that makes the side of that name."""
-        self._side = side
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self._run(_make, side, arguments, options)
-
-    def call(self, method: str, *arguments: Any) -> tuple[float, Any]:
-        """The seconds that a method takes in its process, and what it returns."""
-        # Threads of OpenMP wait for work in a loop for a while; the other side is not to be measured against them.
-        time.sleep(0.3)
-        return self._run(_timed, method, arguments)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def _run(self, work: Callable[..., Any], *given: Any) -> Any:
-        try:
-            return self._pool.submit(work, *given).result()
-        except BrokenProcessPool:
-            raise MeasureError(f"the process of {self._side} ended on its own") from None
-        except Exception as error:
-            self._pool.shutdown()
-            raise MeasureError(str(error.__cause__).strip('\n"')) from None  # that process' traceback
-
-
-def _make(side: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """Make this process' side."""
-    global _made
-    _made = globals()[side](*arguments, **options)
-
-
-def _timed(method: str, given: tuple[Any, ...]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = getattr(_made, method)(*given)
-    return time.perf_counter() - start, result

@@ -20,21 +20,26 @@ if TYPE_CHECKING:
     from app.api import Run, SegmentStream, Transcriber, Transcript, load_model
     from app.audio.containers import AudioError
     from kernels.device import DeviceError, DeviceLost
+    from models.decoding.coverage import Coverage, Finding
     from models.decoding.options import DecodeOptions, OptionsError
     from models.decoding.segments import Segment, Word
+    from models.voice import VadOptions
     from models.weights.loading import WeightsError
 
 __all__ = [
     "AudioError",
+    "Coverage",
     "DecodeOptions",
     "DeviceError",
     "DeviceLost",
+    "Finding",
     "OptionsError",
     "Run",
     "Segment",
     "SegmentStream",
     "Transcriber",
     "Transcript",
+    "VadOptions",
     "WeightsError",
     "Word",
     "load_model",

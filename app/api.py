@@ -21,6 +21,8 @@ from kernels.device import DeviceName
 from models.attention import Attention, open_attention
 from models.compute import ComputeType, ResolvedType, compute_reason, resolve_compute_type
 from models.decoder import Decoder
+from models.decoding.coverage import Coverage as Coverage
+from models.decoding.coverage import Finding as Finding
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.options import OptionsError as OptionsError
@@ -28,6 +30,7 @@ from models.decoding.recogniser import Recogniser, decoder_of, encoder_of
 from models.decoding.segments import Segment
 from models.decoding.segments import Word as Word
 from models.features import LogMelFeatures
+from models.voice import VadOptions as VadOptions
 from models.voice import VoiceActivity
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError
@@ -76,6 +79,7 @@ class Transcript:
         duration: seconds of audio.
         notes: what is odd about the audio, a line each.
         undecoded: seconds of it that could not be decoded, and are silence here.
+        coverage: what became of its speech; None where voice activity detection was off.
     """
 
     text: str
@@ -86,6 +90,7 @@ class Transcript:
     run: Run
     notes: tuple[str, ...] = ()
     undecoded: float = 0.0
+    coverage: Coverage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that is written: openai-whisper's fields, and the run under `tilescribe`."""
@@ -99,6 +104,7 @@ class Transcript:
                 "language_probability": self.language_probability,
                 "notes": list(self.notes),
                 "undecoded_seconds": self.undecoded,
+                "coverage": None if self.coverage is None else self.coverage.to_dict(),
                 **asdict(self.run),
             },
         }
@@ -112,6 +118,7 @@ class SegmentStream(Iterator[Segment]):
         language: its code; None until the first segment where it has to be detected.
         language_probability: where it was detected.
         findings: what is odd about the audio.
+        coverage: what became of its speech, when all segments were taken; None where voice activity detection is off.
     """
 
     def __init__(
@@ -126,10 +133,11 @@ class SegmentStream(Iterator[Segment]):
         self.findings = findings
         self.language = run.options.language
         self.language_probability: float | None = None
+        self.coverage: Coverage | None = None
         self._run = run
         self._features = features
         self._segments: list[Segment] = []
-        told = {"on_progress": on_progress, "on_language": self._found}
+        told = {"on_progress": on_progress, "on_language": self._found, "on_coverage": self._covered}
         batched = partial(transcribe_batched, batch_size=run.batch_size)
         transcribe: Any = transcribe_windows if run.batch_size == 1 else batched
         self._source: Iterator[Segment] = transcribe(recogniser, features, run.options, **told)
@@ -156,10 +164,14 @@ class SegmentStream(Iterator[Segment]):
             run=self._run,
             notes=tuple(self.findings.notes),
             undecoded=round(self.findings.undecoded, 3),
+            coverage=self.coverage,
         )
 
     def _found(self, language: str, probability: float) -> None:
         self.language, self.language_probability = language, probability
+
+    def _covered(self, coverage: Coverage) -> None:
+        self.coverage = coverage
 
 
 class Transcriber:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from models.compute import core
 
-__all__ = ["Span", "VadOptions", "VoiceActivity", "common", "speech_spans"]
+__all__ = ["Span", "VadOptions", "VoiceActivity", "common", "speech_spans", "without"]
 
 _N = TypeVar("_N", int, float)
 Reals: TypeAlias = npt.NDArray[np.float32]
@@ -47,6 +47,8 @@ class VadOptions:
         min_speech_duration_ms: what is shorter is not speech.
         min_silence_duration_ms: silence that is shorter does not divide speech, nor is it left out at either end.
         speech_pad_ms: heard on either side of speech as well.
+        recover: decode speech that got no text once more; see `models.decoding.coverage`.
+        drop_unspoken: drop text where nobody speaks; it is reported in any case.
 
     Raises:
         ValueError: a threshold is not between 0 and 1, or a duration is negative.
@@ -57,6 +59,8 @@ class VadOptions:
     min_speech_duration_ms: int = 100
     min_silence_duration_ms: int = 2000
     speech_pad_ms: int = 400
+    recover: bool = True
+    drop_unspoken: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -175,6 +179,12 @@ def common(spans: Sequence[tuple[_N, _N]], others: Sequence[tuple[_N, _N]]) -> l
     """What lies in both; each is in order and without overlaps."""
     both = ((max(a, c), min(b, d)) for a, b in spans for c, d in others)
     return [(start, end) for start, end in both if start < end]
+
+
+def without(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
+    """What lies in the first and not in the second; each is in order and without overlaps."""
+    edges = [(0.0, 0.0), *others, (float("inf"), float("inf"))]
+    return common(spans, [(a[1], b[0]) for a, b in pairwise(edges)])
 
 
 def _zeros() -> Reals:

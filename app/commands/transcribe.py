@@ -164,6 +164,11 @@ def transcribe(
     vad_speech_pad_ms: Annotated[
         int, Option(min=0, max=60_000, help="Read before and after speech as well.")
     ] = 400,
+    vad_recover: Annotated[bool, Option(help="Decode speech that got no text once more.")] = True,
+    vad_drop_unspoken: Annotated[bool, Option(help="Drop text where nobody speaks.")] = True,
+    strict: Annotated[
+        bool, Option("--strict", help="Exit with 1 where speech is left without text, or text loops.")
+    ] = False,
     word_timestamps: Annotated[bool, Option("--word-timestamps", help="Time every word.")] = False,
     prepend_punctuations: Annotated[str, Option(help="Belong to the word after them.")] = "\"'“¿([{-",
     append_punctuations: Annotated[
@@ -233,6 +238,7 @@ class _Job:
     audio_track: str | None
     bar: bool
     quiet: bool
+    strict: bool
 
     def run(self, inputs: list[Recording], failed: int) -> int:
         """Transcribe one after the other: one that fails does not stop the others; returns the exit code."""
@@ -240,7 +246,8 @@ class _Job:
         for done, recording in enumerate(inputs):
             left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
             try:
-                self._one(recording)
+                complete = self._one(recording)
+                failed += self.strict and not complete
             except AudioError as error:
                 say(f"error: {error}")
                 failed += 1
@@ -259,7 +266,8 @@ class _Job:
                 return INTERRUPTED
         return FAILED if failed else 0
 
-    def _one(self, recording: Recording) -> None:
+    def _one(self, recording: Recording) -> bool:
+        """Transcribe; whether all speech has its text, as far as that is known."""
         from tqdm import tqdm
 
         standard_input = recording.name == STANDARD_INPUT
@@ -295,9 +303,16 @@ class _Job:
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
             say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
+        coverage = transcript.coverage
+        if coverage is not None and not coverage.speech and not self.quiet:
+            say(f"{recording.name}: nobody speaks in it; --no-vad decodes it all the same")
+        left_over = coverage.left_over if coverage is not None else ()
+        if left_over:
+            say(f"{recording.name}: {'; '.join(map(str, left_over))}")
         for path in self.output.write(transcript, recording.stem):
             if not self.quiet:
                 say(f"wrote {path}")
+        return not left_over
 
     def _show(self, text: str) -> None:
         """Print; files are still to be written where the reader of standard output left."""

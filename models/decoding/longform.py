@@ -12,11 +12,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from models.decoding.bounds import in_bounds
+from models.decoding.coverage import Coverage, Ledger
 from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
@@ -30,6 +32,7 @@ __all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
 
 Progress = Callable[[float, float], None]
 LanguageFound = Callable[[str, float], None]
+CoverageKnown = Callable[[Coverage], None]
 
 _PROMPT_RESET_TEMPERATURE = 0.5
 # A rest of a piece that is shorter, and that the model put no text into, is not worth a window of its own.
@@ -45,6 +48,7 @@ def transcribe_windows(
     *,
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
+    on_coverage: CoverageKnown | None = None,
 ) -> Iterator[Segment]:
     """Transcribe a recording in order, each window prompted with the text before it.
 
@@ -56,10 +60,11 @@ def transcribe_windows(
         options: how to decode.
         on_progress: called after each window with the seconds that are done, and the seconds in all.
         on_language: called with the language's code and probability, where it has to be detected.
+        on_coverage: called in the end, where the features were made with a voice, with what became of its speech.
 
     Yields:
-        The segments of each window as soon as it is decoded. With the model's own encoder, and in float32, they
-        are those of `whisper.transcribe`.
+        The segments of each window as soon as it is decoded. With the model's own encoder, in float32 and without a
+        voice, they are those of `whisper.transcribe`.
 
     Raises:
         ValueError: the options do not suit the model.
@@ -69,17 +74,22 @@ def transcribe_windows(
     previous = _PreviousText(reader)
     numbers = itertools.count()
     spoken_until = told_until = 0.0
-    for first, last in _clips(features, options):
-        piece = _Piece(features, first, last, spoken_until, told_until)
+    ledger = _ledger(features, options)
+    for first, last in _spoken(features, options):
+        piece = _Piece(features, first, last, spoken_until, told_until, ledger)
         while not piece.done:
             ((window, states, hypothesis),) = reader.decode([piece], previous.prompt())
             segments = reader.read(piece, window, states, hypothesis)
             if segments is not None:
                 previous.add(segments, hypothesis.temperature)
-            for segment in segments or ():
+            for segment in reader.checked(features, ledger, segments or [], piece.seek):
                 yield replace(segment, id=next(numbers))
             _report(piece, on_progress)
         spoken_until, told_until = piece.spoken_until, piece.told_until
+    for segment in reader.checked(features, ledger, [], None):
+        yield replace(segment, id=next(numbers))
+    if ledger is not None and on_coverage is not None:
+        on_coverage(ledger.coverage())
 
 
 def transcribe_batched(
@@ -90,6 +100,7 @@ def transcribe_batched(
     batch_size: int = 8,
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
+    on_coverage: CoverageKnown | None = None,
 ) -> Iterator[Segment]:
     """Transcribe a recording as pieces of at most 30 s, several at a time, cut where it is quietest.
 
@@ -107,7 +118,8 @@ def transcribe_batched(
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     reader = _Reader(recogniser, options)
     reader.detect_language(features, on_language)
-    pieces = _pieces(features, options)
+    ledger = _ledger(features, options)
+    pieces = _pieces(features, options, ledger)
     waiting, unreported = deque(pieces), deque(pieces)
     prompt = reader.initial_prompt()
     numbers = itertools.count()
@@ -119,12 +131,21 @@ def transcribe_batched(
         prompt = prompt if options.carry_initial_prompt else []
         while unreported and unreported[0].done:
             piece = unreported.popleft()
-            yield from (replace(segment, id=next(numbers)) for segment in piece.segments)
+            for segment in reader.checked(features, ledger, piece.segments, piece.end):
+                yield replace(segment, id=next(numbers))
             _report(piece, on_progress)
+    for segment in reader.checked(features, ledger, [], None):
+        yield replace(segment, id=next(numbers))
+    if ledger is not None and on_coverage is not None:
+        on_coverage(ledger.coverage())
 
 
 def transcribe_group(
-    recogniser: Recogniser, recordings: Sequence[LogMelFeatures], options: DecodeOptions
+    recogniser: Recogniser,
+    recordings: Sequence[LogMelFeatures],
+    options: DecodeOptions,
+    *,
+    on_coverage: CoverageKnown | None = None,
 ) -> list[list[Segment]]:
     """Transcribe several recordings at once, each on its own, in as few passes as their windows need.
 
@@ -133,23 +154,30 @@ def transcribe_group(
     group the result is reproducible to the bit, which a batch that fills up as windows come could not promise.
 
     Returns:
-        Each recording's segments.
+        Each recording's segments; `on_coverage` is called for each that was made with a voice, in order.
 
     Raises:
         ValueError: the options do not suit the model.
     """
     reader = _Reader(recogniser, options)
-    pieces = [_pieces(features, options) for features in recordings]
+    ledgers = [_ledger(features, options) for features in recordings]
+    pieces = [
+        _pieces(features, options, ledger) for features, ledger in zip(recordings, ledgers, strict=True)
+    ]
     waiting = [piece for its in pieces for piece in its]
     prompt = reader.initial_prompt()
     while waiting:
         reader.continue_pieces(waiting, prompt)
         waiting = [piece for piece in waiting if not piece.done]
         prompt = prompt if options.carry_initial_prompt else []
-    return [
-        [replace(s, id=number) for number, s in enumerate(s for piece in its for s in piece.segments)]
-        for its in pieces
-    ]
+    results = []
+    for features, ledger, its in zip(recordings, ledgers, pieces, strict=True):
+        segments = [segment for piece in its for segment in piece.segments]
+        segments = reader.checked(features, ledger, segments, None)
+        results.append([replace(segment, id=number) for number, segment in enumerate(segments)])
+        if ledger is not None and on_coverage is not None:
+            on_coverage(ledger.coverage())
+    return results
 
 
 @dataclass
@@ -164,6 +192,7 @@ class _Piece:
     end: int
     spoken_until: float
     told_until: float
+    ledger: Ledger | None = None
     segments: list[Segment] = field(default_factory=list)
 
     @property
@@ -230,6 +259,8 @@ class _Reader:
     ) -> list[Segment] | None:
         """Split a window into segments, and move its piece on; None where the window is skipped."""
         options = self.options
+        if piece.ledger is not None:
+            self._note(piece.ledger, window, hypothesis)
         if is_silent(hypothesis, options):
             piece.seek += window.size
             return None
@@ -262,6 +293,39 @@ class _Reader:
         told = in_bounds(told, piece.told_until, window.offset + window.duration)
         piece.told_until = max([piece.told_until, *(segment.end for segment in told if segment.text)])
         return told
+
+    def checked(
+        self, features: LogMelFeatures, ledger: Ledger | None, segments: list[Segment], until: int | None
+    ) -> list[Segment]:
+        """Segments as the ledger leaves them, of the recording up to a frame, or to its end."""
+        if ledger is None:
+            return segments
+        seconds = None if until is None else until / FRAMES_PER_SECOND
+        return ledger.check(segments, seconds, partial(self._again, features))
+
+    def _again(self, features: LogMelFeatures, span: Span, temperature: float) -> list[Segment]:
+        """Decode a part in which somebody speaks, on its own."""
+        first, last = (min(round(at * FRAMES_PER_SECOND), features.content_frames) for at in span)
+        piece = _Piece(features, first, last, span[0], span[0])
+        options = self.options
+        higher = tuple(t for t in options.temperatures if t >= temperature) or (temperature,)
+        self.options = replace(
+            options, temperature=higher, beam_size=None, patience=None, no_speech_threshold=None
+        )
+        try:
+            while not piece.done:
+                self.continue_pieces([piece], [])
+        finally:
+            self.options = options
+        return piece.segments
+
+    def _note(self, ledger: Ledger, window: Window, hypothesis: Hypothesis) -> None:
+        """Put down how decoding ended, where that was not at the end of the text."""
+        limit, end = self.options.compression_ratio_threshold, window.offset + window.duration
+        if len(hypothesis.tokens) >= self.recogniser.weights.dims.n_text_ctx // 2:
+            ledger.note("token limit", window.offset, end)
+        if limit is not None and hypothesis.compression_ratio > limit:
+            ledger.note("loop", window.offset, end, hypothesis.text.strip())
 
     def continue_pieces(self, pieces: Sequence[_Piece], prompt: Sequence[int]) -> None:
         """Read the next window of each piece, and leave only a rest that another window should look at."""
@@ -302,13 +366,21 @@ def _clips(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int, 
     points = [round(t * FRAMES_PER_SECOND) for t in options.clips] or [0]
     if len(points) % 2 == 1:
         points.append(content)
-    clips = [(first, min(last, content)) for first, last in zip(points[::2], points[1::2], strict=True)]
-    return clips if features.voice is None else _spoken(clips, features.voice.spans())
+    return [(first, min(last, content)) for first, last in zip(points[::2], points[1::2], strict=True)]
 
 
-def _spoken(clips: list[tuple[int, int]], speech: Sequence[Span]) -> list[tuple[int, int]]:
-    """What is speech in the clips; what is one window with the short pause in it stays together."""
-    frames = [(int(a * FRAMES_PER_SECOND), math.ceil(b * FRAMES_PER_SECOND)) for a, b in speech]
+def _ledger(features: LogMelFeatures, options: DecodeOptions) -> Ledger | None:
+    return None if features.voice is None else Ledger(features.voice, _clips(features, options))
+
+
+def _spoken(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int, int]]:
+    """The clips, or what is speech in them; what is one window with the short pause in it stays together."""
+    clips = _clips(features, options)
+    if features.voice is None:
+        return clips
+    frames = [
+        (int(a * FRAMES_PER_SECOND), math.ceil(b * FRAMES_PER_SECOND)) for a, b in features.voice.spans()
+    ]
     spoken: list[tuple[int, int]] = []
     for clip in clips:
         joined: list[tuple[int, int]] = []
@@ -321,11 +393,11 @@ def _spoken(clips: list[tuple[int, int]], speech: Sequence[Span]) -> list[tuple[
     return spoken
 
 
-def _pieces(features: LogMelFeatures, options: DecodeOptions) -> list[_Piece]:
+def _pieces(features: LogMelFeatures, options: DecodeOptions, ledger: Ledger | None) -> list[_Piece]:
     """The clips, divided where they are quietest."""
     return [
-        _Piece(features, first, last, first / FRAMES_PER_SECOND, first / FRAMES_PER_SECOND)
-        for clip in _clips(features, options)
+        _Piece(features, first, last, first / FRAMES_PER_SECOND, first / FRAMES_PER_SECOND, ledger)
+        for clip in _spoken(features, options)
         for first, last in quiet_pieces(features.loudness, *clip)
     ]
 

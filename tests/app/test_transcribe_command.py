@@ -29,6 +29,7 @@ from app.output.writers import Layout
 from datasets.utterance import Utterance
 from kernels.processor import cpuinfo
 from models.decoding.options import DecodeOptions
+from models.decoding.search import Hypothesis
 from models.voice import VadOptions
 from models.weights.loading import LoadedWeights, load
 
@@ -371,3 +372,37 @@ def test_a_readable_format_of_any_kind_is_heard_alike(tmp_path: Path, spoken: Ut
 def test_a_tone_without_speech_is_no_crash(tmp_path: Path) -> None:
     write(tmp_path / "tone.wav", sweep(16000), 16000, "pcm_s16le")
     assert transcribe(tmp_path / "tone.wav").exit_code == 0
+
+
+def test_what_became_of_the_speech_is_in_the_json_and_what_is_left_over_is_one_line(
+    spoken: Utterance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--backend", "cpu", "-f", "json", "-o", str(tmp_path), "--quiet", "--strict"]
+    result = transcribe(spoken.audio, *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    coverage = json.loads((tmp_path / "harbour.json").read_text())["tilescribe"]["coverage"]
+    assert coverage["findings"] == []
+    assert coverage["speech_seconds"] > coverage["covered_seconds"] - 0.01 > 10
+
+    def mute(recogniser: Any, states: Any, *_: Any, **__: Any) -> list[Hypothesis]:
+        return [Hypothesis((), "", "en", -0.1, 0.0, 0.0, 1.0) for _ in states]
+
+    monkeypatch.setattr("models.decoding.longform.decode_with_fallback", mute)
+    for strict, code in ((True, 1), (False, 0)):
+        result = transcribe(spoken.audio, *arguments[: len(arguments) - (not strict)])
+        assert result.exit_code == code
+        assert one_line(result).startswith(f"{spoken.audio}: speech without text at 0:0")
+    result = transcribe(spoken.audio, *arguments, "--no-vad")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads((tmp_path / "harbour.json").read_text())["tilescribe"]["coverage"] is None
+
+
+def test_a_recording_without_speech_has_no_text_and_says_so(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 300, 160_000).astype("<i2")
+    with wave.open(str(tmp_path / "noise.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(noise.tobytes())
+    result = transcribe(tmp_path / "noise.wav", "--backend", "cpu")
+    assert (result.exit_code, result.stdout) == (0, "")
+    note = f"{tmp_path}/noise.wav: nobody speaks in it; --no-vad decodes it all the same"
+    assert one_line(result) == note

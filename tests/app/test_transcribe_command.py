@@ -52,9 +52,14 @@ def transcribe(*arguments: str | Path, standard_input: bytes | None = None) -> R
     return CliRunner().invoke(command, words, input=standard_input)
 
 
+def notes(result: Result) -> list[str]:
+    """The lines on standard error, but for the one that only the first run on a machine has."""
+    return [line for line in result.stderr.splitlines() if "compiling the kernels" not in line]
+
+
 def one_line(result: Result) -> str:
     """The only line on standard error beside the one about the device."""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("tiny.en: ")]
+    lines = [line for line in notes(result) if not line.startswith("tiny.en: ")]
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.output
     return lines[0]
@@ -65,11 +70,9 @@ def test_the_transcript_alone_goes_to_standard_output(spoken: Utterance) -> None
     assert result.exit_code == 0
     assert result.stdout.startswith(TEXT)
     assert result.stdout.rstrip().endswith("every basket of fish has been sold.")
-    assert result.stderr.count("\n") == 1
+    (line,) = notes(result)
     if NO_NPU:
-        assert result.stderr.startswith(
-            "tiny.en: int32 attention on the emulator on the CPU: there is no NPU here"
-        )
+        assert line.startswith("tiny.en: int32 attention on the emulator on the CPU: there is no NPU here")
 
 
 @pytest.mark.skipif(not NO_NPU, reason="this machine has an NPU")

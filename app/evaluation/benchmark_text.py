@@ -12,7 +12,7 @@ from app.output.tables import Metric
 from kernels.backends import TILE_BACKENDS
 from kernels.contract import TILE_SIZES
 from kernels.npu import cost
-from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
+from kernels.npu.cost_assumptions import ASSUMPTIONS, PEER, VECTOR_COUNTS
 from kernels.npu.program.plan import COLUMN_COUNTS, ROWS_PER_CORE, Plan
 
 HEADINGS = {
@@ -79,6 +79,8 @@ def lines(result: BenchResult) -> Iterable[str]:
     yield ""
     yield from _alternatives(result)
     yield ""
+    yield from _beside_a_peer(result)
+    yield ""
     yield from _basis(result)
 
 
@@ -113,6 +115,19 @@ def _alternatives(result: BenchResult) -> Iterable[str]:
         f"One dispatch a tile: {each.tiles:,} tiles of 64 x 64 a window, {each.best:.2f} - {each.worst:.2f} s of "
         f"dispatches alone, {each.at_ten_milliseconds:.0f} s at 10 ms a tile. One a layer: {stack.layers}, "
         f"{t.ends(whole.best.dispatch, whole.worst.dispatch, 2)} ms. A tile is the unit of compute, never of dispatch."
+    )
+
+
+def _beside_a_peer(result: BenchResult) -> Iterable[str]:
+    peer, model = PEER, cost.peer_layer(result.plan)
+    best, worst = model.best.array, model.worst.array
+    fused, apart = (seconds * 1e3 for seconds in peer.seconds)
+    yield from _wrapped(
+        f"Beside a measurement: a layer of {peer.heads} heads and {peer.tokens:,} tokens takes "
+        f"{t.ends(best, worst)} ms on the array by this model ({t.ends(best / peer.heads, worst / peer.heads)} ms a "
+        f"head), {fused:.0f} and {apart:.0f} ms ({fused / peer.heads:.1f} and {apart / peer.heads:.1f} ms a head) by "
+        f"{peer.source}. That is another kernel: it says that the range is of the right size, not where in it this "
+        "one is."
     )
 
 

@@ -2,7 +2,8 @@
 
 A stack of attention layers is cut as `plan.py` lays it out; from that follow bytes, multiplications, vector
 instructions and dispatches, and from those, with the assumptions of `cost_assumptions.py`, times at both ends of
-their ranges. Nothing here has been measured on an NPU; the host's part can be what was measured on the CPU at hand.
+their ranges. Nothing of this kernel has been measured on an NPU; the host's part can be what was measured on the CPU at
+hand.
 
 The model of time, for one layer (layers wait for each other, so their times add up):
 
@@ -30,8 +31,8 @@ WARNING = "A model, not a measurement: no part of it has run on an NPU."
 class HostCost:
     """Seconds of the CPU for one head of a run: quantise, pack, dequantise; measured, or assumed."""
 
-    best: float = 0.5e-3
-    worst: float = 3e-3
+    best: float = 0.1e-3
+    worst: float = 1e-3
     source: str = "assumed"
 
 
@@ -252,7 +253,7 @@ class WindowCost:
 
 
 def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None) -> WindowCost:
-    """The cost with the default plan (`int32`, tiles of 64, four columns) and an assumed host unless they are given."""
+    """The cost, with the default plan (`Plan()`) and an assumed host unless they are given."""
     plan, host = plan or Plan(), host or HostCost()
     runs, cycles, traffic = stack.head_runs, tile_cycles(plan), head_traffic(plan)
     blocks = runs * plan.groups_per_column  # query blocks that one core works on
@@ -286,6 +287,12 @@ def window(stack: Stack, plan: Plan | None = None, host: HostCost | None = None)
         best=times(attrgetter("best")),
         worst=times(attrgetter("worst")),
     )
+
+
+def peer_layer(plan: Plan | None = None) -> WindowCost:
+    """The cost of the layer that a peer measured (`cost_assumptions.PEER`), without the host."""
+    layer = Stack("peer", 1, assumed.PEER.heads, assumed.PEER.tokens, 0, 0, doubled_layers=0)
+    return window(layer, plan, HostCost(0, 0, "left out"))
 
 
 @dataclass(frozen=True)

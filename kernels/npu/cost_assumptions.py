@@ -1,4 +1,4 @@
-"""What `cost.py` rests on: assumptions about the array, each with its source, and the kernel's instructions, counted.
+"""What `cost.py` rests on: figures of the array, each with its source, and the kernel's instructions, counted.
 
 The instructions are those of `aie/attention.hpp`, taken apart as the AIE API does it for AIE2: 16 lanes of 32 bits or
 32 lanes of 16 bits to an instruction, products of 32 bits put together from 16-bit ones, shifts out of an accumulator
@@ -8,6 +8,7 @@ for 512 bits of it at a time. Loads and stores are not counted: they have slots 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LANES = 32  # logits, or outputs, that one step of the kernel works on
 
@@ -31,23 +32,25 @@ class Assumption:
 
 
 # fmt: off
-CLOCK = Assumption("clock of the array", 1.309, 1.024, "GHz",
-    "amdxdna driver, npu1_regs.c: H clock 1.024 and 1.309 GHz at the middle levels (0.8 at the lowest, 1.6 at the "
-    "highest), from which it reckons 2 TOPS a column at 1.028 GHz: 4 cores of 256 multiplications")
+CLOCK = Assumption("clock of the array", 1.80, 1.03, "GHz",
+    "read on an XDNA1 in the default and in the balanced power mode, by another project; amdxdna's npu1_regs.c names "
+    "0.8, 1.024, 1.309 and 1.6 GHz, and the 16 TOPS of a Hawk Point imply 1.6")
 INT8_MACS = Assumption("int8 x int8 multiplications of a core", 256, 256, "a cycle",
     "AMD AM020, AIE-ML architecture manual: 256 MAC operations of 8 x 8 bits")
 INT16_MACS = Assumption("int16 x int8 multiplications of a core", 128, 128, "a cycle",
     "AIE API, mmul for 16 x 8 bits: a block of 4 x 4 x 8 is one instruction")
-EFFICIENCY = Assumption("counted instructions that a core issues", 1.0, 0.4, "a cycle",
-    "assumed: a bundle holds more than one, but results wait for each other; mlir-aie question 2735 finds at most 80 % "
-    "of the peak inside matrix kernels")
+EFFICIENCY = Assumption("counted instructions that a core issues", 0.42, 0.24, "a cycle",
+    "the best GEMMs of drakosha/whisper-xdna (README; bf16, 1,761 GFLOPS on 16 cores of 128 multiplications a cycle) "
+    "are 0.42 of the peak at 1.03 GHz and 0.24 at 1.80; taken for these kernels too. Results wait for each other, and "
+    "of two loads in one bundle from one bank of 16 KiB the second waits a cycle")
 STREAM = Assumption("stream or DMA channel", 4, 4, "bytes a cycle",
     "AMD AM020: each channel of the array interface's DMA sustains 4 bytes a cycle; two in, two out a column")
 DRAM = Assumption("DRAM bandwidth that the array gets", 55.5, 7.8, "GB/s",
     "mlir-aie pull requests 2559 (a copy, both ways, before its change; device not named) and 1126 (a push of 4 MiB)")
-DISPATCH = Assumption("one dispatch without its work, the NPU awake", 45, 110, "us",
-    "mlir-aie questions 2381 (45 us for an empty kernel, 60 for a small one) and 2944 (107 to 148 us for a small one; "
-    "136 ms after ten seconds' pause, which is not counted here)")
+DISPATCH = Assumption("one dispatch without its work, the NPU awake", 127, 1300, "us",
+    "measured on an XDNA1 by another project: 127 us on the NPU, 221 from end to end; drakosha/whisper-xdna: 1.1 to "
+    "1.3 ms a call, 0.267 ms for a small GEMM straight through pyxrt. mlir-aie question 2381 has 45 us for an empty "
+    "kernel, on a device that it does not name; after ten seconds' pause it is 136 ms (question 2944): not counted")
 SYNC = Assumption("synchronising buffers with the CPU's caches", 40, 10, "GB/s",
     "assumed: flushing runs at the memory's speed")
 DIVISION = Assumption("floor(2^45 / sum) of a row on the scalar unit", 140, 400, "cycles",
@@ -57,6 +60,30 @@ TILE_CALL = Assumption("locks and calls around a tile", 60, 150, "cycles",
 # fmt: on
 
 ASSUMPTIONS = (CLOCK, INT8_MACS, INT16_MACS, EFFICIENCY, STREAM, DRAM, DISPATCH, SYNC, DIVISION, TILE_CALL)
+
+
+class MeasuredLayer(NamedTuple):
+    """Attention of one layer that was measured on an XDNA1, to hold the model against.
+
+    Attributes:
+        heads: each 64 wide.
+        tokens: rows and keys of each.
+        seconds: all of it, in one program and in three.
+        source: who measured it, and what it computes.
+    """
+
+    heads: int
+    tokens: int
+    seconds: tuple[float, float]
+    source: str
+
+
+PEER = MeasuredLayer(
+    20,
+    1500,
+    (1.151 / 32, 1.016 / 32),
+    "drakosha/whisper-xdna (README and HISTORY) in bfloat16, in one program and in three",
+)
 
 
 @dataclass(frozen=True)

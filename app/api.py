@@ -204,7 +204,8 @@ class Transcriber:
 
         Raises:
             kernels.device.DeviceError: the NPU was asked for and cannot be used.
-            ValueError: the model's heads are not 64 wide, or there is no such compute type.
+            models.weights.loading.WeightsError: the model's heads are not 64 wide.
+            ValueError: there is no such compute type.
         """
         self.weights = weights
         self.configuration = configuration

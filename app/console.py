@@ -159,11 +159,37 @@ def exit_code(error: BaseException, others: Mapping[type[Exception], int] = {}) 
         code = CODES.get(f"{kind.__module__}.{kind.__qualname__}", others.get(kind))
         if code is not None:
             return code
+    if _short_of_memory(error):
+        return LACKING
     # A path that the system refuses; without a path an OSError may be a fault of ours.
     return LACKING if isinstance(error, OSError) and error.filename is not None else None
 
 
-def _line(error: Exception, place: object = "") -> str:
+# How libraries say it that do not raise MemoryError: C++'s, OpenVINO's, PyTorch's, the loader's, the kernel's.
+_NO_MEMORY = (
+    "bad_alloc",
+    "can't alloc",
+    "cannot allocate memory",
+    "failed to map segment",
+    "not enough memory",
+)
+_NO_THREADS = ("can't start new thread", "resource temporarily unavailable")
+
+
+def _short_of_memory(error: BaseException | None) -> bool:
+    """Whether the system gave no more memory or threads, in whatever words."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY + _NO_THREADS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def line(error: BaseException, place: object = "") -> str:
+    """What to say of an error; `place` is what an OSError is about that names no file."""
+    if _short_of_memory(error):
+        return "the system has no more memory or threads: a smaller --model, --batch-size or --threads takes less"
     if isinstance(error, OSError):
         return f"{error.filename or place}: {error.strerror or error}"
     return str(error)
@@ -188,7 +214,7 @@ def edge(
         code = exit_code(error, others)
         if code is None:
             raise
-        stop(_line(error, place), code)
+        stop(line(error, place), code)
 
 
 class Attempts:
@@ -205,7 +231,7 @@ class Attempts:
         except Exception as error:
             if exit_code(error) is None:
                 raise
-            self.fail(_line(error))
+            self.fail(line(error))
 
     def fail(self, text: str) -> None:
         """Say what is wrong with one of them."""

@@ -29,11 +29,10 @@ from app.commands.options import (
     wants_bar,
 )
 from app.configuration import Configuration
-from app.console import FAILED, INTERRUPTED, LACKING, USAGE, edge, pass_on, say
+from app.console import FAILED, INTERRUPTED, USAGE, edge, exit_code, line, pass_on, say
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import load_numba
 from kernels.backends import BACKENDS
-from kernels.device import DeviceError
 from models.compute import ComputeType
 
 if TYPE_CHECKING:
@@ -251,10 +250,6 @@ class _Job:
             except AudioError as error:
                 say(f"error: {error}")
                 failed += 1
-            except DeviceError as error:
-                # No other device takes its place: what the run says of itself would no longer be true.
-                say(f"error: {recording.name}: {error}\nstopped: {left}")
-                return LACKING
             except BrokenPipeError:  # whoever read the transcript has seen enough
                 return FAILED
             except OSError as error:
@@ -264,6 +259,13 @@ class _Job:
             except KeyboardInterrupt:
                 say(f"interrupted: {left}")
                 return INTERRUPTED
+            except Exception as error:
+                # No other device takes the place of one that is lost: what the run says of itself would not be true.
+                code = exit_code(error)
+                if code is None:
+                    raise
+                say(f"error: {recording.name}: {line(error)}\nstopped: {left}")
+                return code
         return FAILED if failed else 0
 
     def _one(self, recording: Recording) -> bool:

@@ -15,6 +15,7 @@ from models.compute import ComputeType, resolve_compute_type
 from models.decoder import Decoder
 from models.openai import Tokenizer, get_tokenizer
 from models.weights.building import Model
+from models.weights.loading import WeightsError
 
 __all__ = ["Recogniser", "decoder_of", "encoder_of"]
 
@@ -56,12 +57,12 @@ def encoder_of(
         threads: of OpenVINO; as many as there are processors unless given.
 
     Raises:
-        ValueError: there is no such compute type, or the model's heads are not 64 wide.
+        ValueError: there is no such compute type.
+        models.weights.loading.WeightsError: the model's heads are not 64 wide.
     """
-    dims = model.dims
-    if dims.n_audio_state != HEAD_DIM * dims.n_audio_head:
-        width = dims.n_audio_state / dims.n_audio_head
-        raise ValueError(f"the model's heads are {width:g} wide; Whisper's are {HEAD_DIM}")
+    for _, _, _, state, heads in model.dims.sides():
+        if state != HEAD_DIM * heads:
+            raise WeightsError(f"the model's heads are {state / heads:g} wide; Whisper's are {HEAD_DIM}")
     if resolve_compute_type(compute_type) == "float32":
         from models.encoder import Encoder
 

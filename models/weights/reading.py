@@ -8,7 +8,11 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import pickle
+import warnings
+import zipfile
+from collections.abc import Iterable
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
@@ -68,13 +72,16 @@ def load_checkpoint(file: BufferedIOBase) -> Model:
     import torch  # what these files are pickled by
 
     wrong = FormatError("is not an OpenAI Whisper checkpoint (dims and model_state_dict)", READABLE)
+    size = _unpacked(file)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensor that are refused below
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
     except pickle.UnpicklingError:
         raise FormatError(
             "holds more than tensors, or is damaged", "give openai-whisper's own file"
         ) from None
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # bytes that are no pickle make torch.load raise whatever they lead it to
         detail = " ".join(str(error).split())[:80]
@@ -87,7 +94,6 @@ def load_checkpoint(file: BufferedIOBase) -> Model:
     fields = Dimensions.__dataclass_fields__.keys()
     if sizes.keys() != fields or not all(type(size) is int and size > 0 for size in sizes.values()):
         raise wrong
-    tensors: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in state.items():
         if (
             not isinstance(name, str)
@@ -95,20 +101,42 @@ def load_checkpoint(file: BufferedIOBase) -> Model:
             or not tensor.is_floating_point()
         ):
             raise wrong
-        kept = tensor if tensor.dtype in (torch.float16, torch.float32) else tensor.float()
-        tensors[name] = kept.contiguous().numpy()
-        check_finite(tensors[name], name)
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise FormatError(f"has values that are not stored one by one: {name}")
     dims = Dimensions(**sizes)
-    _check_layers(dims, tensors)
+    _check_layers(dims, state)
     for name, shape in shapes(dims).items():
-        if name not in tensors or tensors[name].shape != shape:
+        if name not in state or tuple(state[name].shape) != shape:
             raise FormatError(f"has no {name} of shape {shape}, which its dimensions need")
-    if unknown := tensors.keys() - shapes(dims).keys():
+    if unknown := state.keys() - shapes(dims).keys():
         raise FormatError(f"does not fit the dimensions it states: it has {min(unknown)}")
+    if sum(tensor.nbytes for tensor in state.values()) > size:
+        raise FormatError("states more values than it holds")
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in state.items():
+        kept = tensor if tensor.dtype in (torch.float16, torch.float32) else tensor.float()
+        tensors[name] = kept.detach().contiguous().numpy()
+        check_finite(tensors[name], name)
     return Model(dims, tensors)
 
 
-def _check_layers(dims: Dimensions, tensors: dict[str, npt.NDArray[Any]]) -> None:
+def _unpacked(file: BufferedIOBase) -> int:
+    """The bytes of a checkpoint's members, which PyTorch never packs: packed ones can be of any size."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(4) == b"PK\x03\x04":
+        try:
+            with zipfile.ZipFile(file) as members:
+                inner = members.infolist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            raise FormatError("is cut off or damaged") from None
+        if any(info.compress_type for info in inner) or sum(info.file_size for info in inner) > size:
+            raise FormatError("has packed members, as no checkpoint has", "give openai-whisper's own file")
+    file.seek(0)
+    return size
+
+
+def _check_layers(dims: Dimensions, tensors: Iterable[str]) -> None:
     """Before they are listed, which takes memory by their number."""
     for side, _, layers, _, _ in dims.sides():
         found = len({name.split(".")[2] for name in tensors if name.startswith(f"{side}.blocks.")})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import numpy as np
 import pytest
 import typer
 
@@ -43,6 +44,31 @@ def test_an_error_is_a_line_and_a_code(
         raise error
     assert ended.value.exit_code == code
     assert capsys.readouterr() == ("", f"error: {line}\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype("f4")),
+        RuntimeError("Exception from src/core.cpp:87: std::bad_alloc"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        RuntimeError("can't start new thread"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+)
+def test_no_memory_is_one_line_in_whatever_words(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, edge():
+        raise ValueError("what came of it") from error
+    assert ended.value.exit_code == LACKING
+    _, said = capsys.readouterr()
+    assert said.startswith("error: the system has no more memory or threads: ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("error", [ValueError("a fault"), OSError(5, "Input/output error"), typer.Exit(3)])

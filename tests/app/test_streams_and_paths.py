@@ -127,3 +127,10 @@ def test_a_user_without_a_home_has_nothing_there(home: str, scripts: Path, tmp_p
     code = "import os; from app.console import run; run(lambda: print(os.path.expanduser('~')))"
     own = pwd.getpwuid(os.getuid()).pw_dir
     assert shell(f'env {home} python -c "{code}"', scripts).stdout == f"{own}\n"
+
+
+def test_where_there_is_no_memory_a_command_ends_with_one_line(scripts: Path) -> None:
+    done = shell("ulimit -v 500000; transcribe a.wav --model tiny.en", scripts)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: the system has no more memory or threads: ")
+    assert done.stderr.count("\n") == 1

@@ -3,12 +3,13 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import json
 import multiprocessing
 import os
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -426,6 +427,66 @@ def test_checkpoints_that_are_damaged_or_not_whispers(
     assert "2 decoder layers, where its dimensions say 1000000000" in error_of(path)
     save_checkpoint(path, model, n_vocab=10**12)
     assert "no decoder.token_embedding.weight of shape" in error_of(path)
+
+
+def with_one(model: Whisper, path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    state["decoder.token_embedding.weight"] = change(state["decoder.token_embedding.weight"])
+    torch.save({"dims": asdict(model.dims), "model_state_dict": state}, path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.float().to_sparse(), "not stored one by one"),
+        (lambda t: t.float().to_sparse_csr(), "not stored one by one"),
+        (lambda t: t.to("meta"), "not stored one by one"),
+        (lambda t: torch.nested.nested_tensor([t, t[:3]]), "not stored one by one"),
+        (lambda t: torch.zeros(1, 1).half().expand(t.shape), "more values than it holds"),
+        (lambda t: t[:1, :1].expand(10**6, 10**6), "no decoder.token_embedding.weight of shape"),
+        (lambda t: t.to(torch.complex64), "not an OpenAI Whisper checkpoint"),
+        (lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8), "not an OpenAI Whisper"),
+        (lambda t: t * float("nan"), "values that are not finite"),
+    ],
+)
+def test_values_that_a_checkpoint_does_not_hold_are_one_line(
+    change: Callable[[torch.Tensor], torch.Tensor],
+    said: str,
+    tmp_path: Path,
+    model: Whisper,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    path = with_one(model, tmp_path / "a.pt", change)
+    recwarn.clear()
+    assert said in error_of(path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.double(),
+        lambda t: t.bfloat16(),
+        lambda t: t.t().contiguous().t(),
+        lambda t: torch.nn.Parameter(t),
+    ],
+)
+def test_other_ways_to_hold_values_are_read(
+    change: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path, model: Whisper
+) -> None:
+    assert load(with_one(model, tmp_path / "a.pt", change)).model.dims.n_vocab == DIMS.n_vocab
+
+
+def test_packed_members_are_refused_before_they_are_unpacked(tmp_path: Path, checkpoint: bytes) -> None:
+    with (
+        zipfile.ZipFile(io.BytesIO(checkpoint)) as given,
+        zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in given.infolist():
+            packed.writestr(member.filename, given.read(member))
+    assert "has packed members" in error_of(tmp_path / "a.pt")
 
 
 def test_a_model_that_whispers_front_end_can_not_feed(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow test-xrt test-hardware lint format bench sample clean
+.PHONY: help setup demo test test-lowest test-slow test-xrt test-hardware lint format bench sample clean
 
 help:
 	@echo "make demo       transcribe the sample with the INT32 backend (tiny.en)"
 	@echo "make test       the fast tests"
+	@echo "make test-lowest  the same with the lowest versions that pyproject.toml allows (its PyTorch: 5 GB)"
 	@echo "make test-slow  every test that needs no NPU: whole development sets, hour-long audio"
 	@echo "make test-xrt   the NPU's runtime over Debian 13's own XRT, before a driver that pretends"
 	@echo "make test-hardware  on a machine with the NPU: the device against the reference, with a verdict"
@@ -35,6 +36,12 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not network and not hardware and not browser"
+
+test-lowest:
+	$(PYTHON) -m venv $(VENV)/lowest
+	sed -n 's/^ *"\(.*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(VENV)/lowest/versions
+	$(VENV)/lowest/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/lowest/versions --editable .
+	$(VENV)/lowest/bin/python -m pytest -m "not slow and not network and not hardware and not browser"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"

@@ -104,7 +104,7 @@ def evaluate(
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
     from app.evaluation.reporting import Judging, candidate_of, read_bench
-    from app.evaluation.verdict import read_limits
+    from app.evaluation.rules import read_limits
     from app.evaluation.worker import Setup
     from app.evaluation.worker import shard as shard_of
     from datasets.dataset import open_dataset
@@ -168,7 +168,7 @@ def report(
     """Score the records of `evaluate` again, joining shards, and write the report."""
     from app.evaluation import reporting
     from app.evaluation.records import EvidenceError
-    from app.evaluation.verdict import read_limits
+    from app.evaluation.rules import read_limits
 
     with edge(others={OSError: LACKING}):
         if bench is not None:

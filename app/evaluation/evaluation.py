@@ -19,9 +19,10 @@ from app.evaluation.records import (
     same_run,
     same_utterance,
 )
+from app.evaluation.rules import Candidate, Limits, unheard_words
 from app.evaluation.scoring import Operation, ScoredBackend
 from app.evaluation.summaries import BackendSummary, Comparison, compare, resampler, summarise_backend
-from app.evaluation.verdict import Candidate, Limits, Verdict, judge, unheard_words
+from app.evaluation.verdict import Verdict, judge
 from kernels.backends import REFERENCE, RIVAL
 
 

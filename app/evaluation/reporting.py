@@ -17,7 +17,7 @@ from app.evaluation.records import EvidenceError, load, reading
 from app.evaluation.report.measured import Bench
 from app.evaluation.report.metrics import BACKENDS
 from app.evaluation.report.page import render_markdown, render_page
-from app.evaluation.verdict import Limits
+from app.evaluation.rules import Limits
 from app.output import tables
 from app.output.writers import write_whole
 from kernels.backends import DEFAULT, REFERENCE, UnknownBackendError, find

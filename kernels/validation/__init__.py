@@ -194,7 +194,8 @@ class Validation:
     def detail(self, kernel: str) -> str:
         """One kernel's findings in a line."""
         tile = self._tile(kernel)
-        target = f"target {CORRELATION}" if tile.targets else "no target: its scores are beyond INT8"
+        held = str(backends.find(kernel).scores).upper()
+        target = f"target {CORRELATION}" if tile.targets else f"no target: its scores are beyond {held}"
         if tile.legacy:
             target = f"target {FOUNDING_CORRELATION:.2f}"
         line = (

@@ -12,9 +12,9 @@ from typing import Any
 from app.evaluation.bootstrap import Interval
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.mapsswe import MatchedPairs
+from app.evaluation.rules import Rule
 from app.evaluation.scoring import Rates
 from app.evaluation.summaries import BackendSummary, Comparison
-from app.evaluation.verdict import Rule
 from app.output import tables as t
 from app.output.tables import CONSOLE, MARKDOWN, PAGE, REPORTS, SCREENS, Metric, Table
 

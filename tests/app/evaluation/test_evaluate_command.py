@@ -27,7 +27,7 @@ from app.cli import _evaluate, app
 from app.evaluation import job as jobs
 from app.evaluation import kernels, reporting, worker
 from app.evaluation.records import EvidenceError
-from app.evaluation.verdict import Limits
+from app.evaluation.rules import Limits
 from app.evaluation.worker import batches, shard
 from datasets.sample import sample
 from datasets.utterance import Utterance

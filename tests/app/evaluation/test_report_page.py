@@ -31,7 +31,7 @@ from app.evaluation.report.transcripts import (
     lay_out,
     ordered,
 )
-from app.evaluation.verdict import Limits
+from app.evaluation.rules import Limits
 from app.output import tables
 from kernels.backends import UnknownBackendError
 

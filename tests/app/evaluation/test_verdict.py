@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from app.evaluation.evaluation import summarise
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import EvidenceError, UtteranceRecord
-from app.evaluation.verdict import Limits, Rule, Verdict, _needed, read_limits
+from app.evaluation.rules import Limits, Rule, _needed, read_limits
+from app.evaluation.verdict import Verdict
 
 SAID = references(400)
 CPU = spoil(SAID, wrong(0.05))

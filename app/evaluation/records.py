@@ -97,6 +97,19 @@ class RunLine(RunDescription, frozen=True, kw_only=True, tag_field="kind", tag="
         return RunDescription(**{name: getattr(self, name) for name in RunDescription.__struct_fields__})
 
 
+class SpeechCoverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of the speech that voice activity detection heard; see `models.decoding.coverage.Coverage`.
+
+    Attributes:
+        findings: how many of each kind.
+    """
+
+    speech_seconds: Seconds
+    covered_seconds: Seconds
+    recovered_seconds: Seconds
+    findings: dict[str, int] = {}
+
+
 class UtteranceRecord(
     msgspec.Struct,
     frozen=True,
@@ -117,6 +130,7 @@ class UtteranceRecord(
         error: why the utterance failed; None where it did not.
         silent: whether the recording has no signal.
         cpu_seconds: that all of the process' threads computed in `seconds`.
+        coverage: of its speech; None where voice activity detection was off.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
@@ -133,6 +147,7 @@ class UtteranceRecord(
     error: str | None = None
     silent: bool = False
     cpu_seconds: Seconds | None = None
+    coverage: SpeechCoverage | None = None
 
     def __post_init__(self) -> None:
         if (self.hypothesis is None) == (self.error is None):

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from app.evaluation.records import BackendRecords, RunDescription, UtteranceRecord
+from app.evaluation.records import BackendRecords, RunDescription, SpeechCoverage, UtteranceRecord
 
 Mark = Literal["=", "S", "D", "I"]
 Operation = tuple[Mark, str, str]
@@ -299,6 +299,23 @@ def speed(records: Iterable[UtteranceRecord]) -> Speed | None:
         cpu_seconds=cpu,
         real_time_factor=seconds / audio,
         cpu_per_minute=None if cpu is None else 60 * cpu / audio,
+    )
+
+
+def coverage(records: Iterable[UtteranceRecord]) -> SpeechCoverage | None:
+    """Of all utterances together; None unless each one's is known."""
+    known = [record.coverage for record in records]
+    if not known or None in known:
+        return None
+    each = [one for one in known if one is not None]
+    findings: Counter[str] = Counter()
+    for one in each:
+        findings.update(one.findings)
+    return SpeechCoverage(
+        speech_seconds=math.fsum(one.speech_seconds for one in each),
+        covered_seconds=math.fsum(one.covered_seconds for one in each),
+        recovered_seconds=math.fsum(one.recovered_seconds for one in each),
+        findings=dict(sorted(findings.items())),
     )
 
 

@@ -11,8 +11,8 @@ from app.evaluation.bootstrap import Interval, Replications, replicate
 from app.evaluation.breakage import Broken, broken
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.mapsswe import MatchedPairs, mapsswe
-from app.evaluation.records import RunDescription
-from app.evaluation.scoring import Confusions, Rates, ScoredBackend, Speed, confusions, rates, speed
+from app.evaluation.records import RunDescription, SpeechCoverage
+from app.evaluation.scoring import Confusions, Rates, ScoredBackend, Speed, confusions, coverage, rates, speed
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +29,7 @@ class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
         utterance_interval: 95 % interval of its WER, utterances drawn.
         speaker_interval: the same, speakers drawn; None where speakers are not known, or there is one.
         speed: None where nothing was timed.
+        coverage: of the speech; None where voice activity detection was off.
         broken: utterances that it broke and the cpu did not; None where the cpu did not run.
         mended: utterances that the cpu broke and it did not; None where the cpu did not run.
     """
@@ -39,6 +40,7 @@ class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
     utterance_interval: Interval | None
     speaker_interval: Interval | None
     speed: Speed | None
+    coverage: SpeechCoverage | None
     by_speaker: dict[str, Rates]
     by_length: dict[str, Rates]
     confusions: Confusions
@@ -118,6 +120,7 @@ def summarise_backend(
         utterance_interval=draw(ids).interval(name),
         speaker_interval=draw(ids, True).interval(name),
         speed=speed(one.records.values()),
+        coverage=coverage(one.records.values()),
         by_speaker=one.by_speaker(),
         by_length=one.by_length(),
         confusions=confusions(one.alignments.values()),

@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,11 +22,12 @@ from app.audio.containers import AudioError
 from app.audio.reading import open_audio
 from app.configuration import Configuration
 from app.console import say
-from app.evaluation.records import UtteranceRecord
+from app.evaluation.records import SpeechCoverage, UtteranceRecord
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
     from app.api import Transcriber
+    from models.decoding.coverage import Coverage
     from models.decoding.options import DecodeOptions
     from models.decoding.segments import Segment
     from models.features import LogMelFeatures
@@ -183,13 +185,16 @@ class BatchWorker:
 
         start, cpu = time.perf_counter(), time.process_time()
         recogniser = replace(transcriber.recogniser, encode=timed)
-        results = transcribe_group(recogniser, [one.features for one in heard], self._options)
+        coverages: list[Coverage | None] = []
+        results = transcribe_group(
+            recogniser, [one.features for one in heard], self._options, on_coverage=coverages.append
+        )
         total, cpu = time.perf_counter() - start, time.process_time() - cpu
         # A batch's time is shared out by length of audio: what one utterance took cannot be told apart.
         audio = sum(one.features.duration for one in heard) or 1.0
         return [
-            one.record(segments, share * total, encoding / total, share * cpu)
-            for one, segments in zip(heard, results, strict=True)
+            one.record(segments, coverage, share * total, encoding / total, share * cpu)
+            for one, segments, coverage in zip(heard, results, coverages or [None] * len(heard), strict=True)
             for share in (one.features.duration / audio,)
         ]
 
@@ -202,7 +207,12 @@ class Heard(NamedTuple):
     silent: bool
 
     def record(
-        self, segments: Sequence[Segment], seconds: float, encoding: float, cpu: float
+        self,
+        segments: Sequence[Segment],
+        coverage: Coverage | None,
+        seconds: float,
+        encoding: float,
+        cpu: float,
     ) -> UtteranceRecord:
         """What was decoded, in so many seconds, of which the share `encoding` went into the encoder."""
         tokens = sum(len(s.tokens) for s in segments)
@@ -221,7 +231,13 @@ class Heard(NamedTuple):
             compression_ratio=round(max(s.compression_ratio for s in segments), 4) if segments else None,
             silent=self.silent,
             cpu_seconds=round(cpu, 4),
+            coverage=None if coverage is None else _recorded(coverage),
         )
+
+
+def _recorded(coverage: Coverage) -> SpeechCoverage:
+    seconds = {name: value for name, value in coverage.to_dict().items() if name.endswith("_seconds")}
+    return SpeechCoverage(**seconds, findings=dict(Counter(finding.kind for finding in coverage.findings)))
 
 
 _worker: BatchWorker

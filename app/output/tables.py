@@ -24,12 +24,16 @@ Cells = Sequence[str]
 
 @dataclass(frozen=True)
 class Metric(Generic[Row]):
-    """A column of a table: how it writes a row's figure, where, and whether that `wraps` because it is words."""
+    """A column of a table: how it writes a row's figure, where, and whether that `wraps` because it is words.
+
+    One that is `optional` is shown only where a row has its figure.
+    """
 
     heading: str
     text: Callable[[Row], str]
     places: tuple[Place, ...] = EVERYWHERE
     wraps: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,12 @@ class Table:
 
 def written(metrics: Iterable[Metric[Row]], rows: Iterable[Row], place: Place, caption: str = "") -> Table:
     """What rows show at a place."""
-    shown = tuple(metric for metric in metrics if place in metric.places)
+    rows = list(rows)
+    shown = tuple(
+        metric
+        for metric in metrics
+        if place in metric.places and not (metric.optional and all(metric.text(row) == NONE for row in rows))
+    )
     return Table(caption, shown, [[metric.text(row) for metric in shown] for row in rows])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from app.evaluation.bootstrap import Interval
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.mapsswe import MatchedPairs
+from app.evaluation.records import SpeechCoverage
 from app.evaluation.rules import Rule
 from app.evaluation.scoring import Rates
 from app.evaluation.summaries import BackendSummary, Comparison
@@ -32,6 +33,16 @@ def points_interval(interval: Interval | None) -> str:
 def _utterances(backend: BackendSummary) -> str:
     failed = f" ({t.count(len(backend.failures))} failed)" if backend.failures else ""
     return t.count(backend.rates.utterances) + failed
+
+
+def _covered(coverage: SpeechCoverage | None) -> str:
+    return t.share(
+        coverage.covered_seconds / coverage.speech_seconds if coverage and coverage.speech_seconds else None
+    )
+
+
+def _findings(coverage: SpeechCoverage | None) -> str:
+    return t.NONE if coverage is None else plain(coverage.findings)
 
 
 def _test(test: MatchedPairs) -> str:
@@ -76,6 +87,8 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
     Metric("broken", lambda b: t.count(None if b.broken is None else len(b.broken)), MARKDOWN),
     Metric("time / audio", lambda b: t.number(b.speed.real_time_factor if b.speed else None, 3)),
     Metric("CPU s/min", lambda b: t.number(b.speed.cpu_per_minute if b.speed else None, 1)),
+    Metric("speech with text", lambda b: _covered(b.coverage), optional=True),
+    Metric("left and mended", lambda b: _findings(b.coverage), REPORTS, wraps=True, optional=True),
     Metric("ran on", lambda b: b.run.device, CONSOLE),
 )
 """Of each backend on all that it transcribed."""

@@ -123,6 +123,27 @@ def test_a_run_leaves_records_and_three_reports(whole: Path) -> None:
     assert "INCONCLUSIVE" in (whole / "report.html").read_text()
 
 
+def test_what_became_of_speech_is_in_records_and_reports_where_voice_activity_is_asked_for(
+    whole: Path, how: tuple[Any, ...], tmp_path: Path
+) -> None:
+    assert all("coverage" not in line for line in records(whole, "cpu"))
+    assert "speech with text" not in (whole / "report.md").read_text()
+    done = evaluate(*how, "--backends", "cpu", "--vad", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "speech with text" in done.stdout
+    head, *lines = records(tmp_path, "cpu")
+    assert head["decoding"]["vad"]["threshold"] == 0.5
+    for line in lines:
+        assert 1.5 < line["coverage"]["speech_seconds"] <= line["audio_seconds"]
+    (backend,) = json.loads((tmp_path / "report.json").read_text())["backends"]
+    coverage = backend["coverage"]
+    for name in ("speech_seconds", "covered_seconds", "recovered_seconds"):
+        assert coverage[name] == pytest.approx(sum(line["coverage"][name] for line in lines))
+    assert coverage["speech_seconds"] > coverage["covered_seconds"]
+    found = sum(sum(line["coverage"].get("findings", {}).values()) for line in lines)
+    assert sum(coverage["findings"].values()) == found > 0  # a few words at random are not all that is said
+
+
 def test_real_speech_is_transcribed_and_a_legacy_kernel_is_held(
     how: tuple[Any, ...], tiny_en: Transcriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,6 +275,11 @@ class Transcriber:
         with _source(audio, sample_rate, name, allow_truncated, audio_track) as source:
             voice = None if options.vad is None else VoiceActivity(options.vad)
             features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels, voice)
+        past = [f"{start:g}" for start in options.clips[::2] if start >= features.duration]
+        if past and features.duration:
+            source.findings.notes.append(
+                f"clip_timestamps {', '.join(past)}: past the end, which is at {features.duration:.2f} s"
+            )
         run = Run(
             model=self.weights.name,
             model_sha256=self.weights.sha256,

@@ -129,7 +129,24 @@ def test_what_is_no_audio_is_refused(tiny_en: app.Transcriber) -> None:
 
 
 def test_options_that_do_not_suit_the_model_are_refused_before_the_audio_is_read(
-    tiny_en: app.Transcriber,
+    tiny_en: app.app.Transcriber,
 ) -> None:
     with pytest.raises(app.OptionsError, match="English-only"):
         tiny_en.stream("no such file", app.DecodeOptions(language="de"))
+
+
+def test_a_clip_past_the_end_is_said(tiny_en: app.Transcriber, spoken: Utterance) -> None:
+    stream = tiny_en.stream(spoken.audio, app.DecodeOptions(clip_timestamps="2,4,15,20,21"))
+    assert stream.findings.notes == ["clip_timestamps 15, 21: past the end, which is at 14.09 s"]
+    assert tiny_en.stream(spoken.audio, app.DecodeOptions(clip_timestamps="2,40")).findings.notes == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("level", [0.0, 0.002, 0.3])
+def test_there_is_no_word_where_nobody_speaks(
+    level: float, batch_size: int, tiny_en: app.Transcriber
+) -> None:
+    noise = np.clip(np.random.default_rng(0).normal(0, level, 60 * 16000), -1, 1).astype(np.float32)
+    transcript = tiny_en.transcribe(noise, batch_size=batch_size)
+    assert (transcript.text, transcript.segments) == ("", ())
+    assert transcript.coverage == app.Coverage(0.0, 0.0, 0.0, ())

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 CLANG = """
-import os, sys
+import os, struct, sys
 arguments = sys.argv[1:]
 if arguments == ["--version"]:
-    print("clang version 22 (stand-in)"); sys.exit(0)
+    print(os.environ.get("STANDIN_CLANG", "clang version 21.0.0 (stand-in c9c5ecb7)")); sys.exit(0)
 if os.environ.get("STANDIN_FAIL") == "clang++":
     sys.exit("kernel.cc:1:1: error: made to fail")
 flags = {a for a in arguments if a.startswith("-")}
-needed = {"--target=aie2-none-unknown-elf", "-std=c++20", "-O2", "-DNDEBUG", "-c", "-o"}
+needed = {"--target=aie2-none-unknown-elf", "-std=c++20", "-O2", "-DNDEBUG", "-fstack-size-section", "-c", "-o"}
 assert needed <= flags, needed - flags
 include = [a[2:] for a in arguments if a.startswith("-I")]
 assert any(os.path.isdir(os.path.join(folder, "aie_api")) for folder in include), include
@@ -23,14 +23,25 @@ defined = sorted(a for a in arguments if a.startswith("-D") and a[2:].split("=")
 assert len(defined) == 2 and ("-DSINGLE_TILE" in defined) != any("TILE_SIZE=" in d for d in defined), defined
 source, target = arguments[arguments.index("-c") + 1], arguments[arguments.index("-o") + 1]
 assert "attention" in open(source).read()
-open(target, "w").write(" ".join(defined))
+frames = [int(n) for n in os.environ.get("STANDIN_FRAMES", "960,64").split(",")]
+stack = b"".join(struct.pack("<I", 0) + bytes([n & 0x7F | 0x80, n >> 7]) for n in frames)  # LEB128
+names = b"\\0.stack_sizes\\0.names\\0"
+elf = bytearray(52) + struct.pack("<40x") + b"".join(
+    struct.pack("<10I", name, kind, 0, 0, offset, size, 0, 0, 0, 0)
+    for name, kind, offset, size in ((1, 1, 172, len(stack)), (14, 3, 172 + len(stack), len(names)))
+) + stack + names
+elf[:6] = b"\\x7fELF\\x01\\x01"
+struct.pack_into("<HH", elf, 16, 1, 264)
+struct.pack_into("<I", elf, 32, 52)
+struct.pack_into("<HHH", elf, 46, 40, 3, 2)
+open(target, "wb").write(elf + " ".join(defined).encode())
 """
 
 AIECC = """
 import hashlib, os, shutil, struct, sys
 arguments = sys.argv[1:]
-if arguments == ["--version"]:
-    print("aiecc 1.4.2 (stand-in)"); sys.exit(0)
+if arguments == ["--aie-version"]:
+    print("aiecc 1.4.2 (stand-in)"); print("git SHA: " + os.environ.get("STANDIN_SHA", "0123")); sys.exit(0)
 fail = os.environ.get("STANDIN_FAIL")
 if fail == "aiecc":
     sys.exit("error: made to fail")
@@ -44,7 +55,8 @@ assert set(names) <= known, set(names) - known
 assert names["--alloc-scheme"] == "basic-sequential"
 assert os.path.isfile(os.path.join(names["--peano"], "bin", "clang++"))
 assert ("--get-xclbin" in names) == ("--xclbin-name" in names)
-text, kernel = open(design).read(), open("kernel.o").read()
+text, kernel = open(design).read(), open("kernel.o", "rb").read()
+kernel = kernel[kernel.index(b"-D"):].decode()
 assert "runtime_sequence" in text
 os.makedirs(names["--tmpdir"])
 if fail != "empty":

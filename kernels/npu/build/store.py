@@ -93,7 +93,8 @@ class Manifest:
         instructions: names of the instruction files by number of heads; 0 for the single-tile program.
         tools: versions of what built it.
         memory_map: `MemoryMap.as_json` of the program.
-        measured: `program_bytes` and `constant_bytes` of the largest core, where the tool chain left its ELF.
+        measured: `program_bytes`, `constant_bytes` and `stack_bytes` of the largest core, where the tool chain's files
+            say them.
     """
 
     program: str
@@ -223,7 +224,10 @@ def folder() -> Path:
     chosen = os.environ.get("TILESCRIBE_KERNELS")
     if chosen:
         return Path(os.path.expanduser(chosen))
-    import platformdirs  # not needed, and perhaps not there, where the tool chain's own Python builds
+    try:
+        import platformdirs  # not needed, and perhaps not there, where the tool chain's own Python builds
+    except ModuleNotFoundError as error:
+        raise BuildError("this Python has no platformdirs: name a folder by TILESCRIBE_KERNELS") from error
 
     return platformdirs.user_cache_path("tilescribe") / "kernels"
 

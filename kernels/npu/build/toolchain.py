@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,15 @@ from pathlib import Path
 from kernels.npu.build.store import XCLBIN, BuildError, Program, instructions_name
 
 MLIR_AIE_VERSION = "1.4.2"  # the release that the design is written for
+LLVM_AIE_VERSION = "21.0.0.2026080301+c9c5ecb7"  # the Peano that it was released with
 MLIR_AIE_REMEDY = (
     f"python -m pip install mlir_aie=={MLIR_AIE_VERSION} "
     f"-f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/v{MLIR_AIE_VERSION}, "
     "or set MLIR_AIE_INSTALL_DIR"
 )
 PEANO_REMEDY = (
-    "python -m pip install llvm-aie -f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly, "
-    "or set PEANO_INSTALL_DIR"
+    f"python -m pip install llvm-aie=={LLVM_AIE_VERSION} "
+    "-f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly, or set PEANO_INSTALL_DIR"
 )
 XCLBINUTIL_REMEDY = (
     "it comes with XRT (Ubuntu: sudo add-apt-repository ppa:amd-team/xrt && sudo apt install libxrt-utils), "
@@ -37,6 +39,8 @@ XCLBINUTIL_REMEDY = (
 
 COMPILE_FLAGS = (
     "--target=aie2-none-unknown-elf", "-std=c++20", "-O2", "-DNDEBUG",
+    # Each function's frame, for `elf.py`: on AIE2 the stack grows into the buffers.
+    "-fstack-size-section",
     # aie_api would include Vitis's adf.h, which Peano has not.
     "-D__AIE_API_AIE_ADF_HPP__",
     "-Wno-parentheses", "-Wno-attributes", "-Wno-macro-redefined", "-Wno-empty-body",
@@ -102,8 +106,12 @@ class Toolchain:
         ]  # fmt: skip
 
 
-def find() -> Toolchain:
-    """Find the tools: by their variables, as wheels of this Python, or on PATH. Raises `ToolLackingError`."""
+def find(*, any_version: bool = False) -> Toolchain:
+    """Find the tools: by their variables, as wheels of this Python, or on PATH.
+
+    Raises:
+        ToolLackingError: one is not there, or is of another version than the pinned one and any was not asked for.
+    """
     root = _folder("MLIR_AIE_INSTALL_DIR", "python/aie", "mlir-aie", MLIR_AIE_REMEDY, _mlir_aie())
     aiecc = _first(os.environ.get("AIECC_PATH"), root / "bin" / "aiecc", shutil.which("aiecc"))
     if aiecc is None:
@@ -117,10 +125,15 @@ def find() -> Toolchain:
     if xclbinutil is None:
         raise ToolLackingError(f"xclbinutil is not installed: {XCLBINUTIL_REMEDY}")
     versions = {
-        "mlir_aie": _version("mlir_aie", aiecc),
-        "peano": _version("llvm-aie", peano / "bin" / "clang++"),
+        "mlir_aie": _version("mlir_aie", aiecc, "--aie-version"),  # --version is LLVM's
+        "aiecc": "; ".join(_said(aiecc, "--aie-version")),
+        "peano": _version("llvm-aie", peano / "bin" / "clang++", "--version"),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+    if not any_version:
+        number, commit = re.escape(MLIR_AIE_VERSION), LLVM_AIE_VERSION.partition("+")[2]
+        _check_pin("mlir-aie", versions["mlir_aie"], rf"(?<![\w.]){number}(?!\w|\.\d)", MLIR_AIE_REMEDY)
+        _check_pin("Peano", versions["peano"], rf"\b{commit}", PEANO_REMEDY)
     bindings = root / "python" if importlib.util.find_spec("aie") is None else None
     return Toolchain(aiecc, root / "include", bindings, peano, xclbinutil, versions)
 
@@ -162,12 +175,26 @@ def _first(*paths: str | Path | None) -> Path | None:
     return next((Path(path) for path in paths if path and Path(path).is_file()), None)
 
 
-def _version(distribution: str, tool: Path) -> str:
-    """Of a tool's wheel; where it has none, the first line of its `--version`."""
+def _version(distribution: str, tool: Path, option: str) -> str:
+    """Of a tool's wheel; where it has none, the first line of what it says of itself."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(distribution)
+    return next(iter(_said(tool, option)), "unknown")
+
+
+def _said(tool: Path, option: str) -> list[str]:
+    """The lines that a tool prints of its version."""
     try:
-        done = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([tool, option], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolLackingError(f"{tool} cannot be run ({error}): install it again") from error
-    return next((line.strip() for line in done.stdout.splitlines() if line.strip()), "unknown")
+        raise ToolLackingError(f"{tool} {option} fails ({error}): install it again") from error
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _check_pin(name: str, found: str, pinned: str, remedy: str) -> None:
+    """Refuse a version in whose name there is nothing of this pattern."""
+    if not re.search(pinned, found):
+        raise ToolLackingError(
+            f"{name} is {found}; the kernels are built with another one: {remedy}, or build with this one by "
+            "--any-version"
+        )

@@ -1,7 +1,7 @@
 """Making a device program: the cores' functions, the design, the xclbin and its instructions, the manifest.
 
-A build that is there and valid is kept. What only a build can know, the sizes of a core's program and constants, is
-read from the ELF files that the tool chain links, and refused where it does not fit.
+A build that is there and valid is kept. What only a build can know, the sizes of a core's program, constants and stack,
+is read from the files that the tool chain makes, and refused where it does not fit.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ import hashlib
 import json
 import re
 import shlex
-import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernels.npu.build import store
+from kernels.npu.build import elf, store
 from kernels.npu.build.store import XCLBIN, BuildError, Program, Say, instructions_name
 from kernels.npu.build.toolchain import Toolchain
 from kernels.npu.program import memory_map
-from kernels.npu.program.plan import PROGRAM_BYTES
+from kernels.npu.program.plan import PROGRAM_BYTES, STACK_BYTES
 
 OBJECT = "kernel.o"  # as `aie/design.py` names it
-AIE_MACHINE = 264  # e_machine of AI Engine ELF files
-_ALLOCATED, _EXECUTABLE = 2, 4
+RUNTIME_STACK_BYTES = 256
+"""Of the core's own loop and what starts it: assumed, as the tool chain does not say."""
 
 
 def commands(program: Program, heads: Sequence[int], tools: Toolchain) -> list[str]:
@@ -96,44 +95,31 @@ def without_sequence(mlir: str) -> str:
     return mlir[: start.start()]
 
 
-def core_sizes(path: Path) -> tuple[int, int] | None:
-    """Bytes of a linked core's program, and of its constants and static variables in data memory.
-
-    Stack and buffers are symbols of the linker script without sections of their own, and so do not count. None where
-    the file is no linked core (another machine's, not linked, not an ELF file).
-    """
-    data = path.read_bytes()
-    try:
-        ident, kind, machine = data[:16], *struct.unpack_from("<HH", data, 16)
-        if ident[:6] != b"\x7fELF\x01\x01" or kind != 2 or machine != AIE_MACHINE:
-            return None
-        (table,) = struct.unpack_from("<I", data, 32)
-        entry, count = struct.unpack_from("<HH", data, 46)
-        program = constants = 0
-        for i in range(count):
-            _, _, flags, _, _, size = struct.unpack_from("<6I", data, table + i * entry)
-            if flags & _ALLOCATED:
-                program += size if flags & _EXECUTABLE else 0
-                constants += 0 if flags & _EXECUTABLE else size
-    except struct.error:
-        return None
-    return program, constants
-
-
 def _measured(program: Program, work: Path) -> dict[str, int] | None:
-    """The largest core's sizes for the manifest, where the tool chain left its ELF files, if it has room for them."""
-    found = [sizes for path in work.rglob("*.elf") if (sizes := core_sizes(path))]
-    if not found:
-        return None
-    code, constants = (max(sizes) for sizes in zip(*found, strict=True))
-    if code > PROGRAM_BYTES:
-        raise BuildError(f"{program.name}: a core's program has {code:,} bytes of {PROGRAM_BYTES:,}")
-    if constants > memory_map.CONSTANT_BYTES:
-        raise BuildError(
-            f"{program.name}: a core's constants have {constants:,} bytes, the memory map keeps "
-            f"{memory_map.CONSTANT_BYTES:,}"
+    """What only a build can say of a core, for the manifest; None where the tool chain left no file that says it.
+
+    Raises:
+        BuildError: a program, constants or stack have no room.
+    """
+    linked = [path for path in work.rglob("*.elf") if elf.core_sizes(path)]
+    sizes = [size for path in linked if (size := elf.core_sizes(path))]
+    measured = {}
+    if sizes:
+        measured["program_bytes"], measured["constant_bytes"] = (
+            max(each) for each in zip(*sizes, strict=True)
         )
-    return {"program_bytes": code, "constant_bytes": constants}
+    # No function calls itself, so that all frames together are more than any chain of calls.
+    stack = max((sum(elf.frames(path)) for path in [work / OBJECT, *linked]), default=0)
+    if stack:
+        measured["stack_bytes"] = stack + RUNTIME_STACK_BYTES
+    for name, what, most in (
+        ("program_bytes", "program has", PROGRAM_BYTES),
+        ("constant_bytes", "constants have", memory_map.CONSTANT_BYTES),
+        ("stack_bytes", "stack needs", STACK_BYTES),
+    ):
+        if measured.get(name, 0) > most:
+            raise BuildError(f"{program.name}: a core's {what} {measured[name]:,} bytes, there are {most:,}")
+    return measured or None
 
 
 def _run(command: Sequence[str], work: Path, tools: Toolchain) -> str:

@@ -5,9 +5,10 @@ into the next. The design (`aie/design.py`) gives every stack and buffer its siz
 tests hold what it allocates against these maps.
 
 Addresses follow the tool chain's sequential scheme: the stack first, then larger buffers before smaller. They are what
-a build is expected to show; the checks rest on sizes and alignment alone. Two figures can only be known from a build,
-and are assumptions until then: the constants of a core's program, and that the program fits. `build/xclbin.py`
-reads both back from every core that it builds and refuses what does not fit.
+a build is expected to show; the checks rest on sizes and alignment alone. Three figures can only be known from a build,
+and are assumptions until then: the constants of a core's program, that the program fits, and that the frames of its
+functions fit the stack, which grows into the buffers. `build/xclbin.py` reads them back from what it builds and refuses
+what does not fit.
 """
 
 from __future__ import annotations

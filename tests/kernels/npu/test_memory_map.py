@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from places import ROOT
@@ -64,8 +65,8 @@ def test_every_excess_is_named(tile: str, changes: dict[str, object], text: str)
     assert any(text in line for line in found), found
 
 
-def test_the_script_prints_a_row_for_every_tile_size_and_the_single_tile() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def test_the_script_prints_a_row_for_every_tile_size_and_the_single_tile(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TILESCRIBE_KERNELS": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "memory_map.py")],
         capture_output=True, text=True, check=True, env=environment,
@@ -73,7 +74,8 @@ def test_the_script_prints_a_row_for_every_tile_size_and_the_single_tile() -> No
     rows = done.stdout.splitlines()
     assert len(rows) == 2 + len(TILE_SIZES) + 1
     assert len({row.count("|") for row in rows}) == 1
-    assert "| 65,440 | 116,736 |" in done.stdout
+    assert "| 65,440 | 116,736 | unknown |" in done.stdout
+    assert done.stdout in (ROOT / "docs" / "npu.md").read_text(encoding="utf-8")
     assert done.stderr == ""
 
 

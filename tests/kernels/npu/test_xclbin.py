@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from places import ROOT
 from standins import tools as tool_standins
@@ -24,7 +26,14 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where builds go; the stand-ins of the tools are found by their variables."""
     for name, value in tool_standins.install(tmp_path / "tools").items():
         monkeypatch.setenv(name, value)
-    for name in ("AIECC_PATH", "STANDIN_FAIL", "STANDIN_SIZES"):
+    for name in (
+        "AIECC_PATH",
+        "STANDIN_FAIL",
+        "STANDIN_SIZES",
+        "STANDIN_FRAMES",
+        "STANDIN_CLANG",
+        "STANDIN_SHA",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("TILESCRIBE_KERNELS", str(tmp_path / "kernels"))
@@ -52,8 +61,9 @@ def test_the_script_builds_what_the_runtime_finds(kept: Path) -> None:
     assert found[6].xclbin.read_text().startswith("-DSCORES_INT8=1 -DTILE_SIZE=128")
     assert found[6].instructions.read_bytes() != found[8].instructions.read_bytes()
     about = store.read(found[6].xclbin.parent)
-    assert about.measured == {"program_bytes": 9000, "constant_bytes": 512}
+    assert about.measured == {"program_bytes": 9000, "constant_bytes": 512, "stack_bytes": 960 + 64 + 256}
     assert about.tools["mlir_aie"] == "aiecc 1.4.2 (stand-in)"
+    assert about.tools["aiecc"] == "aiecc 1.4.2 (stand-in); git SHA: 0123"
     assert leftovers(kept) == []
     assert "[1/1] int8_t128_c2" in done.stderr
 
@@ -110,16 +120,17 @@ def test_a_build_that_fails_is_explained_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("sizes", "text"),
+    ("what", "sizes", "text"),
     [
-        ("16385,0", "a core's program has 16,385 bytes of 16,384"),
-        ("100,1025", "a core's constants have 1,025 bytes, the memory map keeps 1,024"),
+        ("SIZES", "16385,0", "a core's program has 16,385 bytes, there are 16,384"),
+        ("SIZES", "100,1025", "a core's constants have 1,025 bytes, there are 1,024"),
+        ("FRAMES", "1216,2560,65", "a core's stack needs 4,097 bytes, there are 4,096"),
     ],
 )
 def test_a_core_that_outgrows_its_memory_is_refused(
-    kept: Path, sizes: str, text: str, monkeypatch: pytest.MonkeyPatch
+    kept: Path, what: str, sizes: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STANDIN_SIZES", sizes)
+    monkeypatch.setenv(f"STANDIN_{what}", sizes)
     with pytest.raises(BuildError, match=text):
         xclbin.build(STREAMING, [6], toolchain.find(), kept, str)
     assert list(kept.iterdir()) == []
@@ -131,7 +142,10 @@ def test_a_core_that_outgrows_its_memory_is_refused(
         ("mlir_aie/python", "which has no python/aie: python -m pip install mlir_aie==1.4.2 -f https://git"),
         ("mlir_aie/bin/aiecc", "aiecc is not in"),
         ("mlir_aie/include", "aie_api's headers are not in"),
-        ("llvm-aie/bin", "which has no bin/clang++: python -m pip install llvm-aie -f https://github"),
+        (
+            "llvm-aie/bin",
+            "which has no bin/clang++: python -m pip install llvm-aie==21.0.0.2026080301+c9c5ecb7 -f",
+        ),
         ("xrt/xclbinutil", "xclbinutil is not installed: it comes with XRT"),
     ],
 )
@@ -153,6 +167,74 @@ def test_without_any_tool_the_first_is_named(monkeypatch: pytest.MonkeyPatch) ->
         ToolLackingError, match=r"^mlir-aie is not installed: python -m pip install mlir_aie=="
     ):
         toolchain.find()
+
+
+@pytest.mark.parametrize(
+    "said", ["clang version 22.0.0 (llvm-aie 11112222)", "clang version 21.0.0 (llvm-aie ac9c5ecb7)"]
+)
+def test_other_versions_build_only_when_they_are_asked_for(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("STANDIN_CLANG", said)
+    error = script(*ONE, "--heads", "6", code=5).stderr
+    assert f"error: Peano is {said}; the kernels are built with another one: python -m pip install" in error
+    assert not kept.exists()
+    script(*ONE, "--heads", "6", "--any-version")
+    assert store.read(store.find(STREAMING, 6).xclbin.parent).tools["peano"] == said
+
+
+@pytest.mark.parametrize(
+    ("found", "right"),
+    [
+        ("1.4.2", True),
+        ("1.4.2+no.rtti", True),
+        ("aiecc 1.4.2 (x)", True),
+        ("1.4.20", False),
+        ("11.4.2", False),
+        ("1.4.2.1", False),
+        ("aiecc 1.4.20", False),
+        ("1.4.3", False),
+    ],
+)
+def test_a_pin_is_the_whole_number(found: str, right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = {"mlir_aie": found, "llvm-aie": toolchain.LLVM_AIE_VERSION}
+    monkeypatch.setattr("importlib.metadata.version", wheels.__getitem__)
+    if right:
+        assert toolchain.find().versions["mlir_aie"] == found
+    else:
+        with pytest.raises(ToolLackingError, match=re.escape(f"mlir-aie is {found}; the kernels")):
+            toolchain.find()
+
+
+def test_the_release_and_the_image_have_the_pinned_tools() -> None:
+    for name in (".github/workflows/kernels.yml", "Dockerfile"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert f" {toolchain.MLIR_AIE_VERSION}\n" in text or f"={toolchain.MLIR_AIE_VERSION}\n" in text, name
+        assert toolchain.LLVM_AIE_VERSION in text, name
+
+
+def test_a_build_by_another_commit_of_the_same_version_stands_beside_the_first(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = script("--single-tile", "--scores", "int8").stdout
+    monkeypatch.setenv("STANDIN_SHA", "4567")
+    assert script("--single-tile", "--scores", "int8").stdout != first
+
+
+def test_a_dry_run_needs_numpy_alone(tmp_path: Path) -> None:
+    for package in (Path(np.__file__).parent, Path(np.__file__).parents[1] / "numpy.libs"):
+        if package.exists():
+            (tmp_path / package.name).symlink_to(package)
+    command = [sys.executable, "-S", str(ROOT / "scripts" / "build_xclbin"), *ONE, "--heads", "6"]
+    environment = {name: value for name, value in os.environ.items() if name != "TILESCRIBE_KERNELS"}
+    environment["PYTHONPATH"] = str(tmp_path)
+    done = subprocess.run(
+        [*command, "--dry-run"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.startswith("# int8_t128_c2\n")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert "error: this Python has no platformdirs: name a folder by TILESCRIBE_KERNELS" in done.stderr
 
 
 def test_a_dry_run_prints_commands_and_runs_none(kept: Path) -> None:
@@ -181,7 +263,7 @@ def test_as_a_command_it_finds_the_projects_environment(tmp_path: Path, prepared
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("# int32_t64_c4\n")
     else:
-        said = f"error: {sys.executable} has no numpy; `make demo` makes an environment that has\n"
+        said = f"error: {sys.executable} has no numpy; `make setup` makes an environment that has\n"
         assert (done.returncode, done.stdout, done.stderr) == (5, "", said)
 
 

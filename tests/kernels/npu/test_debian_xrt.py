@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ def pretended() -> Pretended:
 
 @pytest.fixture
 def npu(pretended: Pretended) -> Iterator[NpuDevice]:
-    with NpuDevice(timeout_ms=2000) as opened:
+    with NpuDevice(timeout_ms=60_000) as opened:
         opened.load()
         yield opened
 
@@ -152,7 +151,7 @@ def test_a_run_that_hangs_is_no_result(pretended: Pretended, again: bool) -> Non
     pretended.faults = {2: "hang", 4: "hang"} if again else {2: "hang"}
     said = in_a_process(
         "with NpuDevice(timeout_ms=300) as npu:",
-        "    npu.run(random_operands(np.random.default_rng(1), 6, 100, 100))",
+        "    npu.run_single('int32', *np.zeros((3, 64, 64), np.int8))",
         "raise SystemExit(1)",
     )
     lost = "kernels.device.DeviceLost: the NPU is lost: the run did not complete within 300 ms, also after a fresh"
@@ -163,7 +162,7 @@ def test_a_device_that_goes_while_it_works_is_lost(pretended: Pretended) -> None
     pretended.faults = {2: "lost while waiting"}
     said = in_a_process(
         "with NpuDevice(timeout_ms=300) as npu:",
-        "    npu.run(random_operands(np.random.default_rng(1), 6, 100, 100))",
+        "    npu.run_single('int32', *np.zeros((3, 64, 64), np.int8))",
     )
     assert said.startswith("kernels.device.DeviceLost: the NPU is lost: ")
     assert "No such device" in said
@@ -252,11 +251,16 @@ def in_a_process(*lines: str) -> str:
     return (done.stderr.splitlines() or [""])[-1]
 
 
-def test_the_sample_is_transcribed_as_on_the_emulator(pretended: Pretended, scripts: Path) -> None:
-    words = ["--model", "tiny.en", str(sample().audio)]
+def test_the_sample_is_transcribed_as_on_the_emulator(pretended: Pretended) -> None:
+    # A busy CPU may take longer for a layer than an NPU is given.
+    code = (
+        "from app.cli import transcribe_main; from kernels.npu.runtime import device; "
+        "device.TIMEOUT_MS = 60_000; transcribe_main()"
+    )
+    words = [str(sample().audio), "--model", "tiny.en", "--device"]
     npu, emulator = (
         subprocess.run(
-            [scripts / "transcribe", "--device", device, *words], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, *words, device], capture_output=True, text=True, check=True
         )
         for device in ("npu", "emulator")
     )

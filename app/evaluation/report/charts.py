@@ -225,17 +225,12 @@ def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
     if not rows:
         return None
     most = max(speed.real_time_factor for _, speed in rows) or 1.0
-    chart = Chart(
-        "speed-chart", "Time over length of audio of each backend, and seconds of CPU per minute of it"
-    )
+    chart = Chart("speed-chart", "Time over length of audio of each backend")
     for place, (b, speed) in enumerate(rows):
         encoding, device, rtf = speed.encode_seconds, b.run.device, speed.real_time_factor
         needle = None if encoding is None else encoding / speed.audio_seconds / most
         label = f"{b.backend}, {DEVICES.get(device, device or t.NONE)}"
-        figure = t.number(rtf, 3)
-        if speed.cpu_per_minute is not None:
-            figure += f"  CPU {t.number(speed.cpu_per_minute, 1)} s a minute"
-        _bar(chart, place, b.backend, label, figure, rtf / most, needle)
+        _bar(chart, place, b.backend, label, t.number(rtf, 3), rtf / most, needle)
     return chart.render(BAR_ROW * len(rows) + 2)
 
 

@@ -67,6 +67,11 @@ def render_page(
         "notes": extras.get("notes") or {},
         "audio": links,
         "settings": settings,
+        "cpu": [
+            f"{b.backend} {t.number(b.speed.cpu_per_minute, 1)}"
+            for b in backends
+            if b.speed and b.speed.cpu_per_minute is not None
+        ],
         "encoder_error": errors,
         "score_ranges": ranges,
         "tables": metrics.tables(evaluation, extras.get("validation") or (), errors, bench),

@@ -115,7 +115,9 @@ def records(backend: str, utterances: int, **description: Any) -> BackendRecords
             heard = [["la"] * 60, [], ["zebra"] * 3][number % 3]
         text, speaker, seconds = " ".join(heard).capitalize(), f"s{number % 4}", 1.0 + number % 23
         times = (0.5, 0.3, 0.2)
-        record = UtteranceRecord(f"u-{number:04d}", " ".join(words), text, speaker, seconds, *times)
+        record = UtteranceRecord(
+            f"u-{number:04d}", " ".join(words), text, speaker, seconds, *times, cpu_seconds=seconds / 10
+        )
         found.append(record)
     return BackendRecords(run(backend, utterances, **description), tuple(found))
 
@@ -375,6 +377,7 @@ def test_the_same_input_gives_the_same_bytes(text: str) -> None:
         ("speed", "Measured on the CPU, not on an NPU", ""),
         ("speed", "Energy was not measured: no RAPL counters; no battery.", "Energy was not measured."),
         ("speed", "int32, emulator on the CPU", "int32, emulator on the CPU"),
+        ("speed", "CPU, s per minute of audio: cpu 6.0, ", "CPU, s per minute of audio: cpu 6.0, "),
         ("speed", "Times of an emulator are the emulator’s.", "Times of an emulator are the emulator’s."),
     ],
 )

@@ -9,6 +9,7 @@ without words stay under the threshold at each.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -177,8 +178,13 @@ def _padded(spans: Sequence[Span], duration: float, pad: float, silence: float) 
 
 def common(spans: Sequence[tuple[_N, _N]], others: Sequence[tuple[_N, _N]]) -> list[tuple[_N, _N]]:
     """What lies in both; each is in order and without overlaps."""
-    both = ((max(a, c), min(b, d)) for a, b in spans for c, d in others)
-    return [(start, end) for start, end in both if start < end]
+    few, many = sorted((spans, others), key=len)
+    both = []
+    for start, end in few:
+        first = bisect_right(many, start, key=lambda span: span[1])
+        last = bisect_left(many, end, key=lambda span: span[0])
+        both += [(max(start, a), min(end, b)) for a, b in many[first:last] if max(start, a) < min(end, b)]
+    return both
 
 
 def without(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:

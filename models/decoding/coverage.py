@@ -121,7 +121,7 @@ class Ledger:
         self._text += [(segment.start, segment.end) for segment in kept if segment.text]
         end = float("inf") if until is None else until
         open_speech = common(self._speech, [(self._checked, end)]) if end > self._checked else []
-        missing = without(open_speech, _joined(self._text))
+        missing = without(open_speech, _joined([span for span in self._text if span[1] > self._checked]))
         self._checked = max(self._checked, min(end, self._speech[-1][1] if self._speech else 0.0))
         if missing and missing[-1][1] >= end:
             # The next window may have its text.

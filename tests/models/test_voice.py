@@ -11,7 +11,7 @@ from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.features import LogMelFeatures
-from models.voice import VadOptions, VoiceActivity, common, speech_spans
+from models.voice import VadOptions, VoiceActivity, common, speech_spans, without
 
 SECOND = 16000
 RANDOM = np.random.default_rng(3)
@@ -124,6 +124,19 @@ def test_short_silence_at_the_ends_is_heard_with_speech() -> None:
 
 def test_what_two_lists_have_in_common() -> None:
     assert common([(0, 4), (6, 9)], [(1, 2), (3, 7), (8, 8), (9, 12)]) == [(1, 2), (3, 4), (6, 7)]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_is_in_both_and_in_one_alone_is_all_of_it(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    edges = [sorted(set(random.integers(0, 60, 2 * random.integers(0, 9)).tolist())) for _ in range(2)]
+    spans, others = ([(a, b) for a, b in zip(e[::2], e[1::2], strict=False)] for e in edges)
+
+    def units(them: list[tuple[int, int]]) -> set[int]:
+        return {i for start, end in them for i in range(int(start), int(end))}
+
+    assert units(common(spans, others)) == units(spans) & units(others)
+    assert units(without(spans, others)) == units(spans) - units(others)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -78,14 +79,14 @@ def test_a_run_that_the_driver_ends_is_repeated_in_a_context_made_anew(
     )
 
 
-def test_a_device_that_comes_back_is_waited_for(pretended: Pretended, npu: NpuDevice) -> None:
+def test_a_device_that_comes_back_is_waited_for(
+    pretended: Pretended, npu: NpuDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretended.lost_from = 2
-    back = threading.Timer(0.5, setattr, (pretended, "lost_from", None))
-    back.start()
+    monkeypatch.setattr(time, "sleep", lambda _: setattr(pretended, "lost_from", None))
     chosen = random_operands(np.random.default_rng(1), 6, 100, 100)
     assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
     assert (npu.rebuilds, pretended.made["device"]) == (1, 2)
-    back.join()
 
 
 def test_memory_that_runs_out_is_not_a_lost_device(pretended: Pretended, npu: NpuDevice) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,14 +147,14 @@ def test_what_hung_is_let_go_of_once_it_is_over(machine: Machine, npu: NpuDevice
     assert (machine.alive["hw_context"], machine.alive["run"], npu.rebuilds) == (1, 1, 2)
 
 
-def test_a_device_that_comes_back_is_waited_for(machine: Machine, npu: NpuDevice) -> None:
+def test_a_device_that_comes_back_is_waited_for(
+    machine: Machine, npu: NpuDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.lost_from = 2
-    back = threading.Timer(0.1, setattr, (machine, "lost_from", None))
-    back.start()
+    monkeypatch.setattr(xrt.time, "sleep", lambda _: setattr(machine, "lost_from", None))
     chosen = operands(6, 20, 100, 90)
     assert np.array_equal(npu.run(chosen), Emulator().run(chosen))
     assert (machine.made["device"], npu.rebuilds) == (2, 1)
-    back.join()
 
 
 def test_other_bits_after_a_device_was_opened_anew_are_no_result(machine: Machine, npu: NpuDevice) -> None:

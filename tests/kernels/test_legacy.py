@@ -184,7 +184,5 @@ def test_transcribe_says_that_a_legacy_kernel_is_emulated(spoken: Utterance) -> 
         "tiny.en: legacy-int32 attention on the emulator on the CPU: the legacy kernels exist only as emulation"
     )
     refused = CliRunner().invoke(tilescribe, [*words, "--device", "npu"])
-    assert (refused.exit_code, refused.stdout) == (5, "")
-    assert refused.stderr.strip() == (
-        "error: the legacy kernels exist only as emulation: use --device emulator with legacy-int32"
-    )
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.strip() == "error: device npu: backend legacy-int32 has no program for it"

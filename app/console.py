@@ -14,14 +14,15 @@ from typing import Any, NoReturn
 
 import typer
 
+from app.startup import INTERRUPTED as INTERRUPTED
+from app.startup import interrupted, interruptible
+
 FAILED = 1
 """Some input failed, the rest is done."""
 USAGE = 2
 """Wrong usage."""
 LACKING = 5
 """The environment lacks something; the message has the remedy."""
-INTERRUPTED = 130
-"""Ctrl-C."""
 
 
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
@@ -86,6 +87,7 @@ def run(application: Callable[..., Any], **how: Any) -> None:
     sys.stdout = _text(sys.stdout, output, "tilescribe-replace")
     sys.stderr = _text(sys.stderr, errors, "backslashreplace")
     code: Any = 0
+    interruptible(True)
     try:
         with edge():
             application(**how)
@@ -93,6 +95,9 @@ def run(application: Callable[..., Any], **how: Any) -> None:
         code = ended.code
     except typer.Exit as ended:
         code = ended.exit_code
+    interruptible(False)
+    if interrupted():
+        code = INTERRUPTED
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     if replaced:
@@ -197,20 +202,22 @@ def line(error: BaseException, place: object = "") -> str:
 
 @contextmanager
 def edge(
-    interrupted: str = "interrupted", others: Mapping[type[Exception], int] = {}, place: object = ""
+    at_interrupt: str = "interrupted", others: Mapping[type[Exception], int] = {}, place: object = ""
 ) -> Iterator[None]:
     """End a command with one line and an exit code where an error or Ctrl-C comes; our own faults keep their traceback.
 
     Args:
-        interrupted: what to say at Ctrl-C, such as how to go on.
+        at_interrupt: what to say at Ctrl-C, such as how to go on.
         others: as `exit_code` takes them.
         place: what an OSError is about that names no file.
     """
     try:
         yield
     except KeyboardInterrupt:
-        stop(interrupted, INTERRUPTED)
+        stop(at_interrupt, INTERRUPTED)
     except Exception as error:
+        if interrupted() and not isinstance(error, typer.Exit):  # what a library made of it
+            stop(at_interrupt, INTERRUPTED)
         code = exit_code(error, others)
         if code is None:
             raise
@@ -229,7 +236,7 @@ class Attempts:
         try:
             yield
         except Exception as error:
-            if exit_code(error) is None:
+            if exit_code(error) is None or interrupted():
                 raise
             self.fail(line(error))
 

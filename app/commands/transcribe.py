@@ -31,7 +31,7 @@ from app.commands.options import (
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, USAGE, edge, exit_code, line, pass_on, say
 from app.output.writers import FORMATS, Layout, Output, formats
-from app.startup import load_numba
+from app.startup import interrupted, load_numba
 from kernels.backends import BACKENDS
 from models.compute import ComputeType
 
@@ -247,6 +247,8 @@ class _Job:
             try:
                 complete = self._one(recording)
                 failed += self.strict and not complete
+                if interrupted():
+                    raise KeyboardInterrupt
             except AudioError as error:
                 say(f"error: {error}")
                 failed += 1
@@ -262,6 +264,9 @@ class _Job:
             except Exception as error:
                 # No other device takes the place of one that is lost: what the run says of itself would not be true.
                 code = exit_code(error)
+                if interrupted():  # what a library made of it
+                    say(f"interrupted: {left}")
+                    return INTERRUPTED
                 if code is None:
                     raise
                 say(f"error: {recording.name}: {line(error)}\nstopped: {left}")

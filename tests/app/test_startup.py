@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from datasets.utterance import Utterance
+
 
 def run(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -55,3 +57,86 @@ def test_help_comes_without_loading_what_is_heavy(script: str, scripts: Path) ->
         "openvino",
     }
     assert not imported & heavy
+
+
+def test_transcribing_calls_nobody_and_starts_no_process(spoken: Utterance) -> None:
+    printed = run(
+        f"""
+import sys
+seen = []
+def note(event, arguments):
+    if event.startswith(("socket.", "os.fork", "os.posix_spawn", "subprocess.")):
+        seen.append(event)
+sys.addaudithook(note)
+sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "-q"]
+from app.cli import transcribe_main
+try:
+    transcribe_main()
+except SystemExit as ended:
+    print(ended.code, seen)
+"""
+    )
+    assert printed.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("moment", ["import typer", "from app.cli import transcribe_main", "import numba"])
+def test_a_ctrl_c_in_the_middle_of_an_import_is_one_line(moment: str) -> None:
+    code = f"""
+import os, signal, sys
+sys.argv = ["transcribe", "nothing.wav"]
+import app.startup
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("click", "typer", "app.commands.transcribe", "numba.core"):
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+{moment}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+LOST = """
+import sys, time
+sys.argv = ["transcribe"]
+import app.startup, os, signal
+from app.console import edge, run
+class Lossy:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+def work():
+    with edge("interrupted: go on"):
+        {how}
+run(work)
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
+        "Lossy(); time.sleep(9)",
+        """try:
+            os.kill(os.getpid(), signal.SIGINT); time.sleep(9)
+        except KeyboardInterrupt:
+            raise RuntimeError("a library's own words")""",
+    ],
+    ids=["plain", "lost in a finaliser", "turned into another error"],
+)
+def test_a_ctrl_c_ends_a_command_in_order_whatever_becomes_of_it(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST.format(how=how)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted: go on\n")
+
+
+def test_a_second_ctrl_c_waits_for_nothing() -> None:
+    how = """try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"""
+    done = subprocess.run(
+        [sys.executable, "-c", LOST.format(how=how)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")

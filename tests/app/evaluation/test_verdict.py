@@ -302,7 +302,7 @@ def test_limits_come_from_a_file_and_then_from_options(tmp_path: Path) -> None:
         ("margin = -1", "limits.toml: margin: Expected float >= 0.0"),
         ("margin = 101", "limits.toml: margin: Expected float <= 100.0"),
         ("margin = nan", "limits.toml: margin: Expected float >= 0.0"),
-        ("margin = 1" + "0" * 400, "limits.toml: margin: Number out of range"),
+        ("margin = 1" + "0" * 400, r"limits.toml: margin: (Number out of range|Expected float)"),
         ("minimum_utterances = 1.5", "limits.toml: minimum_utterances: Expected int, got float"),
         ('resampling = "chapters"', "limits.toml: resampling: Invalid enum value 'chapters'"),
         ("a = " + "[" * 10_000, "limits.toml: not TOML"),

@@ -19,7 +19,7 @@ from kernels.device import DeviceError as DeviceError
 from kernels.device import DeviceLost as DeviceLost
 from kernels.device import DeviceName
 from models.attention import Attention, open_attention
-from models.compute import ComputeType, ResolvedType, compute_reason, resolve_compute_type
+from models.compute import ComputeType, Context, ResolvedType, compute_reason, resolve_compute_type
 from models.decoder import Decoder
 from models.decoding.coverage import Coverage as Coverage
 from models.decoding.coverage import Finding as Finding
@@ -53,6 +53,7 @@ class Run:
         device: what computed the encoder's attention: `cpu`, `emulator` or `npu`.
         tile_size: keys per tile; None for `cpu` and the legacy kernels.
         compute_type: of what is not integer attention.
+        audio_context: what the encoder is given of a window: 30 s (`full`), or no more than it needs (`auto`).
         batch_size: windows decoded at once.
     """
 
@@ -64,6 +65,7 @@ class Run:
     tile_size: int | None
     compute_type: ResolvedType
     compute_reason: str
+    audio_context: Context
     options: DecodeOptions
     batch_size: int
     version: str = field(default_factory=lambda: version("tilescribe"))
@@ -183,6 +185,8 @@ class Transcriber:
         attention: the backend of the encoder's self-attention.
         compute_type: of encoder and decoder, attention in integers apart; what `auto` or a type that this processor
             has no instructions for came to.
+        audio_context: what the encoder is given of a window; on the NPU 30 s whatever is configured, which
+            `context_note` says then.
         encoder: the model's, with that attention.
         recogniser: that encoder with the model's decoder.
     """
@@ -217,9 +221,14 @@ class Transcriber:
             import torch
 
             torch.set_num_threads(threads)
-        self.encoder = encoder_of(model, self.attention, self.compute_type, threads)
+        self.audio_context, self.context_note = configuration.audio_context, ""
+        if self.attention.device == "npu" and self.audio_context != "full":
+            self.audio_context = "full"
+            self.context_note = "the NPU's programs are for windows of 30 s: the context is full"
+        how = self.compute_type, threads, self.audio_context
+        self.encoder = encoder_of(model, self.attention, *how)
         self.recogniser = Recogniser(
-            model, self.encoder, decoder or decoder_of(model, self.compute_type, threads)
+            model, self.encoder, decoder or decoder_of(model, *how), self.audio_context
         )
 
     @classmethod
@@ -289,6 +298,7 @@ class Transcriber:
             tile_size=getattr(self.attention, "tile_size", None),
             compute_type=self.compute_type,
             compute_reason=self.compute_reason,
+            audio_context=self.audio_context,
             options=options,
             batch_size=batch_size,
         )
@@ -307,6 +317,7 @@ def load_model(
     threads: int | None = None,
     tile_size: int = Configuration.tile_size,
     compute_type: ComputeType = Configuration.compute_type,
+    audio_context: Context = Configuration.audio_context,
     download: bool = True,
 ) -> Transcriber:
     """Load a Whisper model with a backend for its encoder's attention.
@@ -317,7 +328,7 @@ def load_model(
     Raises:
         ValueError: there is no such backend or compute type.
     """
-    configuration = Configuration(model, backend, device, tile_size, compute_type, threads)
+    configuration = Configuration(model, backend, device, tile_size, compute_type, audio_context, threads)
     return Transcriber.load(configuration, download=download)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from kernels import backends
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 from kernels.device import DeviceName
-from models.compute import ComputeType
+from models.compute import ComputeType, Context
 
 
 class ConfigurationError(ValueError):
@@ -25,6 +25,8 @@ class Configuration:
         tile_size: keys per tile of the integer kernels: 64, 128 or 256.
         compute_type: of all that is not integer attention: `float32`, `bfloat16`, `int8`, or `auto`, the fastest that
             leaves the word error rate as it is. A processor without the instructions computes in float32.
+        audio_context: what the encoder is given of a window: 30 s, or `auto`: the audio and some silence. The NPU's
+            programs are for 30 s.
         threads: PyTorch's too; as many as there are processors where it is None.
 
     Raises:
@@ -37,6 +39,7 @@ class Configuration:
     device: DeviceName = "auto"
     tile_size: int = DEFAULT_TILE_SIZE
     compute_type: ComputeType = "auto"
+    audio_context: Context = "full"
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +54,10 @@ class Configuration:
             raise ConfigurationError(f"threads {self.threads}: at least 1")
 
     def with_backend(self, name: str) -> Configuration:
-        """The same with another backend, on the emulator where that has no program for the NPU."""
+        """The same with another backend, on the emulator where that has no program for the NPU.
+
+        The reference has the whole context, whatever the others have.
+        """
         device = self.device if "npu" in backends.find(name).devices else "emulator"
-        return replace(self, backend=name, device=device)
+        context: Context = "full" if name == backends.REFERENCE else self.audio_context
+        return replace(self, backend=name, device=device, audio_context=context)

@@ -10,6 +10,7 @@ from kernels.processor import cpuinfo
 __all__ = [
     "COMPUTE_TYPES",
     "ComputeType",
+    "Context",
     "ResolvedType",
     "compute_reason",
     "core",
@@ -20,6 +21,9 @@ __all__ = [
 ComputeType = Literal["auto", "float32", "bfloat16", "int8"]
 """As CTranslate2 names them; `auto` is the fastest one here that leaves the word error rate where float32 has it."""
 ResolvedType = Literal["float32", "bfloat16", "int8"]
+
+Context = Literal["full", "auto"]
+"""What an encoder is given of a window: 30 s, or with `auto` no more than the audio and some silence."""
 
 COMPUTE_TYPES: tuple[ComputeType, ...] = get_args(ComputeType)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kernels.contract import HEAD_DIM
 from models.attention import Attention
+from models.compute import Context
 from models.features import check_windows
 from models.weights.building import Model
 
@@ -27,10 +28,10 @@ class Encoder:
         attention: the backend that every layer's self-attention goes through.
     """
 
-    def __init__(self, model: Model, attention: Attention) -> None:
-        """Make the encoder of `model`."""
+    def __init__(self, model: Model, attention: Attention, context: Context = "full") -> None:
+        """Make the encoder of `model`: for windows of 30 s alone, or of any length with the context `auto`."""
         self.attention = attention
-        self._module, self._dims = model.whisper.encoder, model.dims
+        self._module, self._dims, self._context = model.whisper.encoder, model.dims, context
 
     @torch.inference_mode()
     def __call__(self, mel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -45,8 +46,8 @@ class Encoder:
         Raises:
             ValueError: `mel` has another shape.
         """
-        check_windows(mel, self._dims)
-        states = np.empty((len(mel), *self._module.positional_embedding.shape), np.float32)
+        check_windows(mel, self._dims, self._context)
+        states = np.empty((len(mel), mel.shape[2] // 2, self._dims.n_audio_state), np.float32)
         # One after the other: what a layer makes of several windows would not stay in the caches.
         for i in range(len(mel)):
             states[i] = deque(self.layers(mel[i : i + 1]), maxlen=1).pop()[0]
@@ -55,11 +56,11 @@ class Encoder:
     @torch.inference_mode()
     def layers(self, mel: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
         """What each layer yields, in order, and last the encoder states; see `__call__`."""
-        check_windows(mel, self._dims)
+        check_windows(mel, self._dims, self._context)
         encoder = self._module
         x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(torch.from_numpy(mel)))))
         # Sums keep the strides of what they are sums of: every layer would have to gather its rows.
-        x = x.permute(0, 2, 1).contiguous() + encoder.positional_embedding
+        x = x.permute(0, 2, 1).contiguous() + encoder.positional_embedding[: x.shape[2]]
         for layer, block in enumerate(encoder.blocks):
             x = x + self._attend(block.attn, block.attn_ln(x), layer)
             x = x + block.mlp(block.mlp_ln(x))

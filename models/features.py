@@ -207,12 +207,14 @@ class LogMelFeatures:
         return (np.maximum(mel, floor) + np.float32(4)) / np.float32(4)
 
 
-def check_windows(mel: Reals, dims: Any) -> None:
-    """Raise ValueError where log-mel features are not windows for an encoder of these dimensions."""
-    expected = (dims.n_mels, 2 * dims.n_audio_ctx)
-    if mel.ndim != 3 or mel.shape[1:] != expected:
+def check_windows(mel: Reals, dims: Any, context: str = "full") -> None:
+    """Raise ValueError where log-mel features are not windows for an encoder of these dimensions and context."""
+    longest = 2 * dims.n_audio_ctx
+    lengths = (longest,) if context == "full" else range(2, longest + 1, 2)
+    if mel.ndim != 3 or mel.shape[1] != dims.n_mels or mel.shape[2] not in lengths:
         raise ValueError(
-            f"log-mel features have to be (windows, {expected[0]}, {expected[1]}), not {mel.shape}"
+            f"log-mel features have to be (windows, {dims.n_mels}, {longest}), not {mel.shape}"
+            + (", or of a smaller even number of frames" if context != "full" else "")
         )
 
 

@@ -14,6 +14,7 @@ from app.commands.options import (
     MOST_AT_ONCE,
     MOST_BEAMS,
     MOST_THREADS,
+    ContextOption,
     DeviceOption,
     ModelOption,
     ProgressOption,
@@ -74,6 +75,7 @@ def evaluate(
     compute_type: Annotated[
         ComputeType, Option(help="Of all but integer attention; with float32, cpu is the FP32 reference.")
     ] = "float32",
+    audio_context: ContextOption = Configuration.audio_context,
     language: Annotated[str, Option(help="Of the data set; auto detects it for each utterance.")] = "en",
     without_timestamps: Annotated[bool, Option("--without-timestamps", help="Decode text alone.")] = False,
     beam_size: Annotated[

@@ -16,6 +16,7 @@ from app.output.writers import check_folder, write_whole
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import TILE_SIZES
 from kernels.device import DeviceName
+from models.compute import Context
 
 if TYPE_CHECKING:
     from models.voice import VadOptions
@@ -42,6 +43,13 @@ DeviceOption = Annotated[
 ]
 JsonFileOption = Annotated[
     str | None, Option("--json", metavar="FILE", help="Write JSON; - prints it instead of the tables.")
+]
+ContextOption = Annotated[
+    Context,
+    Option(
+        "--context",
+        help="Of a window's encoding: full is 30 s; auto the audio and 8 s, and 30 s where the text is doubtful.",
+    ),
 ]
 ModelOption = Annotated[
     str, Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder.")

@@ -18,6 +18,7 @@ from app.commands.options import (
     MOST_AT_ONCE,
     MOST_BEAMS,
     BackendName,
+    ContextOption,
     DeviceOption,
     ModelOption,
     ProgressOption,
@@ -58,6 +59,7 @@ def transcribe(
         ComputeType,
         Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
     ] = Configuration.compute_type,
+    audio_context: ContextOption = Configuration.audio_context,
     threads: ThreadsOption = None,
     batch_size: Annotated[
         int,
@@ -212,6 +214,8 @@ def transcribe(
         options.for_model(transcriber.weights.model)
     if not quiet:
         say(_description(transcriber))
+        if transcriber.context_note:
+            say(transcriber.context_note)
     bar = wants_bar(progress, quiet)
     job = filled(_Job, given, transcriber=transcriber, options=options, output=output, bar=bar)
     raise typer.Exit(job.run(inputs, failed=len(problems)))

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from app.console import say
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
@@ -114,7 +115,12 @@ class EvaluationJob:
         descriptions = {}
         for name, transcriber in worker.transcribers.items():
             attention, compute_type = transcriber.attention, transcriber.compute_type
-            tile_size = getattr(attention, "tile_size", None)
+            tile_size, audio_context = getattr(attention, "tile_size", None), transcriber.audio_context
+            kernel: dict[str, Any] = {} if tile_size is None else {"tile_size": tile_size}
+            if audio_context != "full":
+                kernel["audio_context"] = audio_context
+            if transcriber.context_note:
+                say(transcriber.context_note)
             descriptions[name] = RunDescription(
                 model=transcriber.weights.name,
                 model_sha256=transcriber.weights.sha256,
@@ -122,7 +128,7 @@ class EvaluationJob:
                 device=attention.device,
                 device_reason=attention.reason,
                 dataset=dataset,
-                kernel={} if tile_size is None else {"tile_size": tile_size},
+                kernel=kernel,
                 # As JSON gives it back, for a run that is resumed: tuples become lists.
                 decoding=msgspec.to_builtins(asdict(setup.options)) | {"batch_size": batch_size},
                 compute={"encoder": compute_type, "decoder": compute_type},

@@ -27,6 +27,7 @@ from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
     from app.api import Transcriber
+    from models.decoder import Decoder
     from models.decoding.coverage import Coverage
     from models.decoding.options import DecodeOptions
     from models.decoding.segments import Segment
@@ -120,10 +121,13 @@ class BatchWorker:
         self.setup = setup
         self._options = setup.options.for_model(weights.model)
         self.transcribers: dict[str, Transcriber] = {}
-        decoder = None
+        decoders: dict[str, Decoder] = {}
         for name in setup.backends:
-            one = Transcriber(weights, setup.configuration.with_backend(name), decoder=decoder)
-            self.transcribers[name], decoder = one, one.recogniser.decoder
+            configuration = setup.configuration.with_backend(name)
+            decoder = decoders.get(configuration.audio_context)
+            one = Transcriber(weights, configuration, decoder=decoder)
+            self.transcribers[name] = one
+            decoders[one.audio_context] = one.recogniser.decoder
 
     def decode(self, tasks: Tasks) -> Iterator[tuple[int, Records]]:
         """Decode in this process."""

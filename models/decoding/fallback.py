@@ -15,7 +15,7 @@ from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.search import Hypothesis, search
 
-__all__ = ["decode_with_fallback", "detect_languages"]
+__all__ = ["decode_with_fallback", "detect_languages", "failed"]
 
 
 def detect_languages(recogniser: Recogniser, memory: Memory) -> list[dict[str, float]]:
@@ -79,13 +79,14 @@ def decode_with_fallback(
             windows=[numbers[i] for i in pending],
         )
         results.update(zip(pending, decoded, strict=True))
-        pending = [i for i in pending if _failed(results[i], options)]
+        pending = [i for i in pending if failed(results[i], options)]
         if not pending:
             break
     return [results[i] for i in range(len(memory))]
 
 
-def _failed(result: Hypothesis, options: DecodeOptions) -> bool:
+def failed(result: Hypothesis, options: DecodeOptions) -> bool:
+    """Whether a text is too repetitive or too improbable, and not because there is silence."""
     ratio, logprob = options.compression_ratio_threshold, options.logprob_threshold
     too_repetitive = ratio is not None and result.compression_ratio > ratio
     too_improbable = logprob is not None and result.avg_logprob < logprob

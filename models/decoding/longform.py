@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from models.decoding.bounds import in_bounds
 from models.decoding.coverage import Coverage, Ledger
-from models.decoding.fallback import decode_with_fallback, detect_languages
+from models.decoding.fallback import decode_with_fallback, detect_languages, failed
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.search import Hypothesis
@@ -35,6 +35,10 @@ LanguageFound = Callable[[str, float], None]
 CoverageKnown = Callable[[Coverage], None]
 
 _PROMPT_RESET_TEMPERATURE = 0.5
+# With the context `auto`: the frames of silence after the audio, and what all frames are a multiple of, so that the
+# encoder's positions, half as many, fill tiles.
+_MARGIN = 8 * FRAMES_PER_SECOND
+_CONTEXT_STEP = 256
 # A rest of a piece that is shorter, and that the model put no text into, is not worth a window of its own.
 _SHORTEST_REST = FRAMES_PER_SECOND // 2
 # Speech on both sides of a pause up to this one is read in one window, if it goes into one.
@@ -240,19 +244,42 @@ class _Reader:
         self, pieces: Sequence[_Piece], prompt: Sequence[int]
     ) -> list[tuple[Window, npt.NDArray[np.float32], Hypothesis]]:
         """Encode and decode the next window of each piece; with it come its states and its text."""
+        longest = max(piece.window().size for piece in pieces)
+        frames = -(-(longest + _MARGIN) // _CONTEXT_STEP) * _CONTEXT_STEP
+        first = self.options.temperatures[0]
+        if self.recogniser.context == "full" or frames >= N_FRAMES or first > 0:
+            return self._decode_in(N_FRAMES, pieces, prompt, self.options)
+        once = replace(self.options, temperature=first)
+        decoded = self._decode_in(frames, pieces, prompt, once)
+        again = [i for i, (_, _, hypothesis) in enumerate(decoded) if self._is_doubtful(hypothesis)]
+        if again:
+            whole = self._decode_in(N_FRAMES, [pieces[i] for i in again], prompt, self.options)
+            for i, better in zip(again, whole, strict=True):
+                decoded[i] = better
+        return decoded
+
+    def _decode_in(
+        self, frames: int, pieces: Sequence[_Piece], prompt: Sequence[int], options: DecodeOptions
+    ) -> list[tuple[Window, npt.NDArray[np.float32], Hypothesis]]:
         windows = [piece.window() for piece in pieces]
         states = self._first_states if windows == [Window(0, N_FRAMES)] else None
         self._first_states = None
         if states is None:
             mels = [
-                piece.features.window(window.seek, window.size, pad_to=N_FRAMES)
+                piece.features.window(window.seek, window.size, pad_to=frames)
                 for piece, window in zip(pieces, windows, strict=True)
             ]
             states = self.recogniser.encode(np.stack(mels))
         hypotheses = decode_with_fallback(
-            self.recogniser, states, self.options, prompt=prompt, windows=[window.seek for window in windows]
+            self.recogniser, states, options, prompt=prompt, windows=[window.seek for window in windows]
         )
         return list(zip(windows, states, hypotheses, strict=True))
+
+    def _is_doubtful(self, hypothesis: Hypothesis) -> bool:
+        """Whether a text from less than 30 s looks like the loops that too little silence after the audio gives."""
+        longest = self.recogniser.weights.dims.n_text_ctx // 2
+        unended = len(hypothesis.tokens) >= longest
+        return unended or failed(hypothesis, self.options) or is_silent(hypothesis, self.options)
 
     def read(
         self, piece: _Piece, window: Window, states: npt.NDArray[np.float32], hypothesis: Hypothesis

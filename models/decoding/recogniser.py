@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kernels.contract import HEAD_DIM
 from models.attention import Attention
-from models.compute import ComputeType, resolve_compute_type
+from models.compute import ComputeType, Context, resolve_compute_type
 from models.decoder import Decoder
 from models.openai import Tokenizer, get_tokenizer
 from models.weights.building import Model
@@ -26,12 +26,14 @@ Encode: TypeAlias = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 class Recogniser:
     """What turns log-mel features into text; several can share weights and decoder.
 
-    `encode` makes of float32 log-mel (B, n_mels, 3000) encoder states (B, 1500, n_audio_state).
+    `encode` makes of float32 log-mel (B, n_mels, 3000) encoder states (B, 1500, n_audio_state); with the context `auto`
+    also of fewer frames, in which short windows are decoded.
     """
 
     weights: Model
     encode: Encode
     decoder: Decoder
+    context: Context = "full"
 
     def tokenizer(self, language: str | None = None, task: str = "transcribe") -> Tokenizer:
         """The model's tokenizer for a language, English unless given."""
@@ -46,7 +48,11 @@ class Recogniser:
 
 
 def encoder_of(
-    model: Model, attention: Attention, compute_type: ComputeType = "float32", threads: int | None = None
+    model: Model,
+    attention: Attention,
+    compute_type: ComputeType = "float32",
+    threads: int | None = None,
+    context: Context = "full",
 ) -> Encode:
     """A model's encoder in a compute type, but for integer attention.
 
@@ -55,6 +61,7 @@ def encoder_of(
         attention: of its layers.
         compute_type: of everything else.
         threads: of OpenVINO; as many as there are processors unless given.
+        context: `auto` for an encoder that takes fewer than 3000 frames as well.
 
     Raises:
         ValueError: there is no such compute type.
@@ -66,14 +73,19 @@ def encoder_of(
     if resolve_compute_type(compute_type) == "float32":
         from models.encoder import Encoder
 
-        return Encoder(model, attention)
+        return Encoder(model, attention, context)
     from models.graphs.encoder import GraphEncoder
 
-    return GraphEncoder(model, attention, threads)
+    return GraphEncoder(model, attention, threads, context)
 
 
-def decoder_of(model: Model, compute_type: ComputeType = "float32", threads: int | None = None) -> Decoder:
-    """A model's decoder in a compute type; `threads` as in `encoder_of`.
+def decoder_of(
+    model: Model,
+    compute_type: ComputeType = "float32",
+    threads: int | None = None,
+    context: Context = "full",
+) -> Decoder:
+    """A model's decoder in a compute type; `threads` and `context` as in `encoder_of`.
 
     Raises:
         ValueError: there is no such compute type.
@@ -85,4 +97,4 @@ def decoder_of(model: Model, compute_type: ComputeType = "float32", threads: int
         return CachedDecoder(model)
     from models.graphs.decoder import GraphDecoder
 
-    return GraphDecoder(model, threads, int8=resolved == "int8")
+    return GraphDecoder(model, threads, context, int8=resolved == "int8")

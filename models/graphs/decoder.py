@@ -13,7 +13,7 @@ from openvino import Type, opset6
 from openvino import opset13 as op
 
 from kernels.contract import HEAD_DIM
-from models.compute import has_bfloat16
+from models.compute import Context, has_bfloat16
 from models.graphs.compiling import Graphs
 from models.graphs.operations import (
     Part,
@@ -89,18 +89,26 @@ class GraphDecoder:
 
     exact = False
 
-    def __init__(self, model: Model, threads: int | None = None, *, int8: bool) -> None:
-        """Make the decoder of `model`, with weights in INT8, or as its cross-attention is."""
+    def __init__(
+        self, model: Model, threads: int | None = None, context: Context = "full", *, int8: bool
+    ) -> None:
+        """Make the decoder of `model`, with weights in INT8, or as its cross-attention is.
+
+        With the context `auto` it attends to encoder states of any length, else to those of 30 s.
+        """
         self._dims = model.dims
         self._kind = Type.bf16 if has_bfloat16() else Type.f32
         decoder = Part(model.tensors, "decoder")
         self._embedding = model.tensors["decoder.token_embedding.weight"]
         self._positions = decoder["positional_embedding"]
         graphs, dims, kind = Graphs(model, threads), model.dims, Type.i8 if int8 else self._kind
-        memory = partial(_memory_graph, decoder, dims, self._kind)
-        self._attend_to = graphs.compile("cross-attention", memory)
-        name = f"decoder {kind.get_type_name()}"
-        self._decode = graphs.compile(name, partial(_decoder_graph, decoder, dims, self._kind, kind))
+        positions = dims.n_audio_ctx if context == "full" else -1
+        memory = partial(_memory_graph, decoder, dims, self._kind, positions)
+        self._attend_to = graphs.compile(f"cross-attention {context}", memory)
+        name = f"decoder {kind.get_type_name()} {context}"
+        self._decode = graphs.compile(
+            name, partial(_decoder_graph, decoder, dims, self._kind, kind, positions)
+        )
         vocabulary = partial(_vocabulary_graph, self._embedding, kind)
         name = f"vocabulary {kind.get_type_name()}"
         self._vocabulary = graphs.compile(name, vocabulary, group_size=_GROUP_SIZE)
@@ -109,8 +117,9 @@ class GraphDecoder:
     def attend_to(self, states: npt.NDArray[np.float32]) -> GraphMemory:
         """See `models.decoder.Decoder`."""
         dims, held = self._dims, np.int16 if self._kind == Type.bf16 else np.float32
-        keys = (len(states), dims.n_text_head, HEAD_DIM, dims.n_audio_ctx)
-        values = (len(states), dims.n_text_head, dims.n_audio_ctx, HEAD_DIM)
+        windows, positions, _ = states.shape
+        keys = (windows, dims.n_text_head, HEAD_DIM, positions)
+        values = (windows, dims.n_text_head, positions, HEAD_DIM)
         memory = GraphMemory(tuple(np.empty(shape, held) for shape in (keys, values) * dims.n_text_layer))
         request = self._attend_to.request()
         for i, tensor in enumerate(memory.tensors()):
@@ -155,9 +164,9 @@ class GraphDecoder:
         return logits
 
 
-def _memory_graph(decoder: Part, dims: Dimensions, kind: Any) -> Any:
+def _memory_graph(decoder: Part, dims: Dimensions, kind: Any, positions: int) -> Any:
     """Encoder states -> keys and values of each layer, laid out as the decoder's products take them."""
-    states = parameter("states", (-1, dims.n_audio_ctx, dims.n_audio_state))
+    states = parameter("states", (-1, positions, dims.n_audio_state))
     outputs = []
     for layer in range(dims.n_text_layer):
         attn = decoder.part(f"blocks.{layer}.cross_attn")
@@ -166,7 +175,7 @@ def _memory_graph(decoder: Part, dims: Dimensions, kind: Any) -> Any:
     return ov.Model(outputs, [states], "cross-attention keys and values")
 
 
-def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any) -> Any:
+def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any, positions: int) -> Any:
     """Embedded tokens and cross-attention keys and values -> the states that logits are made of.
 
     Args:
@@ -174,6 +183,7 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any)
         dims: of the model.
         memory_kind: of cross-attention.
         kind: of the weights; see `product`.
+        positions: of the encoder states; -1 is any number.
     """
     kinds = Type.f32, Type.i32, Type.i64
     shapes = (-1, -1, dims.n_text_state), (-1,), (-1,)
@@ -198,8 +208,8 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any)
     def cross_attention(x: Any, attn: Part, layer: int) -> Any:
         """The sequences of a window are more queries to the same keys and values."""
         heads = dims.n_text_head
-        keys = parameter(f"keys {layer}", (-1, heads, HEAD_DIM, dims.n_audio_ctx), memory_kind)
-        values = parameter(f"values {layer}", (-1, heads, dims.n_audio_ctx, HEAD_DIM), memory_kind)
+        keys = parameter(f"keys {layer}", (-1, heads, HEAD_DIM, positions), memory_kind)
+        values = parameter(f"values {layer}", (-1, heads, positions, HEAD_DIM), memory_kind)
         inputs.extend((keys, values))
         q = op.multiply(
             cast(linear(x, [attn.part("query")], kind), Type.f32), op.constant(HEAD_DIM**-0.5, Type.f32)

@@ -11,7 +11,7 @@ from openvino import Type
 from openvino import opset13 as op
 
 from models.attention import Attention, CpuAttention, Reals
-from models.compute import has_bfloat16
+from models.compute import Context, has_bfloat16
 from models.features import check_windows
 from models.graphs.compiling import Graphs
 from models.graphs.operations import (
@@ -44,19 +44,23 @@ class GraphEncoder:
         attention: the backend that every layer's self-attention goes through.
     """
 
-    def __init__(self, model: Model, attention: Attention, threads: int | None = None) -> None:
-        """Make the encoder of `model`."""
+    def __init__(
+        self, model: Model, attention: Attention, threads: int | None = None, context: Context = "full"
+    ) -> None:
+        """Make the encoder of `model`: for windows of 30 s alone, or of any length with the context `auto`."""
         self.attention = attention
-        self._dims = model.dims
+        self._dims, self._context = model.dims, context
         self._outside = None if isinstance(attention, CpuAttention) else Outside(attention)
-        build = partial(_graph, Part(model.tensors, "encoder"), model.dims, seam=self._outside is not None)
-        name = "encoder with a seam" if self._outside else "encoder"
+        build = partial(
+            _graph, Part(model.tensors, "encoder"), model.dims, context, seam=self._outside is not None
+        )
+        name = f"encoder {context} with a seam" if self._outside else f"encoder {context}"
         self._request = Graphs(model, threads).compile(name, build).request()
 
     def __call__(self, mel: Reals) -> Reals:
         """Encode windows; see `models.encoder.Encoder`."""
-        check_windows(mel, self._dims)
-        states = np.empty((len(mel), self._dims.n_audio_ctx, self._dims.n_audio_state), np.float32)
+        check_windows(mel, self._dims, self._context)
+        states = np.empty((len(mel), mel.shape[2] // 2, self._dims.n_audio_state), np.float32)
         for window, into in zip(mel, states, strict=True):
             inputs = [window[None], self._outside.number] if self._outside else [window[None]]
             found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
@@ -71,17 +75,21 @@ def _type(part: str, layer: int) -> Any:
     return Type.f32 if not has_bfloat16() or (layer == 0 and part == "attention") else Type.bf16
 
 
-def _graph(encoder: Part, dims: Dimensions, *, seam: bool) -> Any:
+def _graph(encoder: Part, dims: Dimensions, context: Context, *, seam: bool) -> Any:
     """Log-mel features (1, n_mels, frames) -> encoder states (1, frames / 2, width).
 
     With a `seam` each layer's attention is `Seam`, and a second input its number.
     """
-    x = mel = parameter("mel", (1, dims.n_mels, 2 * dims.n_audio_ctx))
+    x = mel = parameter("mel", (1, dims.n_mels, 2 * dims.n_audio_ctx if context == "full" else -1))
     number = parameter("attention", (1,), Type.i32)
     for conv, stride in ((encoder.part("conv1"), 1), (encoder.part("conv2"), 2)):
         x = op.convolution(x, constant(conv["weight"]), [stride], [1], [1], [1])
         x = op.gelu(op.add(x, constant(conv["bias"][None, :, None])), "erf")
-    x = op.add(transpose(x, 0, 2, 1), constant(encoder["positional_embedding"][None]))
+    x, positions = transpose(x, 0, 2, 1), constant(encoder["positional_embedding"][None])
+    if context == "auto":
+        one, length = constant([1]), op.gather(op.shape_of(x), constant([1]), op.constant(0, Type.i64))
+        positions = op.slice(positions, constant([0]), length, one, one)
+    x = op.add(x, positions)
     for layer in range(dims.n_audio_layer):
         block, kind = encoder.part(f"blocks.{layer}"), _type("attention", layer)
         together = query_key_value(x, block, kind)

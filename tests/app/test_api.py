@@ -112,6 +112,15 @@ def test_a_file_without_permission_is_one_line(
         os.seteuid(0)
 
 
+def test_the_npus_programs_have_the_whole_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = app.load_model("tiny.en", "int32", "emulator", audio_context="auto")
+    assert (model.audio_context, model.context_note) == ("auto", "")
+    monkeypatch.setattr(model.attention, "device", "npu")  # stands in for a device that is not here
+    there = app.Transcriber(model.weights, model.configuration, model.attention)
+    assert (there.audio_context, there.recogniser.context) == ("full", "full")
+    assert there.context_note == "the NPU's programs are for windows of 30 s: the context is full"
+
+
 def test_the_compute_type_that_was_asked_for_is_the_encoders() -> None:
     for compute_type, encoder in (("float32", Encoder), ("int8", GraphEncoder)):
         model = app.load_model("tiny.en", "cpu", compute_type=compute_type)

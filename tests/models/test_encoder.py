@@ -1,5 +1,6 @@
 """The encoder with each attention backend, against openai-whisper's own."""
 
+import copy
 import hashlib
 import math
 from collections.abc import Iterator
@@ -188,6 +189,21 @@ def test_graphs_are_close_on_tiny_en(
         assert 1e-3 < error < 0.012
     else:
         assert error < (1e-5 if backend == "cpu" else 0.006)
+
+
+def test_windows_of_less_than_30_seconds_take_the_first_positions(tiny: Model, windows: Reals) -> None:
+    short = np.ascontiguousarray(windows[:1, :, :1024])
+    whispers = copy.deepcopy(tiny.whisper.encoder)
+    whispers.positional_embedding = whispers.positional_embedding[:512]
+    with torch.no_grad():
+        expected = whispers(torch.from_numpy(short)).numpy()
+    exact = Encoder(tiny, open_attention("cpu"), "auto")(short)
+    assert exact.shape == (1, 512, 384)
+    assert abs(exact - expected).max() < 1e-4
+    for backend in ("cpu", "int32"):
+        graph = GraphEncoder(tiny, open_attention(backend), context="auto")
+        assert relative_error(graph(short), expected) < 0.015
+        assert graph(windows[:1]).shape == (1, 1500, 384)
 
 
 def test_what_attention_raises_at_the_seam_ends_the_run_and_not_the_next(

@@ -13,9 +13,10 @@ from whisper.model import ModelDimensions, Whisper
 
 from app.audio.reading import load_audio
 from datasets.utterance import Utterance
+from models.attention import open_attention
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
-from models.decoding.recogniser import Recogniser
+from models.decoding.recogniser import Recogniser, encoder_of
 from models.decoding.segments import Segment
 from models.features import LogMelFeatures
 
@@ -201,6 +202,53 @@ def test_the_language_is_detected_on_speech(silence: int, sentences: Array) -> N
     next(transcribe_windows(replace(recogniser, encode=encoder), features, options), None)
     expected = features.window(4000, 3000) if silence == 40 else features.leading_window()
     np.testing.assert_array_equal(encoder.windows[0], expected)
+
+
+def of_any_length(recogniser: Recogniser) -> tuple[Recogniser, CountingEncoder]:
+    """With our own encoder, as whisper's takes 30 s alone, and the context `auto`."""
+    encoder = encoder_of(recogniser.weights, open_attention("cpu"), context="auto")
+    counting = CountingEncoder(replace(recogniser, encode=encoder))
+    return replace(recogniser, encode=counting, context="auto"), counting
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(2, 1024), (14, 2304), (22.5, 3000)])
+def test_a_short_context_holds_the_audio_and_eight_seconds(
+    seconds: float, frames: int, sentences: Array, recogniser: Recogniser
+) -> None:
+    audio = np.resize(sentences, round(seconds * SECOND))
+    given, encoder = of_any_length(recogniser)
+    segments = list(transcribe_windows(given, LogMelFeatures([audio]), DecodeOptions(temperature=0.0)))
+    assert segments
+    assert encoder.windows[0].shape == (80, frames)
+    if seconds < 20:
+        (whole,) = LogMelFeatures([audio]).window(0, 3000)[None]
+        np.testing.assert_array_equal(encoder.windows[0], whole[:, :frames])
+
+
+def test_what_is_doubtful_in_a_short_context_is_decoded_in_the_whole_one(
+    sentences: Array, recogniser: Recogniser
+) -> None:
+    options = DecodeOptions(temperature=(0.0, 0.4), logprob_threshold=0.0)  # no text is that probable
+    features = LogMelFeatures([sentences])
+    given, encoder = of_any_length(recogniser)
+    found = list(transcribe_windows(given, features, options))
+    assert [window.shape[1] for window in encoder.windows] == [2304, 3000]
+    assert found == list(transcribe_windows(replace(given, context="full"), features, options))
+
+
+def test_a_text_without_an_end_is_doubtful() -> None:
+    torch.manual_seed(0)
+    recogniser = recogniser_of(model_of(Whisper(ModelDimensions(80, 1500, 64, 1, 1, 51864, 448, 64, 1, 1))))
+    given, encoder = of_any_length(recogniser)
+    options = DecodeOptions(
+        temperature=0.0,
+        compression_ratio_threshold=None,
+        logprob_threshold=None,
+        no_speech_threshold=None,
+        suppress_tokens=(50256,),
+    )
+    next(transcribe_windows(given, LogMelFeatures([np.zeros(SECOND, np.float32)]), options), None)
+    assert [window.shape[1] for window in encoder.windows[:2]] == [1024, 3000]
 
 
 @pytest.mark.parametrize("batch", [0, 4])

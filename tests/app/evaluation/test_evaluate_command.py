@@ -144,6 +144,18 @@ def test_what_became_of_speech_is_in_records_and_reports_where_voice_activity_is
     assert sum(coverage["findings"].values()) == found > 0  # a few words at random are not all that is said
 
 
+def test_a_short_context_is_held_against_the_reference_in_the_whole_one(
+    how: tuple[Any, ...], whole: Path, tmp_path: Path
+) -> None:
+    done = evaluate(*how, "--backends", "cpu,int32", "--context", "auto", "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert records(tmp_path, "int32")[0]["kernel"] == {"tile_size": 64, "audio_context": "auto"}
+    assert records(tmp_path, "cpu")[0]["kernel"] == {}
+    texts = [[line["hypothesis"] for line in records(folder, "cpu")[1:]] for folder in (tmp_path, whole)]
+    assert texts[0] == texts[1]
+    assert "INCONCLUSIVE" in (tmp_path / "report.md").read_text()
+
+
 def test_real_speech_is_transcribed_and_a_legacy_kernel_is_held(
     how: tuple[Any, ...], tiny_en: Transcriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

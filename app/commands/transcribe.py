@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 from app.audio.containers import AudioError
 from app.audio.inputs import STANDARD_INPUT, Recording, recordings
+from app.audio.reading import open_audio
 from app.commands.options import (
     LAST_SEED,
     MOST,
@@ -31,6 +32,7 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, USAGE, edge, exit_code, line, pass_on, say
+from app.output.spectrogram import Spectrogram
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.startup import interrupted, load_numba
 from kernels.backends import BACKENDS
@@ -73,9 +75,14 @@ def transcribe(
     output_format: Annotated[
         str | None,
         Option(
-            "--output-format", "-f", help=f"{', '.join(FORMATS)} or all; written to . unless -o is given."
+            "--output-format",
+            "-f",
+            help=f"{', '.join(FORMATS)}, or all but html; written to . unless -o is given.",
         ),
     ] = None,
+    embed_audio: Annotated[
+        bool, Option("--embed-audio", help="Put the recording into its HTML page, which else links to it.")
+    ] = False,
     skip_existing: Annotated[
         bool,
         Option("--skip-existing", help="Leave out what has its files already: resumes an interrupted run."),
@@ -189,7 +196,7 @@ def transcribe(
         if layout != Layout() and not word_timestamps:
             raise ValueError("--highlight-words and the --max- options need --word-timestamps")
         folder = None if output_dir is None and output_format is None else output_dir or "."
-        output = Output(folder, formats(output_format or "txt"), layout)
+        output = Output(folder, formats(output_format or "txt"), layout, embed_audio)
         inputs, problems = recordings(audio)
         output.check(inputs)
         configuration = filled(Configuration, given)
@@ -294,14 +301,15 @@ class _Job:
                 bar.total = round(total)
                 bar.update(round(done) - bar.n)
 
-            stream = self.transcriber.stream(
+            source = open_audio(
                 sys.stdin.buffer if standard_input else recording.name,
-                self.options,
-                batch_size=self.batch_size,
                 name=recording.name,
                 allow_truncated=self.allow_truncated,
-                audio_track=self.audio_track,
-                on_progress=moved,
+                track=self.audio_track,
+            )
+            drawn = Spectrogram(source) if self.output.has_pages else None
+            stream = self.transcriber.stream(
+                drawn or source, self.options, batch_size=self.batch_size, on_progress=moved
             )
             for note in stream.findings.notes:
                 bar.clear()
@@ -320,7 +328,8 @@ class _Job:
         left_over = coverage.left_over if coverage is not None else ()
         if left_over:
             say(f"{recording.name}: {'; '.join(map(str, left_over))}")
-        for path in self.output.write(transcript, recording.stem):
+        pictures = drawn.pictures() if drawn is not None else ()
+        for path in self.output.write(transcript, recording, pictures):
             if not self.quiet:
                 say(f"wrote {path}")
         return not left_over

@@ -1,4 +1,4 @@
-"""Transcript files: openai-whisper's formats, written whole or not at all."""
+"""Transcript files: openai-whisper's formats, and a page to look at; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from app.audio.inputs import STANDARD_INPUT
+from app.output.page import audio_url, can_be_embedded, render_page
+
 if TYPE_CHECKING:
     from app.api import Transcript
     from app.audio.inputs import Recording
 
-Format = Literal["txt", "srt", "vtt", "tsv", "json"]
+Format = Literal["txt", "srt", "vtt", "tsv", "json", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+ALL: tuple[Format, ...] = FORMATS[:-1]
+"""What openai-whisper's `all` stands for."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,12 @@ class Layout:
 
 
 def formats(choice: str) -> tuple[Format, ...]:
-    """The formats that a choice stands for: one, or all of them.
+    """The formats that a choice stands for: one, or `all` of openai-whisper's.
 
     Raises:
         ValueError: no such format.
     """
-    chosen = FORMATS if choice == "all" else tuple(form for form in FORMATS if form == choice)
+    chosen = ALL if choice == "all" else tuple(form for form in FORMATS if form == choice)
     if chosen:
         return chosen
     raise ValueError(f"unknown format {choice!r}: choose from {', '.join(FORMATS)}, all")
@@ -52,16 +57,20 @@ class Output:
     Attributes:
         folder: of the files, which is made with what is above it; `-` is standard output, None is nowhere.
         formats: standard output takes one.
+        embed_audio: put the recordings into their pages, which else link to them.
 
     Raises:
-        ValueError: several formats for standard output.
+        ValueError: several formats for standard output, or audio to embed in what is no page.
     """
 
     folder: str | None
     formats: tuple[Format, ...]
     layout: Layout = Layout()
+    embed_audio: bool = False
 
     def __post_init__(self) -> None:
+        if self.embed_audio and not self.has_pages:
+            raise ValueError("--embed-audio needs -f html")
         if self.to_standard_output and len(self.formats) > 1:
             one = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
             raise ValueError(f"standard output takes one format: -f {one}")
@@ -70,6 +79,11 @@ class Output:
     def to_standard_output(self) -> bool:
         """Whether the transcripts are printed."""
         return self.folder == "-"
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether pages are written, which show what is heard."""
+        return "html" in self.formats
 
     def paths(self, stem: Path) -> list[Path]:
         """The files of a recording: `stem`.txt and so on under the folder."""
@@ -81,12 +95,15 @@ class Output:
         """Find before the work what will stop it from being written.
 
         Raises:
-            ValueError: two recordings would be written to the same file, or one be written over.
+            ValueError: two recordings would be written to the same file, or one be written over, or one is to be
+                put into a page that could not play it.
             OSError: a folder can't be written, or is in a file's place.
         """
         read = {os.path.abspath(recording.name) for recording in recordings}
         written: dict[Path, str] = {}
         for recording in recordings:
+            if self.embed_audio and recording.name != STANDARD_INPUT and not can_be_embedded(recording.name):
+                raise ValueError(f"--embed-audio: no browser plays {recording.name} as it is")
             for path in self.paths(recording.stem):
                 other = written.setdefault(path, recording.name)
                 if other != recording.name:
@@ -106,26 +123,44 @@ class Output:
         paths = self.paths(stem)
         return bool(paths) and all(path.exists() for path in paths)
 
-    def write(self, transcript: Transcript, stem: Path) -> list[Path]:
-        """Print a transcript, or write the files of `paths(stem)`, which it returns.
+    def write(
+        self, transcript: Transcript, recording: Recording, pictures: Sequence[bytes] = ()
+    ) -> list[Path]:
+        """Print a transcript, or write the files of `paths(recording.stem)`, which it returns.
+
+        Args:
+            transcript: of the recording.
+            recording: where a page finds its audio.
+            pictures: PNGs of its spectrogram, one for each 30 s, for a page.
 
         Raises:
-            OSError: a folder or file cannot be written.
+            OSError: a folder or file cannot be written, or the recording not be read again.
         """
         if self.folder is None:
             return []
-        texts = [render(transcript, form, self.layout) for form in self.formats]
+        paths = self.paths(recording.stem)
+        texts = [
+            self._page(transcript, recording, pictures)
+            if form == "html"
+            else render(transcript, form, self.layout)
+            for form in self.formats
+        ]
         if self.to_standard_output:
             sys.stdout.write(texts[0])
             sys.stdout.flush()
             return []
-        paths = self.paths(stem)
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         return [write_whole(path, text) for path, text in zip(paths, texts, strict=True)]
 
+    def _page(self, transcript: Transcript, recording: Recording, pictures: Sequence[bytes]) -> str:
+        paths = self.paths(recording.stem)
+        folder = paths[0].parent if paths else None
+        audio = audio_url(recording.name, folder, embed=self.embed_audio)
+        return render_page(transcript, recording.name, pictures, audio)
+
 
 def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> str:
-    """The text of a file in one format, by openai-whisper's own writers."""
+    """The text of a file in one of openai-whisper's formats, by its own writers."""
     result = transcript.to_dict()
     if form == "json":
         return json.dumps(result, ensure_ascii=False, indent=1) + "\n"

@@ -61,12 +61,14 @@ class Coverage:
         covered: of it, what has text.
         recovered: of that, what got its text by decoding again.
         findings: in the order of the recording.
+        heard: the stretches of speech, without pauses of a tenth of a second.
     """
 
     speech: float
     covered: float
     recovered: float
     findings: tuple[Finding, ...]
+    heard: tuple[Span, ...] = ()
 
     @property
     def left_over(self) -> tuple[Finding, ...]:
@@ -104,6 +106,7 @@ class Ledger:
             covered=_length(common(self._speech, _joined(self._text))),
             recovered=_length(common(self._speech, _joined(self._recovered))),
             findings=tuple(sorted(self._findings, key=lambda finding: finding.start)),
+            heard=tuple(self._speech),
         )
 
     def note(self, kind: Kind, start: float, end: float, text: str = "") -> None:

@@ -221,7 +221,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(spoken: Utterance, tmp
         (["--language", "fr"], "an English-only model cannot transcribe french"),
         (["--language", "englsh"], "unknown language 'englsh'; did you mean 'english'?"),
         (["--task", "translate"], "an English-only model cannot translate; choose a multilingual model"),
-        (["-f", "doc"], "unknown format 'doc': choose from txt, srt, vtt, tsv, json, all"),
+        (["-f", "doc"], "unknown format 'doc': choose from txt, srt, vtt, tsv, json, html, all"),
         (["--patience", "2"], "patience requires beam_size to be given"),
         (["--beam-size", "5", "--temperature", "0.5"], "beam_size needs a temperature of 0"),
         (["--clip-timestamps", "5,3"], "clip_timestamps must be seconds in ascending order, up to 10000000"),

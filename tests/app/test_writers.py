@@ -10,7 +10,7 @@ import pytest
 
 from app.api import Run, Transcript
 from app.audio.inputs import Recording
-from app.output.writers import FORMATS, Layout, Output, formats, render, write_whole
+from app.output.writers import ALL, FORMATS, Layout, Output, formats, render, write_whole
 from models.decoding.options import DecodeOptions
 from models.decoding.segments import Segment, Word
 
@@ -118,11 +118,11 @@ def test_every_format_is_written_and_nothing_else(transcript: Transcript, tmp_pa
     output = Output(str(tmp_path), formats("all"))
     stem = Path("new/talk.v2")
     assert not output.has(stem)
-    paths = output.write(transcript, stem)
-    assert paths == [tmp_path / "new" / f"talk.v2.{form}" for form in FORMATS]
+    paths = output.write(transcript, Recording("talk.wav", stem))
+    assert paths == [tmp_path / "new" / f"talk.v2.{form}" for form in ALL]
     assert output.has(stem)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
-    for path, form in zip(paths, FORMATS, strict=True):
+    for path, form in zip(paths, ALL, strict=True):
         assert path.read_text(encoding="utf-8") == render(transcript, form)
         assert stat.S_IMODE(path.stat().st_mode) & 0o400
 
@@ -137,13 +137,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        Output(str(tmp_path), ("txt",)).write(transcript, Path("a"))
+        Output(str(tmp_path), ("txt",)).write(transcript, Recording("a.wav", Path("a")))
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown format 'doc': choose from txt, srt, vtt, tsv, json, all"):
+    with pytest.raises(
+        ValueError, match="unknown format 'doc': choose from txt, srt, vtt, tsv, json, html, all"
+    ):
         formats("doc")
 
 

@@ -218,4 +218,4 @@ def test_speech_at_a_windows_end_waits_for_the_next_one() -> None:
 def test_speech_that_nobody_asked_for_needs_no_text() -> None:
     ledger = Ledger(Spoken([(0, 20)], 20), [(500, 1000)])
     assert ledger.check([segment(5, 10, " A clip that was asked for, and read.")], None, nothing)
-    assert ledger.coverage() == Coverage(5.0, 5.0, 0.0, ())
+    assert ledger.coverage() == Coverage(5.0, 5.0, 0.0, (), ((5.0, 10.0),))

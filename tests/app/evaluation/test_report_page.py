@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import islice, pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from material.evidence_records import dataset, run
+from material.web_pages import Page
 from msgspec.structs import replace
 
 from app.evaluation.evaluation import DifferingUtterance, Evaluation, ScoredHypothesis, summarise
@@ -36,67 +36,8 @@ from app.output import tables
 from kernels.backends import UnknownBackendError
 
 HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
-VOID = {"meta", "input", "br"}
 TEXT = "the quick brown fox jumps over a lazy dog while seven grey wolves watch from the hill"
 WORDS = TEXT.split()
-
-
-class Page(HTMLParser):
-    """What a page holds, and whether its elements nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = []
-        self.texts: dict[int, str] = {}
-        self.faults: list[str] = []
-        self._open: list[tuple[str, int]] = []
-        self.feed(text)
-        self.close()
-        self.faults += [f"{tag} is left open" for tag, _ in self._open]
-        self.ids = [own["id"] for _, own, _ in self.elements if "id" in own]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self._open.append((tag, len(self.elements) - 1))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if len({name for name, _ in attrs}) != len(attrs):
-            self.faults.append(f"{tag} has an attribute twice")
-        self.elements.append((tag, dict(attrs), tuple(name for name, _ in self._open)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID and (not self._open or self._open.pop()[0] != tag):
-            self.faults.append(f"</{tag}> closes another element")
-
-    def handle_data(self, data: str) -> None:
-        for _, place in self._open:
-            self.texts[place] = self.texts.get(place, "") + data
-
-    def all(self, tag: str, **attributes: str) -> list[int]:
-        """Places of the elements with a tag and attributes."""
-        wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-        return [
-            place
-            for place, (name, own, _) in enumerate(self.elements)
-            if name == tag and all(own.get(key) == value for key, value in wanted.items())
-        ]
-
-    def text(self, place: int) -> str:
-        return " ".join(self.texts.get(place, "").split())
-
-    def first(self, tag: str, **attributes: str) -> str:
-        return self.text(self.all(tag, **attributes)[0])
-
-    def section(self, name: str) -> str:
-        return self.first("section", id=name)
-
-    def policy(self) -> str:
-        return next(own["content"] or "" for _, own, _ in self.elements if own.get("http-equiv"))
-
-    def data(self) -> Any:
-        """What the script gets."""
-        return json.loads(self.texts[self.all("script", type="application/json")[0]])
 
 
 def records(backend: str, utterances: int, **description: Any) -> BackendRecords:

@@ -1,0 +1,238 @@
+"""A recording as one HTML page: what is heard and what is written, over the same seconds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from app.audio.inputs import STANDARD_INPUT
+from app.output import tables as t
+from app.output.spectrogram import ROW_SECONDS
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from app.api import Transcript
+    from models.decoding.coverage import Finding
+    from models.decoding.segments import Segment
+
+DEVICES = {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}
+"""What the attention was computed on: an emulator is never called an NPU."""
+
+UNSURE = 0.5
+"""Words whose probability is under it are marked."""
+
+_TYPES = {
+    ".aac": "audio/aac",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".m4b": "audio/mp4",
+    ".mp3": "audio/mpeg",
+    ".mp4": "audio/mp4",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".wav": "audio/wav",
+    ".wave": "audio/wav",
+    ".weba": "audio/webm",
+    ".webm": "audio/webm",
+}
+"""What browsers play as it is."""
+
+
+class Box(NamedTuple):
+    """A stretch of time on a row, in percent of its width."""
+
+    left: float
+    width: float
+
+    def css(self) -> str:
+        """Its place."""
+        return f"left:{self.left:.2f}%;width:{self.width:.2f}%"
+
+
+class Said(NamedTuple):
+    """A word, or a segment without word times; `probability` is the mean of its window's tokens there."""
+
+    space: str
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """So many seconds of a recording, and the segments that begin in them.
+
+    Attributes:
+        width: percent of a whole row's.
+        picture: of its spectrogram, as a data URI.
+        said: where there is text: words, or segments.
+        ticks: times and their places, in percent.
+    """
+
+    start: float
+    end: float
+    width: float
+    picture: str | None
+    speech: list[Box]
+    said: list[Box]
+    findings: list[tuple[Finding, Box]]
+    segments: list[tuple[Segment, list[Said]]]
+    ticks: list[tuple[float, float]]
+
+
+def render_page(
+    transcript: Transcript, name: str, pictures: Sequence[bytes] = (), audio: str | None = None
+) -> str:
+    """A transcript as a page that needs nothing else: no network, and no other file but the audio.
+
+    Args:
+        transcript: what is shown.
+        name: of the recording.
+        pictures: PNGs of its spectrogram, one for each 30 s.
+        audio: its URL, which may hold it; without one nothing can be played.
+    """
+    script = _text("page.js")
+    coverage = transcript.coverage
+    voice = transcript.run.options.vad
+    context = {
+        "transcript": transcript,
+        "run": transcript.run,
+        "device": DEVICES.get(transcript.run.device, transcript.run.device),
+        "coverage": coverage,
+        "dropped": voice is None or voice.drop_unspoken,
+        "title": "standard input" if name == STANDARD_INPUT else os.path.basename(name),
+        "audio": audio,
+        "embedded": (audio or "").startswith("data:"),
+        "rows": list(_rows(transcript, pictures)),
+        "words": any(segment.words for segment in transcript.segments),
+        "unsure": UNSURE,
+        "styles": _text("page.css"),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    page = _environment().get_template("page.html.j2").render(context)
+    # Half of a surrogate pair, as in a file's name that is not UTF-8, is no text that a file could hold.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def audio_url(recording: str, folder: Path | None, *, embed: bool = False) -> str | None:
+    """Where a page in a folder finds its recording; None where there is no file to play.
+
+    Args:
+        recording: its path.
+        folder: of the page; None is standard output.
+        embed: put the file into the URL.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    if recording == STANDARD_INPUT or not os.path.isfile(recording):
+        return None
+    path = Path(os.path.abspath(recording))
+    if embed:
+        kind = _TYPES[path.suffix.lower()]
+        return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    if folder is None:
+        return path.as_uri()
+    # The link holds where both are moved; `..` goes up the real folders.
+    near, page = path, Path(os.path.abspath(folder))
+    if not near.is_relative_to(page):
+        near, page = path.resolve(), page.resolve()
+    return quote(os.fsencode(os.path.relpath(near, page)), safe="/")
+
+
+def can_be_embedded(recording: str) -> bool:
+    """Whether browsers play such a file as it is."""
+    return os.path.splitext(recording)[1].lower() in _TYPES
+
+
+def _rows(transcript: Transcript, pictures: Sequence[bytes]) -> Iterator[Row]:
+    duration = max(transcript.duration, 0.01)
+    scale = min(duration, ROW_SECONDS)
+    segments = [(one, _said(one)) for one in transcript.segments if one.text.strip()]
+    coverage = transcript.coverage
+    heard = coverage.heard if coverage is not None else ()
+    findings = coverage.findings if coverage is not None else ()
+    count = max(1, math.ceil(duration / ROW_SECONDS - 1e-9))
+    for number in range(count):
+        start, end = number * scale, min((number + 1) * scale, duration)
+        last = number == count - 1
+
+        def box(first: float, until: float, start: float = start, end: float = end) -> Box | None:
+            first, until = max(first, start), min(until, end)
+            if first >= until:
+                return None
+            return Box(100 * (first - start) / (end - start), 100 * (until - first) / (end - start))
+
+        picture = base64.b64encode(pictures[number]).decode() if number < len(pictures) else None
+        step = next(s for s in (0.5, 1, 2, 5) if scale / s <= 6 or s == 5)
+        yield Row(
+            start,
+            end,
+            100 * (end - start) / scale,
+            None if picture is None else f"data:image/png;base64,{picture}",
+            [b for b in (box(*span) for span in heard) if b],
+            [b for _, said in segments for b in (box(one.start, one.end) for one in said) if b],
+            [(f, b) for f in findings for b in [box(f.start, f.end)] if b],
+            [(s, said) for s, said in segments if start <= s.start and (s.start < end or last)],
+            [
+                (start + i * step, 100 * i * step / (end - start))
+                for i in range(math.ceil((end - start) / step))
+            ],
+        )
+
+
+def _said(segment: Segment) -> list[Said]:
+    """The words of a segment, or all of it."""
+    words = segment.words
+    if not words:
+        mean = math.exp(min(segment.avg_logprob, 0.0))
+        return [Said("", segment.text.strip(), segment.start, segment.end, mean)]
+    return [
+        Said(
+            " " if word.word[:1].isspace() else "", word.word.strip(), word.start, word.end, word.probability
+        )
+        for word in words
+    ]
+
+
+def clock(seconds: float, digits: int = 1) -> str:
+    """A time in a recording: 0:04.2, or 1:00:04.2."""
+    whole = round(seconds, digits)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    width = digits + 3 if digits else 2
+    return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{rest:0{width}.{digits}f}"
+
+
+def _text(name: str) -> str:
+    return files("app.output").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("app.output"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["clock"] = clock
+    environment.globals |= {"duration": t.duration, "percent": t.percent}
+    return environment

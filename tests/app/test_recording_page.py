@@ -37,8 +37,9 @@ def segment(start: float, end: float, text: str, *words: Word) -> Segment:
 
 
 RUN = Run(
-    "tiny.en", "ab" * 32, "int32", "emulator", "there is no NPU here", 64, "int8", "asked for",
-    DecodeOptions(vad=VadOptions()), 1, version="1.2.3",
+    model="tiny.en", model_sha256="ab" * 32, backend="int32", device="emulator",
+    device_reason="there is no NPU here", tile_size=64, compute_type="int8", compute_reason="asked for",
+    audio_context="full", options=DecodeOptions(vad=VadOptions()), batch_size=1, version="1.2.3",
 )  # fmt: skip
 WORDS = (Word(" Good", 0.0, 0.5, 0.9), Word(" morning.", 0.5, 1.25, 0.3))
 FOUND = (

@@ -80,6 +80,9 @@ def test_what_ran_is_said_and_an_emulator_is_no_npu() -> None:
                  "en detected, 75 %", "20.0 s 14.5 s of it with text, 4.0 s recovered"):  # fmt: skip
         assert said in facts
     assert "clipped" in page.first("ul", class_="notes")
+    assert "context" not in facts
+    short = replace(TRANSCRIPT, run=replace(RUN, audio_context="auto"))
+    assert "context of the encoderauto" in Page(render_page(short, "a")).first("dl")
     real = replace(RUN, device="npu", device_reason="amdxdna works")
     assert "computed onNPU amdxdna works" in Page(render_page(replace(TRANSCRIPT, run=real), "a")).first("dl")
 

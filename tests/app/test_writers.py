@@ -33,6 +33,7 @@ def transcript() -> Transcript:
         64,
         "float32",
         "asked for",
+        "full",
         DecodeOptions(),
         1,
         version="1.2.3",

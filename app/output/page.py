@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -161,36 +161,45 @@ def can_be_embedded(recording: str) -> bool:
 def _rows(transcript: Transcript, pictures: Sequence[bytes]) -> Iterator[Row]:
     duration = max(transcript.duration, 0.01)
     scale = min(duration, ROW_SECONDS)
-    segments = [(one, _said(one)) for one in transcript.segments if one.text.strip()]
+    count = max(1, math.ceil(duration / scale - 1e-9))
+    lengths = [min(scale, duration - number * scale) for number in range(count)]
+    step = next(s for s in (0.5, 1, 2, 5) if scale / s <= 6 or s == 5)
+
+    def spread(spans: Iterable[tuple[float, float]]) -> list[list[tuple[int, Box]]]:
+        """For each row what lies on it, with its number."""
+        on: list[list[tuple[int, Box]]] = [[] for _ in range(count)]
+        for number, (start, end) in enumerate(spans):
+            for row in range(int(start / scale), min(math.ceil(end / scale), count)):
+                first = max(start - row * scale, 0.0)
+                last = min(end - row * scale, lengths[row])
+                if first < last:
+                    on[row].append(
+                        (number, Box(100 * first / lengths[row], 100 * (last - first) / lengths[row]))
+                    )
+        return on
+
+    begun: list[list[tuple[Segment, list[Said]]]] = [[] for _ in range(count)]
+    for segment in transcript.segments:
+        if segment.text.strip():
+            begun[min(int(segment.start / scale), count - 1)].append((segment, _said(segment)))
     coverage = transcript.coverage
-    heard = coverage.heard if coverage is not None else ()
     findings = coverage.findings if coverage is not None else ()
-    count = max(1, math.ceil(duration / ROW_SECONDS - 1e-9))
-    for number in range(count):
-        start, end = number * scale, min((number + 1) * scale, duration)
-        last = number == count - 1
-
-        def box(first: float, until: float, start: float = start, end: float = end) -> Box | None:
-            first, until = max(first, start), min(until, end)
-            if first >= until:
-                return None
-            return Box(100 * (first - start) / (end - start), 100 * (until - first) / (end - start))
-
+    heard = spread(coverage.heard if coverage is not None else ())
+    written = spread((one.start, one.end) for row in begun for _, said in row for one in said)
+    found = spread((finding.start, finding.end) for finding in findings)
+    for number, length in enumerate(lengths):
+        start = number * scale
         picture = base64.b64encode(pictures[number]).decode() if number < len(pictures) else None
-        step = next(s for s in (0.5, 1, 2, 5) if scale / s <= 6 or s == 5)
         yield Row(
             start,
-            end,
-            100 * (end - start) / scale,
+            start + length,
+            100 * length / scale,
             None if picture is None else f"data:image/png;base64,{picture}",
-            [b for b in (box(*span) for span in heard) if b],
-            [b for _, said in segments for b in (box(one.start, one.end) for one in said) if b],
-            [(f, b) for f in findings for b in [box(f.start, f.end)] if b],
-            [(s, said) for s, said in segments if start <= s.start and (s.start < end or last)],
-            [
-                (start + i * step, 100 * i * step / (end - start))
-                for i in range(math.ceil((end - start) / step))
-            ],
+            [box for _, box in heard[number]],
+            [box for _, box in written[number]],
+            [(findings[which], box) for which, box in found[number]],
+            begun[number],
+            [(start + i * step, 100 * i * step / length) for i in range(math.ceil(length / step - 1e-9))],
         )
 
 

@@ -60,12 +60,12 @@ class Spectrogram(AudioSource):
         import numpy as np
 
         levels = np.frombuffer(self._columns, np.uint8).reshape(-1, _BANDS)
-        counts = np.bincount(levels.ravel(), minlength=256)
+        rows = [levels[first : first + _ROW_COLUMNS] for first in range(0, len(levels), _ROW_COLUMNS)]
+        counts = sum((np.bincount(row.ravel(), minlength=256) for row in rows), np.zeros(256, np.int64))
         # A click is not the measure.
         loudest = int(np.searchsorted(np.cumsum(counts), counts.sum() * 0.9995))
         black = max(loudest - _SHOWN, 0)
         shades = np.clip((np.arange(256) - black) * (255 / _SHOWN), 0, 255).astype(np.uint8)
-        rows = (levels[first : first + _ROW_COLUMNS] for first in range(0, len(levels), _ROW_COLUMNS))
         return [_png(np.ascontiguousarray(shades[row[:, ::-1].T])) for row in rows]
 
     def _draw(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:

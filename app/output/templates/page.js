@@ -12,8 +12,8 @@
   let at = 0, playing = -1;
 
   function clock(seconds) {
-    const tenths = Math.round(seconds * 100), minutes = Math.floor(tenths / 6000);
-    const rest = ((tenths % 6000) / 100).toFixed(2).padStart(5, "0"), hours = Math.floor(minutes / 60);
+    const hundredths = Math.round(seconds * 100), minutes = Math.floor(hundredths / 6000);
+    const rest = ((hundredths % 6000) / 100).toFixed(2).padStart(5, "0"), hours = Math.floor(minutes / 60);
     return (hours ? hours + ":" + String(minutes % 60).padStart(2, "0") : minutes) + ":" + rest;
   }
   // The last one that begins at a time or before it.
@@ -102,13 +102,10 @@
   if (!player) return;
   function follow() {
     const time = player.currentTime, place = before(spans, time);
-    const strip = put(head, time, time);
-    if (place !== playing) {
-      if (items[playing]) items[playing].classList.remove("on");
-      if (items[place]) items[place].classList.add("on");
-      playing = place;
-    }
-    return strip;
+    if (place !== playing && items[playing]) items[playing].classList.remove("on");
+    if (items[place]) items[place].classList.toggle("on", time < spans[place][1]);
+    playing = place;
+    return put(head, time, time);
   }
   function frame() {
     const old = head.parentNode, strip = follow();

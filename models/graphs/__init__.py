@@ -1,1 +1,1 @@
-"""Whisper's encoder and decoder as OpenVINO graphs, built from the weights of a `whisper.model.Whisper`."""
+"""Whisper's encoder and decoder as OpenVINO graphs, built from a model's weights, and kept as compiled."""

@@ -118,7 +118,7 @@ def render_page(
         "rows": list(_rows(transcript, pictures)),
         "words": any(segment.words for segment in transcript.segments),
         "unsure": UNSURE,
-        "styles": _text("page.css"),
+        "styles": house_style() + _text("page.css"),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
@@ -224,6 +224,11 @@ def clock(seconds: float, digits: int = 1) -> str:
     hours, minutes = divmod(int(minutes), 60)
     width = digits + 3 if digits else 2
     return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{rest:0{width}.{digits}f}"
+
+
+def house_style() -> str:
+    """The style sheet that pages begin with: colours in light and dark, faces."""
+    return _text("house.css")
 
 
 def _text(name: str) -> str:

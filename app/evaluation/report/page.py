@@ -15,6 +15,7 @@ from markupsafe import Markup
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.report import charts, metrics, transcripts
 from app.output import tables as t
+from app.output.page import house_style
 from app.output.svg import legend_mark
 from kernels.backends import find
 
@@ -78,7 +79,7 @@ def render_page(
         "charts": charts.draw(evaluation, errors, ranges),
         "first_few": [(utterance, transcripts.lay_out(utterance.transcripts)) for utterance in first],
         "json": transcripts.as_json(differing, names, links),
-        "styles": Markup(_text("styles.css")),
+        "styles": Markup(house_style() + _text("styles.css")),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }

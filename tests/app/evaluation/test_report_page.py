@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from importlib.resources import files
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from app.evaluation.report.transcripts import (
 )
 from app.evaluation.rules import Limits
 from app.output import tables
+from app.output.page import house_style
 from kernels.backends import UnknownBackendError
 
 HOSTILE = "</script><script>alert(1)</script> <b>bold</b> \"quoted\" 'single' & <!-- --> ]]> {{ 7 * 7 }} 日本語 שלום"
@@ -452,8 +452,7 @@ def test_json_in_a_script_has_nothing_that_html_reads() -> None:
 
 def test_colours_can_be_read() -> None:
     """WCAG 2.2: 4.5 for text, 3 for marks, in light and dark."""
-    css = files("app.evaluation.report").joinpath("styles.css").read_text(encoding="utf-8")
-    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    light, dark = house_style().split("@media (prefers-color-scheme: dark)")[:2]
     for part in (light, dark.split("@media")[0]):
         colours = dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", part))
         for name in ("ink", "soft", "link", "good", "bad", "open"):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from app.audio.containers import AudioError as AudioError  # this and what follows like it is part of the API
 from app.audio.findings import Findings
 from app.audio.reading import AudioSource, array_blocks, open_audio
+from app.audio.resampling import SAMPLE_RATE
 from app.configuration import Configuration
 from kernels.device import DeviceError as DeviceError
 from kernels.device import DeviceLost as DeviceLost
@@ -258,6 +259,7 @@ class Transcriber:
         allow_truncated: bool = False,
         audio_track: str | None = None,
         on_progress: Progress | None = None,
+        on_reading: Callable[[float], None] | None = None,
     ) -> SegmentStream:
         """Read a recording and return its segments as they are decoded.
 
@@ -271,6 +273,7 @@ class Transcriber:
             allow_truncated: take what there is of a file that ends early.
             audio_track: of several audio tracks the one with this number, from 1, or language.
             on_progress: called with the seconds done and the seconds in all.
+            on_reading: called with the seconds read, before anything is decoded.
 
         Raises:
             app.audio.reading.AudioError: the audio cannot be read.
@@ -283,7 +286,9 @@ class Transcriber:
         options = (options or DecodeOptions()).for_model(self.weights.model)
         with _source(audio, sample_rate, name, allow_truncated, audio_track) as source:
             voice = None if options.vad is None else VoiceActivity(options.vad)
-            features = LogMelFeatures(source.blocks(), self.weights.model.dims.n_mels, voice)
+            features = LogMelFeatures(
+                _counted(source.blocks(), on_reading), self.weights.model.dims.n_mels, voice
+            )
         past = [f"{start:g}" for start in options.clips[::2] if start >= features.duration]
         if past and features.duration:
             source.findings.notes.append(
@@ -339,6 +344,17 @@ def _open_attention(configuration: Configuration) -> Attention:
         threads=configuration.threads,
         tile_size=configuration.tile_size,
     )
+
+
+def _counted(
+    blocks: Iterator[npt.NDArray[Any]], on_reading: Callable[[float], None] | None
+) -> Iterator[npt.NDArray[Any]]:
+    samples = 0
+    for block in blocks:
+        yield block
+        samples += len(block)
+        if on_reading is not None:
+            on_reading(samples / SAMPLE_RATE)
 
 
 def _source(

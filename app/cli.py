@@ -12,6 +12,7 @@ from app.commands.command_line import Command
 from app.commands.doctor import doctor
 from app.commands.evaluate import evaluate, report
 from app.commands.kept import datasets_app, models_app
+from app.commands.options import VersionOption
 from app.commands.transcribe import transcribe
 from app.commands.validate import validate
 from app.console import run
@@ -31,14 +32,6 @@ def _application(**kwargs: Any) -> typer.Typer:
         rich_markup_mode=None,
         **kwargs,
     )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("tilescribe"))
-        raise typer.Exit
 
 
 app = _application(help="Whisper transcription with integer tile attention, and the evidence to deploy it.")
@@ -61,9 +54,7 @@ _evaluate.command(no_args_is_help=True, cls=Command)(evaluate)
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: bool = typer.Option(
-        False, "--version", is_eager=True, callback=_version, help="Show the version."
-    ),
+    version: VersionOption = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

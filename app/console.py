@@ -25,6 +25,9 @@ LACKING = 5
 """The environment lacks something; the message has the remedy."""
 
 
+_BETWEEN = 10
+"""Seconds between lines about progress."""
+
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
 CODES = {
     "app.audio.containers.AudioError": FAILED,
@@ -251,17 +254,41 @@ class Attempts:
             raise typer.Exit(LACKING)
 
 
-@contextmanager
-def progress_bar(name: str, unit: str, shown: bool) -> Iterator[Callable[..., None]]:
-    """A bar on standard error, moved by what is done, what there is in all, and what comes next where it has a name."""
+class _Lines:
+    """What a bar would draw, a line at a time."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r "):
+            say(text)
+
+    def flush(self) -> None:
+        """Each line has left already."""
+
+
+def bar(shown: bool | None, **how: Any) -> Any:
+    """A `tqdm` on standard error, with these arguments.
+
+    Args:
+        shown: False shows nothing; None a bar on a terminal, and a line about every ten seconds anywhere else.
+        how: tqdm's.
+    """
     from tqdm import tqdm
 
-    with tqdm(desc=name, unit=unit, disable=not shown, leave=False) as bar:
+    if shown is None and not sys.stderr.isatty():
+        how["bar_format"] = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left"
+        return tqdm(file=_Lines(), delay=_BETWEEN, mininterval=_BETWEEN, leave=False, **how)
+    return tqdm(disable=shown is False, leave=False, **how)
+
+
+@contextmanager
+def progress_bar(name: str, unit: str, shown: bool | None) -> Iterator[Callable[..., None]]:
+    """A `bar`, moved by what is done, what there is in all, and what comes next where it has a name."""
+    with bar(shown, desc=name, unit=unit) as it:
 
         def on_progress(done: int, total: int, following: str = "") -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            it.total = total
+            it.update(done - it.n)
             if following:
-                bar.set_description(following)
+                it.set_description_str(following)
 
         yield on_progress

@@ -15,7 +15,6 @@ from app.commands.options import (
     DeviceOption,
     JsonFileOption,
     check_folders,
-    wants_bar,
     write_file,
 )
 from app.configuration import Configuration
@@ -102,7 +101,7 @@ def bench(
         from app.evaluation.benchmark import run
 
         stack, whisper, skipped = _model(options)
-        with progress_bar("", "step", shown=wants_bar(None)) as on_progress:
+        with progress_bar("", "step", shown=None) as on_progress:
             result = run(options, stack, whisper, on_progress)
         result.skipped += [skipped] if skipped else []
     _print(result, json_file)

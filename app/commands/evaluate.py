@@ -20,10 +20,10 @@ from app.commands.options import (
     ProgressOption,
     ThreadsOption,
     TileSizeOption,
+    VersionOption,
     filled,
     temperatures,
     voice_activity,
-    wants_bar,
 )
 from app.configuration import Configuration
 from app.console import FAILED, LACKING, USAGE, edge, pass_on, say, stop
@@ -102,6 +102,7 @@ def evaluate(
     ] = False,
     download: Annotated[bool, Option(help="Fetch the data set where it is not at hand.")] = True,
     progress: ProgressOption = None,
+    version: VersionOption = False,
 ) -> None:
     """Transcribe a data set with several backends, and judge from WER whether the kernel can be deployed."""
     from app.evaluation import job as jobs
@@ -138,7 +139,7 @@ def evaluate(
             dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
             folder=output_dir or jobs.default_folder(dataset, model),
             judging=judging,
-            progress=wants_bar(progress),
+            progress=progress,
         )
     with edge(
         f"interrupted; --resume goes on from what is in {job.folder}",

@@ -42,14 +42,15 @@ def _print(heading: Row, rows: Sequence[Row]) -> None:
 
 @models_app.command("list")
 def list_models() -> None:
-    """Show every model: name, size, where it comes from, and where it is on this machine (unchecked)."""
+    """Show every model: name, sizes, where it comes from, and where it is on this machine (unchecked)."""
     from models.weights import loading as weights
 
     rows = []
     for name in weights.model_names():
         path = weights.cached_path(name) or "-"
-        rows.append((name, f"{weights.parameters(name)} M", weights.origin_of(name).kind, str(path)))
-    _print(("NAME", "PARAMETERS", "SOURCE", "ON THIS MACHINE"), rows)
+        size = f"{2 * weights.parameters(name):,} MB"  # float16
+        rows.append((name, f"{weights.parameters(name)} M", size, weights.origin_of(name).kind, str(path)))
+    _print(("NAME", "PARAMETERS", "DOWNLOAD", "SOURCE", "ON THIS MACHINE"), rows)
 
 
 @models_app.command("fetch")

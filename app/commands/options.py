@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import typer
 from typer import Option
 
 from app.console import FAILED, USAGE, stop
@@ -38,6 +38,15 @@ MOST_BEAMS = 100
 MOST_THREADS = 1024
 LAST_SEED = 2**32 - 1
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("tilescribe"))
+        raise typer.Exit
+
+
 DeviceOption = Annotated[
     DeviceName, Option(help="auto: the NPU where it works, else the emulator on the CPU.")
 ]
@@ -52,14 +61,28 @@ ContextOption = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    str, Option(help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder.")
+    str,
+    Option(
+        "--model",
+        "-m",
+        help="A name from `tilescribe models list`, or a path to a .pt file or CTranslate2 folder.",
+    ),
 ]
-ProgressOption = Annotated[bool | None, Option(help="Show a progress bar; by default on a terminal.")]
+ProgressOption = Annotated[
+    bool | None,
+    Option(
+        help="Show a progress bar; by default on a terminal, and elsewhere a line about every ten seconds."
+    ),
+]
 ThreadsOption = Annotated[
     int | None, Option(min=1, max=MOST_THREADS, help="Processor threads; all unless given.")
 ]
 
 TileSizeOption = Annotated[TileSize, Option(help="Keys per tile.")]
+
+VersionOption = Annotated[
+    bool, Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
+]
 
 SMALLEST_STEP = 0.01
 """Between temperatures: a hundred of them."""
@@ -90,11 +113,6 @@ def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
         raise ValueError(f"temperature_increment_on_fallback must be 0 or {SMALLEST_STEP} or more")
     count = max(0, int((1.0 - first) / step + 1e-6))
     return tuple(round(first + i * step, 6) for i in range(count + 1))
-
-
-def wants_bar(progress: bool | None, quiet: bool = False) -> bool:
-    """Whether to draw a progress bar: as asked, else on a terminal unless notes are to be left out."""
-    return sys.stderr.isatty() and not quiet if progress is None else progress
 
 
 def check_folders(files: Mapping[str, str | None]) -> None:

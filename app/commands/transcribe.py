@@ -25,15 +25,15 @@ from app.commands.options import (
     ProgressOption,
     ThreadsOption,
     TileSizeOption,
+    VersionOption,
     filled,
     temperatures,
     voice_activity,
-    wants_bar,
 )
 from app.configuration import Configuration
-from app.console import FAILED, INTERRUPTED, USAGE, edge, exit_code, line, pass_on, say
+from app.console import FAILED, INTERRUPTED, USAGE, bar, edge, exit_code, line, pass_on, say
 from app.output.spectrogram import Spectrogram
-from app.output.writers import FORMATS, Layout, Output, formats
+from app.output.writers import FORMATS, Layout, Output, formats, stamped
 from app.startup import interrupted, load_numba
 from kernels.backends import BACKENDS
 from models.compute import ComputeType
@@ -88,6 +88,10 @@ def transcribe(
         Option("--skip-existing", help="Leave out what has its files already: resumes an interrupted run."),
     ] = False,
     progress: ProgressOption = None,
+    verbose: Annotated[
+        bool, Option("--verbose", help="Print each segment with its times, as openai-whisper does.")
+    ] = False,
+    version: VersionOption = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="Say only what went wrong.")] = False,
     allow_truncated: Annotated[
         bool, Option("--allow-truncated", help="Transcribe what there is of files that end early.")
@@ -96,7 +100,9 @@ def transcribe(
         str | None,
         Option(metavar="N|LANGUAGE", help="Of several audio tracks: its number, from 1, or language."),
     ] = None,
-    language: Annotated[str | None, Option(help="Code, tag or name; auto, the default: detected.")] = None,
+    language: Annotated[
+        str | None, Option("--language", "-l", help="Code, tag or name; auto, the default: detected.")
+    ] = None,
     task: Annotated[
         Literal["transcribe", "translate"], Option(help="translate: into English.")
     ] = "transcribe",
@@ -223,8 +229,8 @@ def transcribe(
         say(_description(transcriber))
         if transcriber.context_note:
             say(transcriber.context_note)
-    bar = wants_bar(progress, quiet)
-    job = filled(_Job, given, transcriber=transcriber, options=options, output=output, bar=bar)
+    progress = False if quiet and progress is None else progress
+    job = filled(_Job, given, transcriber=transcriber, options=options, output=output, progress=progress)
     raise typer.Exit(job.run(inputs, failed=len(problems)))
 
 
@@ -246,16 +252,20 @@ class _Job:
     batch_size: int
     allow_truncated: bool
     audio_track: str | None
-    bar: bool
+    progress: bool | None
+    verbose: bool
     quiet: bool
     strict: bool
 
     def run(self, inputs: list[Recording], failed: int) -> int:
         """Transcribe one after the other: one that fails does not stop the others; returns the exit code."""
         count = len(inputs)
+        named = count > 1 and (self.output.to_standard_output or self.output.folder is None)
         for done, recording in enumerate(inputs):
             left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
             try:
+                if named and self.output.formats != ("json",):
+                    self._show(f"{chr(10) if done else ''}==> {recording.name} <==")
                 complete = self._one(recording)
                 failed += self.strict and not complete
                 if interrupted():
@@ -286,20 +296,23 @@ class _Job:
 
     def _one(self, recording: Recording) -> bool:
         """Transcribe; whether all speech has its text, as far as that is known."""
-        from tqdm import tqdm
-
         standard_input = recording.name == STANDARD_INPUT
-        with tqdm(
-            desc=os.path.basename(recording.name)[:40],
+        name = os.path.basename(recording.name)[:40]
+        with bar(
+            self.progress,
+            desc=f"reading {name}",
             unit="s",
-            disable=not self.bar,
-            leave=False,
             bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s [{elapsed}<{remaining}]",
-        ) as bar:
+        ) as shown:
+
+            def read(done: float) -> None:
+                shown.update(round(done) - shown.n)
 
             def moved(done: float, total: float) -> None:
-                bar.total = round(total)
-                bar.update(round(done) - bar.n)
+                if shown.total is None:
+                    shown.total, shown.n, shown.last_print_n = round(total), 0, 0
+                    shown.set_description_str(name, refresh=False)
+                shown.update(round(done) - shown.n)
 
             source = open_audio(
                 sys.stdin.buffer if standard_input else recording.name,
@@ -309,16 +322,16 @@ class _Job:
             )
             drawn = Spectrogram(source) if self.output.has_pages else None
             stream = self.transcriber.stream(
-                drawn or source, self.options, batch_size=self.batch_size, on_progress=moved
+                drawn or source, self.options, batch_size=self.batch_size, on_progress=moved, on_reading=read
             )
             for note in stream.findings.notes:
-                bar.clear()
+                shown.clear()
                 say(f"{recording.name}: {note}")
             for segment in stream:
                 text = segment.text.strip()
                 if text and not self.output.to_standard_output:
-                    bar.clear()
-                    self._show(text)
+                    shown.clear()
+                    self._show(stamped(segment) if self.verbose else text)
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
             say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
@@ -339,5 +352,5 @@ class _Job:
         try:
             print(text, flush=True)
         except BrokenPipeError:
-            if self.output.folder is None:
+            if self.output.folder in (None, "-"):
                 raise

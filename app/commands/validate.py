@@ -17,7 +17,6 @@ from app.commands.options import (
     ThreadsOption,
     TileSizeItem,
     check_folders,
-    wants_bar,
     write_file,
 )
 from app.configuration import Configuration
@@ -73,7 +72,7 @@ def validate(
                 seed=seed,
                 capture=capture,
                 audio=audio,
-                progress=wants_bar(progress),
+                progress=progress,
             )
         except WeightsError as error:
             if exit_code(error) == USAGE:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.console import say
+from app.console import bar, say
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
@@ -58,7 +58,7 @@ class EvaluationJob:
     workers: int = 1
     resume: bool = False
     bench: Path | None = None
-    progress: bool = False
+    progress: bool | None = False
 
     def run(self) -> Evaluation:
         """Do all of it, and say on standard error and standard output what came out.
@@ -142,8 +142,6 @@ class EvaluationJob:
     def _transcribe(
         self, worker: BatchWorker, runs: Mapping[str, RunDescription], chosen: Sequence[Batch]
     ) -> None:
-        from tqdm import tqdm
-
         (self.folder / "records").mkdir(exist_ok=True)
         with ExitStack() as stack:
             writers = {
@@ -159,15 +157,13 @@ class EvaluationJob:
                 wanted = {name: ids - writer.done for name, writer in writers.items()}
                 tasks += [(batch, wanted)] if any(wanted.values()) else []
             whole = sum(map(len, chosen))
-            bar = stack.enter_context(
-                tqdm(total=whole, unit="utterance", disable=not self.progress, smoothing=0.05)
-            )
-            bar.update(whole - sum(len(batch) for batch, _ in tasks))
+            shown = stack.enter_context(bar(self.progress, total=whole, unit="utterances", smoothing=0.05))
+            shown.update(whole - sum(len(batch) for batch, _ in tasks))
             for size, records in decode(tasks):
                 for name, its in records.items():
                     for record in its:
                         writers[name].write(record)
-                bar.update(size)
+                shown.update(size)
 
     def _measure_kernels(
         self, worker: BatchWorker, runs: Mapping[str, RunDescription], chosen: Sequence[Batch]

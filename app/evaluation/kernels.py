@@ -131,7 +131,7 @@ def measure(
     *,
     tiles: int,
     seed: int,
-    progress: bool,
+    progress: bool | None,
 ) -> KernelFigures:
     """Validate the kernels of runs on their devices, and measure the encoder on the utterances' first 30 s.
 
@@ -175,7 +175,7 @@ def measure(
     )
 
 
-def _validate(configuration: Configuration, tiles: int, seed: int, progress: bool) -> Validation:
+def _validate(configuration: Configuration, tiles: int, seed: int, progress: bool | None) -> Validation:
     """On a device of its own: on an NPU each kernel is a program of its own."""
     from kernels.opening import open_device
     from kernels.validation import validate_kernel

@@ -61,7 +61,7 @@ def run(
     seed: int,
     capture: bool = True,
     audio: str | None = None,
-    progress: bool = False,
+    progress: bool | None = False,
 ) -> tuple[Validation, Captured | None]:
     """Validate every kernel. Everything that may be missing is looked for before the long work begins.
 
@@ -72,7 +72,7 @@ def run(
         seed: of the operands.
         capture: whether to try the kernels on a real encoder as well.
         audio: what it hears; the sample unless given.
-        progress: show bars on standard error.
+        progress: as `app.console.bar` takes it.
 
     Raises:
         kernels.device.DeviceError: the NPU was asked for and cannot be used.

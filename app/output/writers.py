@@ -21,6 +21,7 @@ from app.output.page import audio_url, can_be_embedded, render_page
 if TYPE_CHECKING:
     from app.api import Transcript
     from app.audio.inputs import Recording
+    from models.decoding.segments import Segment
 
 Format = Literal["txt", "srt", "vtt", "tsv", "json", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -176,6 +177,18 @@ def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> s
     options: dict[str, Any] = asdict(layout)
     submodule("utils").get_writer(form, "").write_result(result, text, options)
     return text.getvalue()
+
+
+def stamped(segment: Segment) -> str:
+    """A segment as openai-whisper prints it while it works."""
+    start, end = (_clock(segment.start), _clock(segment.end))
+    return f"[{start} --> {end}] {segment.text}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
+    hours = f"{minutes // 60:02d}:" if minutes >= 60 else ""
+    return f"{hours}{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}"
 
 
 def _plain(text: str, form: Format) -> str:

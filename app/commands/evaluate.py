@@ -37,7 +37,7 @@ Bench = Annotated[
     Path | None,
     Option(help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False),
 ]
-Replications = Annotated[int, Option(min=100, max=MOST, help="Of the bootstrap.")]
+Replications = Annotated[int, Option(min=100, max=MOST, help="How often the bootstrap draws.")]
 Gate = Annotated[bool, Option("--gate", help="Exit with 3 for HOLD and 4 for INCONCLUSIVE.")]
 
 
@@ -73,10 +73,15 @@ def evaluate(
     workers: Annotated[int, Option(min=1, max=MOST_THREADS, help="Processes; they share the threads.")] = 1,
     threads: ThreadsOption = None,
     compute_type: Annotated[
-        ComputeType, Option(help="Of all but integer attention; with float32, cpu is the FP32 reference.")
+        ComputeType,
+        Option(
+            help="What all but integer attention is computed in; with float32, cpu is the FP32 reference."
+        ),
     ] = "float32",
     audio_context: ContextOption = Configuration.audio_context,
-    language: Annotated[str, Option(help="Of the data set; auto detects it for each utterance.")] = "en",
+    language: Annotated[
+        str, Option(help="Language of the data set; auto detects it for each utterance.")
+    ] = "en",
     without_timestamps: Annotated[bool, Option("--without-timestamps", help="Decode text alone.")] = False,
     beam_size: Annotated[
         int | None, Option(min=1, max=MOST_BEAMS, help="Beams; greedy unless given.")
@@ -91,7 +96,7 @@ def evaluate(
     bench: Bench = None,
     replications: Replications = 10_000,
     seed: Annotated[
-        int, Option(min=0, max=LAST_SEED, help="Of the bootstrap and of the kernels' test operands.")
+        int, Option(min=0, max=LAST_SEED, help="Seed of the bootstrap and of the kernels' test operands.")
     ] = 0,
     gate: Gate = False,
     candidate: Annotated[
@@ -156,7 +161,9 @@ def evaluate(
 
 
 def report(
-    folders: Annotated[list[Path], Argument(metavar="FOLDER...", help="Of one run, or of its shards.")],
+    folders: Annotated[
+        list[Path], Argument(metavar="FOLDER...", help="Folders of one run, or of its shards.")
+    ],
     output_dir: Annotated[
         Path | None, Option("--output-dir", "-o", help="The first folder unless given.")
     ] = None,
@@ -164,7 +171,7 @@ def report(
     margin: Margin = None,
     bench: Bench = None,
     replications: Replications = 10_000,
-    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Seed of the bootstrap.")] = 0,
     gate: Gate = False,
     candidate: Annotated[str | None, Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:

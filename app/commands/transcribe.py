@@ -52,14 +52,18 @@ def transcribe(
     backend: Annotated[
         BackendName,
         Option(
-            help="Of the encoder's attention. " + "; ".join(f"{b.name}: {b.summary}" for b in BACKENDS) + "."
+            help="What computes the encoder's attention. "
+            + "; ".join(f"{b.name}: {b.summary}" for b in BACKENDS)
+            + "."
         ),
     ] = Configuration.backend,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
     compute_type: Annotated[
         ComputeType,
-        Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
+        Option(
+            help="What all else is computed in; auto is the fastest here that leaves the word error rate as it is."
+        ),
     ] = Configuration.compute_type,
     audio_context: ContextOption = Configuration.audio_context,
     threads: ThreadsOption = None,
@@ -138,17 +142,32 @@ def transcribe(
         str, Option(help="Token ids never to use; -1: symbols that are not speech.")
     ] = "-1",
     seed: Annotated[
-        int, Option(min=0, max=LAST_SEED, help="Of sampling, so that a run can be repeated.")
+        int, Option(min=0, max=LAST_SEED, help="Seed of sampling; with the same one a run can be repeated.")
     ] = 0,
     clip_timestamps: Annotated[str, Option(help="start,end,start,... in seconds: the parts to read.")] = "0",
     compression_ratio_threshold: Annotated[
-        float | None, Option(min=0.0, max=1000.0, help="Over it text is too repetitive.")
+        float | None,
+        Option(
+            min=0.0,
+            max=1000.0,
+            help="Text whose compression ratio is over it is too repetitive, and decoded again.",
+        ),
     ] = 2.4,
     logprob_threshold: Annotated[
-        float | None, Option(min=-1000.0, max=1000.0, help="Under it text is too improbable.")
+        float | None,
+        Option(
+            min=-1000.0,
+            max=1000.0,
+            help="Text whose log-probability is under it is too improbable, and decoded again.",
+        ),
     ] = -1.0,
     no_speech_threshold: Annotated[
-        float | None, Option(min=0.0, max=1000.0, help="Over it an improbable window is silence.")
+        float | None,
+        Option(
+            min=0.0,
+            max=1000.0,
+            help="An improbable window whose probability of no speech is over it is silence.",
+        ),
     ] = 0.6,
     hallucination_silence_threshold: Annotated[
         float | None,
@@ -184,9 +203,11 @@ def transcribe(
         bool, Option("--strict", help="Exit with 1 where speech is left without text, or text loops.")
     ] = False,
     word_timestamps: Annotated[bool, Option("--word-timestamps", help="Time every word.")] = False,
-    prepend_punctuations: Annotated[str, Option(help="Belong to the word after them.")] = "\"'“¿([{-",
+    prepend_punctuations: Annotated[
+        str, Option(help="Punctuation that belongs to the word after it.")
+    ] = "\"'“¿([{-",
     append_punctuations: Annotated[
-        str, Option(help="Belong to the word before them.")
+        str, Option(help="Punctuation that belongs to the word before it.")
     ] = "\"'.。,，!！?？:：”)]}、",
     highlight_words: Annotated[
         bool, Option("--highlight-words", help="Underline words as they are said.")

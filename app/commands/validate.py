@@ -30,7 +30,7 @@ def validate(
     tile_size: Annotated[
         list[TileSizeItem] | None, Option(help="Keys per tile; all unless given; can be repeated.")
     ] = None,
-    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Of those tiles' operands.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Seed of those tiles' operands.")] = 0,
     capture: Annotated[
         bool, Option(help="Also try the kernels on a real encoder's queries, keys and values.")
     ] = True,

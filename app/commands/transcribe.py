@@ -32,6 +32,8 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, USAGE, bar, edge, exit_code, line, pass_on, say
+from app.output.page import plays_as_it_is
+from app.output.sound import Encoded
 from app.output.spectrogram import Spectrogram
 from app.output.writers import FORMATS, Layout, Output, formats, stamped
 from app.startup import interrupted, load_numba
@@ -342,8 +344,14 @@ class _Job:
                 track=self.audio_track,
             )
             drawn = Spectrogram(source) if self.output.has_pages else None
+            encode = self.audio_track is not None or not plays_as_it_is(recording.name)
+            encoded = Encoded(drawn or source) if self.output.embed_audio and encode else None
             stream = self.transcriber.stream(
-                drawn or source, self.options, batch_size=self.batch_size, on_progress=moved, on_reading=read
+                encoded or drawn or source,
+                self.options,
+                batch_size=self.batch_size,
+                on_progress=moved,
+                on_reading=read,
             )
             for note in stream.findings.notes:
                 shown.clear()
@@ -363,7 +371,8 @@ class _Job:
         if left_over:
             say(f"{recording.name}: {'; '.join(map(str, left_over))}")
         pictures = drawn.pictures() if drawn is not None else ()
-        for path in self.output.write(transcript, recording, pictures):
+        webm = encoded.webm() if encoded is not None else None
+        for path in self.output.write(transcript, recording, pictures, webm):
             if not self.quiet:
                 say(f"wrote {path}")
         return not left_over

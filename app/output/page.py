@@ -37,16 +37,14 @@ _TYPES = {
     ".m4a": "audio/mp4",
     ".m4b": "audio/mp4",
     ".mp3": "audio/mpeg",
-    ".mp4": "audio/mp4",
     ".oga": "audio/ogg",
     ".ogg": "audio/ogg",
     ".opus": "audio/ogg",
     ".wav": "audio/wav",
     ".wave": "audio/wav",
     ".weba": "audio/webm",
-    ".webm": "audio/webm",
 }
-"""What browsers play as it is."""
+"""What browsers play as it is, and is sound alone."""
 
 
 class Box(NamedTuple):
@@ -114,7 +112,7 @@ def render_page(
         "dropped": voice is None or voice.drop_unspoken,
         "title": "standard input" if name == STANDARD_INPUT else os.path.basename(name),
         "audio": audio,
-        "embedded": (audio or "").startswith("data:"),
+        "inside": (audio or "").startswith("data:"),
         "rows": list(_rows(transcript, pictures)),
         "words": any(segment.words for segment in transcript.segments),
         "unsure": UNSURE,
@@ -127,23 +125,11 @@ def render_page(
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def audio_url(recording: str, folder: Path | None, *, embed: bool = False) -> str | None:
-    """Where a page in a folder finds its recording; None where there is no file to play.
-
-    Args:
-        recording: its path.
-        folder: of the page; None is standard output.
-        embed: put the file into the URL.
-
-    Raises:
-        OSError: the file can't be read.
-    """
+def audio_url(recording: str, folder: Path | None) -> str | None:
+    """Where a page in a folder, or on standard output where that is None, finds its recording; None without a file."""
     if recording == STANDARD_INPUT or not os.path.isfile(recording):
         return None
     path = Path(os.path.abspath(recording))
-    if embed:
-        kind = _TYPES[path.suffix.lower()]
-        return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
     if folder is None:
         return path.as_uri()
     # The link holds where both are moved; `..` goes up the real folders.
@@ -153,9 +139,21 @@ def audio_url(recording: str, folder: Path | None, *, embed: bool = False) -> st
     return quote(os.fsencode(os.path.relpath(near, page)), safe="/")
 
 
-def can_be_embedded(recording: str) -> bool:
-    """Whether browsers play such a file as it is."""
-    return os.path.splitext(recording)[1].lower() in _TYPES
+def embedded(recording: str, webm: bytes | None) -> str:
+    """A URL that holds a recording: as WebM where it is given so, else the file as it is.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    if webm is not None:
+        return f"data:audio/webm;base64,{base64.b64encode(webm).decode()}"
+    kind = _TYPES[os.path.splitext(recording)[1].lower()]
+    return f"data:{kind};base64,{base64.b64encode(Path(recording).read_bytes()).decode()}"
+
+
+def plays_as_it_is(recording: str) -> bool:
+    """Whether browsers play such a file, and it is nothing but sound."""
+    return os.path.splitext(recording)[1].lower() in _TYPES and os.path.isfile(recording)
 
 
 def _rows(transcript: Transcript, pictures: Sequence[bytes]) -> Iterator[Row]:

@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from app.audio.inputs import STANDARD_INPUT
-from app.output.page import audio_url, can_be_embedded, render_page
+from app.output.page import audio_url, embedded, render_page
 
 if TYPE_CHECKING:
     from app.api import Transcript
@@ -96,15 +95,12 @@ class Output:
         """Find before the work what will stop it from being written.
 
         Raises:
-            ValueError: two recordings would be written to the same file, or one be written over, or one is to be
-                put into a page that could not play it.
+            ValueError: two recordings would be written to the same file, or one be written over.
             OSError: a folder can't be written, or is in a file's place.
         """
         read = {os.path.abspath(recording.name) for recording in recordings}
         written: dict[Path, str] = {}
         for recording in recordings:
-            if self.embed_audio and recording.name != STANDARD_INPUT and not can_be_embedded(recording.name):
-                raise ValueError(f"--embed-audio: no browser plays {recording.name} as it is")
             for path in self.paths(recording.stem):
                 other = written.setdefault(path, recording.name)
                 if other != recording.name:
@@ -125,7 +121,11 @@ class Output:
         return bool(paths) and all(path.exists() for path in paths)
 
     def write(
-        self, transcript: Transcript, recording: Recording, pictures: Sequence[bytes] = ()
+        self,
+        transcript: Transcript,
+        recording: Recording,
+        pictures: Sequence[bytes] = (),
+        webm: bytes | None = None,
     ) -> list[Path]:
         """Print a transcript, or write the files of `paths(recording.stem)`, which it returns.
 
@@ -133,6 +133,7 @@ class Output:
             transcript: of the recording.
             recording: where a page finds its audio.
             pictures: PNGs of its spectrogram, one for each 30 s, for a page.
+            webm: its audio, to be embedded in place of the file.
 
         Raises:
             OSError: a folder or file cannot be written, or the recording not be read again.
@@ -141,7 +142,7 @@ class Output:
             return []
         paths = self.paths(recording.stem)
         texts = [
-            self._page(transcript, recording, pictures)
+            self._page(transcript, recording, pictures, webm)
             if form == "html"
             else render(transcript, form, self.layout)
             for form in self.formats
@@ -153,10 +154,14 @@ class Output:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         return [write_whole(path, text) for path, text in zip(paths, texts, strict=True)]
 
-    def _page(self, transcript: Transcript, recording: Recording, pictures: Sequence[bytes]) -> str:
-        paths = self.paths(recording.stem)
-        folder = paths[0].parent if paths else None
-        audio = audio_url(recording.name, folder, embed=self.embed_audio)
+    def _page(
+        self, transcript: Transcript, recording: Recording, pictures: Sequence[bytes], webm: bytes | None
+    ) -> str:
+        if self.embed_audio:
+            audio: str | None = embedded(recording.name, webm)
+        else:
+            paths = self.paths(recording.stem)
+            audio = audio_url(recording.name, paths[0].parent if paths else None)
         return render_page(transcript, recording.name, pictures, audio)
 
 

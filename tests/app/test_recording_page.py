@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from app import Transcriber
 from app.api import Run, Transcript
-from app.audio.inputs import Recording
-from app.audio.reading import array_blocks
+from app.audio.reading import array_blocks, load_audio
 from app.cli import _transcribe as command
-from app.output.page import audio_url, clock, render_page
+from app.output.page import audio_url, clock, embedded, plays_as_it_is, render_page
+from app.output.sound import Encoded
 from app.output.spectrogram import Spectrogram
 from app.output.writers import Output
 from datasets.utterance import Utterance
@@ -177,18 +177,28 @@ def test_a_page_links_to_its_recording_where_it_lies(tmp_path: Path) -> None:
     assert audio_url(str(name), tmp_path / "out" / "in") == "../a%20b%23%C3%A9.wav"
     assert audio_url(str(name), tmp_path / "other") == "../out/a%20b%23%C3%A9.wav"
     assert audio_url(str(name), None) == name.as_uri()
-    assert audio_url(str(name), None, embed=True) == "data:audio/wav;base64,UklGRg=="
+    assert embedded(str(name), None) == "data:audio/wav;base64,UklGRg=="
     assert audio_url("-", tmp_path) is None
     assert audio_url(str(tmp_path), tmp_path) is None
 
 
-def test_audio_that_no_browser_plays_is_not_embedded(tmp_path: Path) -> None:
-    output = Output(str(tmp_path), ("html",), embed_audio=True)
-    output.check([Recording("a.WAV", Path("a")), Recording("-", Path("stdin"))])
-    with pytest.raises(ValueError, match=r"--embed-audio: no browser plays b\.mkv as it is"):
-        output.check([Recording("b.mkv", Path("b"))])
+def test_only_a_page_can_hold_audio(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--embed-audio needs -f html"):
         Output(str(tmp_path), ("txt",), embed_audio=True)
+    (tmp_path / "a.WAV").touch()
+    (tmp_path / "a.mkv").touch()
+    names = "a.WAV", "a.mkv", "none.wav"
+    assert [plays_as_it_is(str(tmp_path / name)) for name in names] == [True, False, False]
+
+
+def test_what_is_encoded_sounds_at_the_same_time() -> None:
+    sound = (np.random.default_rng(0).standard_normal(16000 * 40) * 0.1).astype(np.float32)
+    sound[: 16000 * 33] = 0
+    source = Encoded(array_blocks(sound))
+    assert np.array_equal(np.concatenate(list(source.blocks())), sound)
+    heard = load_audio(io.BytesIO(source.webm()))
+    assert len(heard) == len(sound)
+    assert abs(int(np.flatnonzero(np.abs(heard) > 0.05)[0]) - 16000 * 33) < 160
 
 
 @pytest.mark.parametrize(
@@ -252,6 +262,10 @@ def test_standard_input_makes_a_page_without_a_player(tmp_path: Path) -> None:
     assert not page.all("audio")
     assert len(page.all("img")) == 1
     assert "There is no text." in page.first("main")
+    inside = transcribe("-", "-o", "-", "--embed-audio", input=silence)
+    source = spans(Page(inside.stdout), "audio")[0]["src"] or ""
+    heard = load_audio(io.BytesIO(base64.b64decode(source.removeprefix("data:audio/webm;base64,"))))
+    assert len(heard) == 16000 * 2
 
 
 @pytest.mark.usefixtures("one_load")

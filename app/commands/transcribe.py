@@ -83,7 +83,7 @@ def transcribe(
         Option(
             "--output-format",
             "-f",
-            help=f"{', '.join(FORMATS)}, or all but html; written to . unless -o is given.",
+            help=f"{', '.join(FORMATS)}; all is all but html; written to . unless -o is given.",
         ),
     ] = None,
     embed_audio: Annotated[

@@ -320,3 +320,9 @@ def test_a_click_and_the_keyboard_play_from_a_word(browser: Browser, tmp_path: P
     browser.click("document.querySelectorAll('.findings button')[1]")
     assert 50.0 <= browser.value("seeked") < 52
     assert browser.value("document.getElementById('lost').hidden") is True
+    (tmp_path / "one.wav").unlink()
+    browser.open(page)
+    assert browser.value(
+        f"new Promise(done => {player}.error ? done('asks') : {player}.addEventListener('error', () => done('asks')))"
+    )
+    assert browser.value("document.getElementById('lost').hidden") is False

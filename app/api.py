@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from models.compute import ComputeType, Context, ResolvedType, compute_reason, r
 from models.decoder import Decoder
 from models.decoding.coverage import Coverage as Coverage
 from models.decoding.coverage import Finding as Finding
-from models.decoding.longform import transcribe_batched, transcribe_windows
+from models.decoding.longform import transcribe_batched, window_by_window
 from models.decoding.options import DecodeOptions
 from models.decoding.options import OptionsError as OptionsError
 from models.decoding.recogniser import Recogniser, decoder_of, encoder_of
@@ -122,6 +122,7 @@ class SegmentStream(Iterator[Segment]):
         language_probability: where it was detected.
         findings: what is odd about the audio.
         coverage: what became of its speech, when all segments were taken; None where voice activity detection is off.
+        complete: whether all is decoded.
     """
 
     def __init__(
@@ -137,22 +138,40 @@ class SegmentStream(Iterator[Segment]):
         self.language = run.options.language
         self.language_probability: float | None = None
         self.coverage: Coverage | None = None
+        self.complete = False
         self._run = run
         self._features = features
         self._segments: list[Segment] = []
-        told = {"on_progress": on_progress, "on_language": self._found, "on_coverage": self._covered}
-        batched = partial(transcribe_batched, batch_size=run.batch_size)
-        transcribe: Any = transcribe_windows if run.batch_size == 1 else batched
-        self._source: Iterator[Segment] = transcribe(recogniser, features, run.options, **told)
+        told: Any = {"on_progress": on_progress, "on_language": self._found, "on_coverage": self._covered}
+        how: Any = (recogniser, features, run.options)
+        if run.batch_size == 1:
+            self._windows = self._kept(window_by_window(*how, **told))
+        else:
+            batched = transcribe_batched(*how, batch_size=run.batch_size, **told)
+            self._windows = self._kept(([segment], False) for segment in batched)
+        self._each = chain.from_iterable(self._windows)
 
     def __next__(self) -> Segment:
-        try:
-            segment = next(self._source)
-        except BaseException:
-            self._features.close()
-            raise
-        self._segments.append(segment)
-        return segment
+        return next(self._each)
+
+    def next_window(self) -> list[Segment] | None:
+        """The segments of one more window, so that several recordings can be decoded in turn; None after the last.
+
+        In batches it is one segment that comes.
+        """
+        return next(self._windows, None)
+
+    def close(self) -> None:
+        """Leave the rest undecoded, and free the features."""
+        self._windows.close()
+        self._features.close()
+
+    def _kept(self, windows: Iterable[tuple[list[Segment], bool]]) -> Generator[list[Segment], None, None]:
+        with self._features:
+            for segments, self.complete in windows:
+                self._segments += segments
+                yield segments
+        self.complete = True
 
     def transcript(self) -> Transcript:
         """Decode what is left, and return everything."""

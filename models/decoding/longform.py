@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from models.decoding.words import drop_hallucinations, last_word_end, with_words
 from models.features import FRAMES_PER_SECOND, N_FRAMES, LogMelFeatures, quiet_pieces
 from models.voice import Span, common
 
-__all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows"]
+__all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows", "window_by_window"]
 
 Progress = Callable[[float, float], None]
 LanguageFound = Callable[[str, float], None]
@@ -46,6 +47,14 @@ _SHORT_PAUSE = 5 * FRAMES_PER_SECOND
 
 
 def transcribe_windows(
+    recogniser: Recogniser, features: LogMelFeatures, options: DecodeOptions, **told: Any
+) -> Iterator[Segment]:
+    """The segments of `window_by_window`, which it takes the arguments of and raises the errors of."""
+    for segments, _ in window_by_window(recogniser, features, options, **told):
+        yield from segments
+
+
+def window_by_window(
     recogniser: Recogniser,
     features: LogMelFeatures,
     options: DecodeOptions,
@@ -53,7 +62,7 @@ def transcribe_windows(
     on_progress: Progress | None = None,
     on_language: LanguageFound | None = None,
     on_coverage: CoverageKnown | None = None,
-) -> Iterator[Segment]:
+) -> Iterator[tuple[list[Segment], bool]]:
     """Transcribe a recording in order, each window prompted with the text before it.
 
     Each window is encoded once, and one more where the language is detected on a window that is not decoded.
@@ -67,8 +76,8 @@ def transcribe_windows(
         on_coverage: called in the end, where the features were made with a voice, with what became of its speech.
 
     Yields:
-        The segments of each window as soon as it is decoded. With the model's own encoder, in float32 and without a
-        voice, they are those of `whisper.transcribe`.
+        The segments of each window as soon as it is decoded, and whether it was the last. With the model's own encoder,
+        in float32 and without a voice, they are those of `whisper.transcribe`.
 
     Raises:
         ValueError: the options do not suit the model.
@@ -79,21 +88,24 @@ def transcribe_windows(
     numbers = itertools.count()
     spoken_until = told_until = 0.0
     ledger = _ledger(features, options)
+    told: list[Segment] | None = None
     for first, last in _spoken(features, options):
         piece = _Piece(features, first, last, spoken_until, told_until, ledger)
         while not piece.done:
+            if told is not None:
+                yield told, False
             ((window, states, hypothesis),) = reader.decode([piece], previous.prompt())
             segments = reader.read(piece, window, states, hypothesis)
             if segments is not None:
                 previous.add(segments, hypothesis.temperature)
-            for segment in reader.checked(features, ledger, segments or [], piece.seek):
-                yield replace(segment, id=next(numbers))
+            checked = reader.checked(features, ledger, segments or [], piece.seek)
+            told = [replace(segment, id=next(numbers)) for segment in checked]
             _report(piece, on_progress)
         spoken_until, told_until = piece.spoken_until, piece.told_until
-    for segment in reader.checked(features, ledger, [], None):
-        yield replace(segment, id=next(numbers))
+    rest = [replace(segment, id=next(numbers)) for segment in reader.checked(features, ledger, [], None)]
     if ledger is not None and on_coverage is not None:
         on_coverage(ledger.coverage())
+    yield (told or []) + rest, True
 
 
 def transcribe_batched(

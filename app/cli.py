@@ -13,6 +13,7 @@ from app.commands.doctor import doctor
 from app.commands.evaluate import evaluate, report
 from app.commands.kept import datasets_app, models_app
 from app.commands.options import VersionOption
+from app.commands.serve import serve
 from app.commands.transcribe import transcribe
 from app.commands.validate import validate
 from app.console import run
@@ -38,6 +39,7 @@ app = _application(help="Whisper transcription with integer tile attention, and 
 app.command("transcribe", no_args_is_help=True, cls=Command)(transcribe)
 app.command("evaluate", no_args_is_help=True, cls=Command)(evaluate)
 app.command("report", no_args_is_help=True, cls=Command)(report)
+app.command("serve", cls=Command)(serve)
 app.command("validate", cls=Command)(validate)
 app.command("bench", cls=Command)(bench)
 app.command("doctor", cls=Command)(doctor)

@@ -52,7 +52,7 @@ def refused(command: str, words: list[str], capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_command_is_looked_at() -> None:
-    assert set(COMMANDS) == {"transcribe", "evaluate", "report", "validate", "bench", "doctor"}
+    assert set(COMMANDS) == {"transcribe", "evaluate", "report", "serve", "validate", "bench", "doctor"}
     assert len(options(int, float, list[int])) > 30
 
 

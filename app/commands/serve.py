@@ -1,0 +1,118 @@
+"""`tilescribe serve`: the OpenAI audio API on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from app.commands.options import (
+    BackendName,
+    DeviceOption,
+    ModelOption,
+    ThreadsOption,
+    TileSizeOption,
+    filled,
+)
+from app.configuration import Configuration
+from app.console import LACKING, USAGE, edge, pass_on, say, stop
+from app.startup import load_numba
+from models.compute import ComputeType
+
+_PACKAGES = ("starlette", "uvicorn", "python_multipart")
+_KEY = "TILESCRIBE_API_KEY"
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str, Option(help="Address to listen at; another than this machine's own needs a key.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key_file: Annotated[
+        Path | None, Option(metavar="FILE", help=f"Holds the key that clients send; or set ${_KEY}.")
+    ] = None,
+    max_requests: Annotated[
+        int, Option(min=1, max=1024, help="Served at once; one more is told to come again.")
+    ] = 32,
+    max_mib: Annotated[int, Option(min=1, max=4096, help="Of a request, in MiB.")] = 25,
+    max_hours: Annotated[float, Option(min=0.001, max=1000, help="Of audio in a request.")] = 4.0,
+    grace: Annotated[
+        int, Option(min=0, max=3600, help="Seconds that requests have to end in at SIGTERM.")
+    ] = 30,
+    model: ModelOption = Configuration.model,
+    backend: Annotated[BackendName, Option(help="Of the encoder's attention.")] = Configuration.backend,
+    device: DeviceOption = Configuration.device,
+    tile_size: TileSizeOption = Configuration.tile_size,
+    compute_type: Annotated[
+        ComputeType,
+        Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
+    ] = Configuration.compute_type,
+    threads: ThreadsOption = None,
+) -> None:
+    """Serve the OpenAI audio API until SIGTERM or Ctrl-C: POST /v1/audio/transcriptions and what belongs to it."""
+    with edge():
+        configuration = filled(Configuration, context.params)
+    if not all(map(find_spec, _PACKAGES)):
+        stop("serve needs packages that are not here: pip install 'tilescribe[serve]'", LACKING)
+    key = _key(api_key_file)
+    with edge(place=f"{host}:{port}", others={OSError: LACKING}):
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
+    address, port = listening.getsockname()[:2]
+    local = ipaddress.ip_address(address).is_loopback
+    if not local and key is None:
+        stop(f"--host {host} is reached from elsewhere: set ${_KEY}, or give --api-key-file", USAGE)
+    with edge("interrupted"), listening:
+        pass_on()
+        load_numba()
+        import uvicorn
+
+        from app.api import Transcriber
+        from app.serving.application import application
+        from app.serving.engine import Engine
+        from app.serving.limits import Limits
+
+        transcriber = Transcriber.load(configuration)
+        limits = Limits(max_mib << 20, max_hours * 3600, requests=max_requests)
+        engine = Engine(max_requests)
+        attention = transcriber.attention
+        say(
+            f"{transcriber.weights.name}: {attention.name} attention on {attention.device}: {attention.reason}"
+        )
+        say(f"listening on http://{f'[{address}]' if ':' in address else address}:{port}")
+        # uvicorn ends at SIGTERM and then sends it again, to what handled it before: an orderly end is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        try:
+            uvicorn.Server(
+                uvicorn.Config(
+                    application(transcriber, engine, limits, key=key, local=local),
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    ws="none",
+                    server_header=False,
+                    timeout_graceful_shutdown=grace,
+                )
+            ).run([listening])
+        finally:
+            engine.close()
+
+
+def _key(file: Path | None) -> str | None:
+    """The key that is asked for, from a file or the environment: on the command line every user could read it."""
+    if file is None:
+        return os.environ.get(_KEY) or None
+    with edge(place=file, others={OSError: USAGE, UnicodeDecodeError: USAGE}):
+        key = file.read_text().strip()
+    if not key:
+        stop(f"{file}: holds no key", USAGE)
+    return key

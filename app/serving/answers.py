@@ -1,0 +1,55 @@
+"""Transcripts as the API's clients read them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from app.api import Transcript
+from app.output.writers import render
+from app.serving.fields import Asked
+from models.openai import LANGUAGES
+
+__all__ = ["answer", "event", "usage"]
+
+
+def answer(transcript: Transcript, asked: Asked, model: str) -> Response:
+    """A whole transcript, in the form that was asked for; `model` is the name that it is served under."""
+    if asked.form == "text":
+        return PlainTextResponse(transcript.text + "\n")
+    if asked.form in ("srt", "vtt"):
+        return PlainTextResponse(render(transcript, "srt" if asked.form == "srt" else "vtt"))
+    found: dict[str, Any] = {"text": transcript.text, "usage": usage(transcript)}
+    if asked.form == "verbose_json":
+        found |= _verbose(transcript, asked, model)
+    return JSONResponse(found)
+
+
+def _verbose(transcript: Transcript, asked: Asked, model: str) -> dict[str, Any]:
+    run = transcript.to_dict()["tilescribe"] | {"model": model}
+    found = {
+        "task": asked.options.task,
+        "language": LANGUAGES[transcript.language],
+        "duration": transcript.duration,
+        "tilescribe": run,
+    }
+    if "segment" in asked.granularities:
+        segments = [segment.to_dict() for segment in transcript.segments]
+        found["segments"] = [{k: v for k, v in segment.items() if k != "words"} for segment in segments]
+    if "word" in asked.granularities:
+        words = (word for segment in transcript.segments for word in segment.words or ())
+        found["words"] = [{"word": w.word.strip(), "start": w.start, "end": w.end} for w in words]
+    return found
+
+
+def usage(transcript: Transcript) -> dict[str, Any]:
+    """What a request is counted by: whole seconds of audio."""
+    return {"type": "duration", "seconds": math.ceil(transcript.duration)}
+
+
+def event(fields: dict[str, Any]) -> bytes:
+    """A server-sent event."""
+    return f"data: {json.dumps(fields, ensure_ascii=False)}\n\n".encode()

@@ -1,0 +1,320 @@
+"""The routes: OpenAI's audio API, whisper.cpp's /inference, and what a supervisor asks."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.api import AudioError, DeviceError, SegmentStream, Transcriber, Transcript
+from app.audio.reading import open_audio
+from app.serving.answers import answer, event, usage
+from app.serving.engine import Engine, Event, Job
+from app.serving.errors import RequestError
+from app.serving.fields import FIELDS, Asked, asked
+from app.serving.limits import Body, ClientLeft, LimitedSource, Limits
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["ALIAS", "application"]
+
+ALIAS = "whisper-1"
+"""What OpenAI calls its Whisper: the model that is served, whichever it is."""
+
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+def application(
+    transcriber: Transcriber, engine: Engine, limits: Limits, *, key: str | None, local: bool
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        transcriber: of all requests.
+        engine: that decodes with it.
+        limits: of each request.
+        key: that clients have to send, if any.
+        local: whether it is only reached from this machine: another name than this machine's own is refused then, as
+            pages in a browser use one to reach what they may not.
+    """
+    name = transcriber.weights.name
+    service = _Service(transcriber, engine, limits, Path(name).name if "/" in name else name)
+    routes = [Route(path, _Transcripts(service, path), methods=["POST"]) for path in FIELDS]
+    routes += [
+        Route("/v1/models", service.models),
+        Route("/v1/models/{model:path}", service.model),
+        Route("/health", service.health),
+        Route("/ready", service.ready),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_Guard, key=key, local=local)],
+        exception_handlers={
+            RequestError: _refusal,
+            HTTPException: _http_refusal,
+            Exception: _fault,
+        },
+    )
+
+
+class _Guard:
+    """Lets in who has the key, and no page of another site."""
+
+    def __init__(self, app: ASGIApp, key: str | None, local: bool) -> None:
+        self._app, self._local = app, local
+        self._key = None if key is None else key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (error := self._refused(Headers(scope=scope), scope["path"])):
+            await Body(receive, 1 << 20).discard()
+            await error.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refused(self, headers: Headers, path: str) -> RequestError | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._local and self._key is None and host.rpartition(":")[0] not in _LOCAL and host not in _LOCAL:
+            return RequestError(403, "the Host header does not name this machine", code="host_not_allowed")
+        if origin is not None and origin.partition("://")[2] != host:
+            return RequestError(403, "pages of other sites are not let in", code="origin_not_allowed")
+        if self._key is None or path in ("/health", "/ready"):
+            return None
+        given = headers.get("authorization", "")
+        scheme, _, secret = given.partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(secret.strip().encode("latin-1"), self._key):
+            return None
+        return RequestError(
+            401,
+            "the API key is wrong" if given else "an API key is needed, as Authorization: Bearer KEY",
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
+
+
+class _Service:
+    """What all routes have in common, and those that take no audio."""
+
+    def __init__(self, transcriber: Transcriber, engine: Engine, limits: Limits, name: str) -> None:
+        self.transcriber, self.engine, self.limits, self.name = transcriber, engine, limits, name
+        self.names = (name, ALIAS)
+        self._taken = 0
+        self._created = int(time.time())
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place for a request, until it has its answer or its client has left.
+
+        Raises:
+            RequestError: all are taken, or nothing can be decoded any more.
+        """
+        if self.engine.lost is not None:
+            raise _lost(self.engine.lost)
+        if self._taken >= self.limits.requests:
+            raise RequestError(
+                429,
+                f"{self._taken} requests are being served, which is all that are taken at once",
+                code="rate_limit_exceeded",
+                headers={"retry-after": str(self.engine.retry_after())},
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    async def models(self, _: Request) -> Response:
+        """The model, under its name and OpenAI's."""
+        return JSONResponse({"object": "list", "data": [self._described(name) for name in self.names]})
+
+    async def model(self, request: Request) -> Response:
+        """One of them."""
+        name = request.path_params["model"]
+        if name not in self.names:
+            raise RequestError(
+                404, f"no model {name[:64]!r} is served here", code="model_not_found", param="model"
+            )
+        return JSONResponse(self._described(name))
+
+    def _described(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "tilescribe"}
+
+    async def health(self, _: Request) -> Response:
+        """Whether the process is of use; what it computes with, and where."""
+        lost, attention = self.engine.lost, self.transcriber.attention
+        found = {
+            "status": "ok" if lost is None else "device lost",
+            "model": self.name,
+            "backend": attention.name,
+            "device": attention.device,
+            "device_reason": attention.reason,
+            "requests": self._taken,
+        }
+        return JSONResponse(found, 200 if lost is None else 503)
+
+    async def ready(self, _: Request) -> Response:
+        """Whether a request would be taken now."""
+        with self.place():
+            return JSONResponse({"status": "ready"})
+
+
+class _Transcripts:
+    """A route that takes audio, as an ASGI application: it watches whether its client is still there."""
+
+    def __init__(self, service: _Service, path: str) -> None:
+        self._service, self._path = service, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = Body(receive, self._service.limits.body_bytes)
+        with suppress(ClientDisconnect, ClientLeft):
+            try:
+                with self._service.place():
+                    body.check_declared(Headers(scope=scope).get("content-length"))
+                    await self._serve(body, scope, receive, send)
+            except (RequestError, HTTPException):
+                await body.discard()
+                raise
+
+    async def _serve(self, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
+        service, request = self._service, Request(scope, body)
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise RequestError(400, "the request has to be multipart/form-data", code="invalid_content_type")
+        try:
+            async with asyncio.timeout(service.limits.upload_seconds):
+                form = await request.form(max_files=1, max_fields=32, max_part_size=64 << 10)
+        except TimeoutError:
+            body.ended = True
+            raise RequestError(408, "the body took too long to arrive", code="upload_timeout") from None
+        try:
+            wanted = asked(form, self._path, service.names, service.transcriber.weights.model)
+            await self._while_there(self._answer(wanted, scope, receive, send), receive)
+        finally:
+            await form.close()
+
+    async def _while_there(self, answering: Coroutine[Any, Any, None], receive: Receive) -> None:
+        """Answer, or end the work where the client leaves before that."""
+        answer = asyncio.ensure_future(answering)
+        leaving = asyncio.ensure_future(_until_left(receive))
+        try:
+            await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            answer.cancel()  # without effect where it is done
+            with suppress(asyncio.CancelledError):
+                await answer
+
+    async def _answer(self, wanted: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events(wanted)) as events:
+            await anext(
+                events
+            )  # what is wrong with the audio has a status of its own, also where text is streamed
+            if wanted.stream:
+                await _stream(events, send)
+                return
+            async for happened in events:
+                if isinstance(happened, Transcript):
+                    await answer(happened, wanted, self._service.name)(scope, receive, send)
+
+    async def _events(self, wanted: Asked) -> AsyncGenerator[Event, None]:
+        """What becomes of a job, up to the transcript; where nobody asks for more, the job ends.
+
+        Raises:
+            RequestError: it went wrong.
+        """
+        service, loop = self._service, asyncio.get_running_loop()
+        told: asyncio.Queue[Event] = asyncio.Queue()
+
+        def tell(happened: Event) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(told.put_nowait, happened)
+
+        def opened(job: Job) -> SegmentStream:
+            source = open_audio(wanted.upload.file, name=wanted.upload.filename or "file")
+            limited = LimitedSource(source, service.limits.audio_seconds, lambda: job.left)
+            return service.transcriber.stream(limited, wanted.options)
+
+        job = Job(opened, tell)
+        service.engine.start(job)
+        try:
+            while True:
+                happened = await told.get()
+                if isinstance(happened, Exception):
+                    raise _of(happened)
+                yield happened
+                if isinstance(happened, Transcript):
+                    return
+        finally:
+            job.left = True
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stream(events: AsyncIterator[Event], send: Send) -> None:
+    """Send text as windows are decoded, and what all of it was in the end."""
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def put(fields: dict[str, Any]) -> None:
+        await send({"type": "http.response.body", "body": event(fields), "more_body": True})
+
+    text, sent = "", 0
+    try:
+        async for happened in events:
+            if isinstance(happened, list):
+                text += "".join(segment.text for segment in happened)
+            whole = text.strip()
+            if len(whole) > sent:
+                await put({"type": "transcript.text.delta", "delta": whole[sent:]})
+                sent = len(whole)
+            if isinstance(happened, Transcript):
+                done = {"type": "transcript.text.done", "text": happened.text, "usage": usage(happened)}
+                await put(done)
+    except RequestError as error:
+        await put(error.to_dict())
+    await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+def _lost(error: DeviceError) -> RequestError:
+    # Asked again, it could only say the same.
+    return RequestError(503, str(error), code="device_lost", headers={"x-should-retry": "false"})
+
+
+def _of(error: Exception) -> RequestError:
+    """What a client is told of an error in its job."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, AudioError):
+        reason = error.reason.partition(" (--")[0]  # the rest is about a command's options
+        return RequestError(400, str(AudioError(error.name, reason)), code="invalid_audio", param="file")
+    if isinstance(error, DeviceError):
+        return _lost(error)
+    return RequestError(500, "the audio could not be transcribed: a fault of the server", code="fault")
+
+
+def _refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error.response()
+
+
+def _http_refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return RequestError(error.status_code, str(error.detail), headers=error.headers or {}).response()
+
+
+def _fault(_: Request, error: Exception) -> Response:
+    return RequestError(500, "a fault of the server", code="fault").response()

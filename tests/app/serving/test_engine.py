@@ -1,0 +1,122 @@
+"""Whose window is next, and that it changes nobody's text."""
+
+from __future__ import annotations
+
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+import requests
+from material.servers import Served, serving, until
+
+from app import DeviceLost, Transcriber
+from app.output.writers import render
+from app.serving.engine import Engine, Event, Job, Opened
+
+
+class Windows:
+    """In the place of a stream of segments: as many windows, each put down in `order`."""
+
+    duration = 1.0
+
+    def __init__(self, name: str, count: int, order: list[str], fails: Exception | None = None) -> None:
+        self.name, self.left, self.order, self.fails = name, count, order, fails
+        self.closed = False
+
+    @property
+    def complete(self) -> bool:
+        return not self.left
+
+    def next_window(self) -> list[Any]:
+        if self.fails is not None:
+            raise self.fails
+        self.left -= 1
+        self.order.append(self.name)
+        return []
+
+    def transcript(self) -> Any:
+        return f"all of {self.name}"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def run(*streams: Windows, left: tuple[str, ...] = ()) -> tuple[Engine, dict[str, list[Event]]]:
+    """Let an engine decode them that finds them all waiting, in this order."""
+    engine, go = Engine(readers=1), threading.Event()
+    told: dict[str, list[Event]] = {stream.name: [] for stream in streams}
+
+    class Held(Windows):
+        def next_window(self) -> list[Any]:
+            go.wait()
+            return super().next_window()
+
+    engine.start(Job(lambda _: Held("held", 1, []), lambda _: None))  # type: ignore[arg-type, return-value]
+    for stream in streams:
+        job = Job(lambda _, stream=stream: stream, told[stream.name].append)  # type: ignore[misc]
+        job.left = stream.name in left
+        engine.start(job)
+    until(lambda: all(told.values()))
+    go.set()
+    until(lambda: all(stream.closed or not isinstance(told[stream.name][-1], Opened) for stream in streams))
+    engine.close()
+    return engine, told
+
+
+def test_each_has_a_window_before_any_has_its_second() -> None:
+    order: list[str] = []
+    run(Windows("long", 4, order), Windows("short", 1, order), Windows("middle", 2, order))
+    assert order == ["long", "short", "middle", "long", "middle", "long", "long"]
+
+
+def test_nobody_is_decoded_for_who_has_left() -> None:
+    order: list[str] = []
+    gone = Windows("gone", 3, order)
+    run(gone, Windows("there", 2, order), left=("gone",))
+    assert order == ["there", "there"]
+    assert gone.closed
+
+
+def test_what_fails_fails_alone() -> None:
+    order: list[str] = []
+    engine, told = run(Windows("bad", 2, order, ValueError("bad")), Windows("good", 2, order))
+    assert str(told["bad"][-1]) == "bad"
+    assert told["good"][-1] == "all of good"
+    assert engine.lost is None
+
+
+def test_a_lost_device_ends_all_that_wait() -> None:
+    order: list[str] = []
+    engine, told = run(Windows("first", 2, order, DeviceLost("gone")), Windows("second", 2, order))
+    assert [str(events[-1]) for events in told.values()] == ["gone", "gone"]
+    assert str(engine.lost) == "gone"
+    assert not order
+
+
+def test_a_lost_device_is_a_503_that_is_not_asked_again(tiny_en: Transcriber, clip: bytes) -> None:
+    with serving(tiny_en) as served:
+        served.engine.lost = DeviceLost("the NPU is lost")
+        with pytest.raises(openai.InternalServerError, match="the NPU is lost") as refused:
+            served.client(max_retries=2).audio.transcriptions.create(file=clip, model="whisper-1")
+        assert refused.value.status_code == 503
+        assert refused.value.response.headers["x-should-retry"] == "false"
+        assert requests.get(f"{served.url}/health", timeout=60).status_code == 503
+        assert requests.get(f"{served.url}/ready", timeout=60).status_code == 503
+
+
+def test_clients_at_once_get_the_bytes_that_transcribe_gives(
+    served: Served, tiny_en: Transcriber, clip: bytes, long_clip: bytes
+) -> None:
+    alone = {audio: render(tiny_en.transcribe(io.BytesIO(audio)), "srt") for audio in (clip, long_clip)}
+
+    def ask(audio: bytes) -> str:
+        return str(
+            served.client().audio.transcriptions.create(file=audio, model="whisper-1", response_format="srt")
+        )
+
+    audio = [long_clip, clip, clip, clip]
+    with ThreadPoolExecutor(len(audio)) as clients:
+        assert list(clients.map(ask, audio)) == [alone[one] for one in audio]

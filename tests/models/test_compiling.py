@@ -94,6 +94,16 @@ def test_a_damaged_file_is_made_again(
     assert compiled == GRAPHS * 2
 
 
+def test_a_byte_that_has_changed_is_noticed(model: Model, cache: Path, compiled: list[str]) -> None:
+    exact = logits(model)
+    for path in files(cache):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 64
+        path.write_bytes(content)
+    assert np.array_equal(logits(model), exact)
+    assert compiled == GRAPHS * 2
+
+
 def test_without_a_folder_to_write_to_they_are_compiled_each_time(
     model: Model, cache: Path, compiled: list[str]
 ) -> None:

@@ -74,6 +74,8 @@ def serve(
     with edge("interrupted"), listening:
         pass_on()
         load_numba()
+        import logging
+
         import uvicorn
 
         from app.api import Transcriber
@@ -89,6 +91,8 @@ def serve(
             f"{transcriber.weights.name}: {attention.name} attention on {attention.device}: {attention.reason}"
         )
         say(f"listening on http://{f'[{address}]' if ':' in address else address}:{port}")
+        # What is wrong with a form is told to who sent it.
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
         # uvicorn ends at SIGTERM and then sends it again, to what handled it before: an orderly end is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
         try:

@@ -30,6 +30,8 @@ def test_sigterm_lets_what_runs_end(scripts: Path, spoken: Utterance) -> None:
                 assert line
             url = re.findall(r"http://127\.0\.0\.1:\d+", said)[0]
             assert "int32 attention on emulator" in said
+            form = {"content-type": "multipart/form-data; boundary=b"}
+            assert requests.post(f"{url}/inference", b"--c", headers=form, timeout=60).status_code == 400
             asked = client.submit(
                 requests.post, f"{url}/inference", files={"file": spoken.audio.read_bytes()}, timeout=600
             )
@@ -39,6 +41,7 @@ def test_sigterm_lets_what_runs_end(scripts: Path, spoken: Utterance) -> None:
             answer = asked.result()
             assert answer.json()["text"].startswith("The quiet harbor")
             assert process.wait() == 0
+            assert process.stderr.read() == ""
         finally:
             process.kill()
         with pytest.raises(requests.ConnectionError):

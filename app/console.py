@@ -289,6 +289,6 @@ def progress_bar(name: str, unit: str, shown: bool | None) -> Iterator[Callable[
             it.total = total
             it.update(done - it.n)
             if following:
-                it.set_description_str(following)
+                it.set_description_str(following, refresh=False)
 
         yield on_progress

@@ -45,7 +45,8 @@ def test_a_system_that_has_xrts_binding_is_found(
     done = subprocess.run(
         command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True
     )
-    first = " ".join(done.stdout.splitlines()[0].split())
+    announced, first = (" ".join(line.split()) for line in done.stdout.splitlines()[:2])
+    assert announced.startswith('echo "setting up /nowhere')
     assert first.removeprefix(f"{tmp_path}/") == f"{made}/nowhere"
 
 

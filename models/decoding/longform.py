@@ -102,9 +102,9 @@ def window_by_window(
             told = [replace(segment, id=next(numbers)) for segment in checked]
             _report(piece, on_progress)
         spoken_until, told_until = piece.spoken_until, piece.told_until
-    rest = [replace(segment, id=next(numbers)) for segment in reader.checked(features, ledger, [], None)]
-    if ledger is not None and on_coverage is not None:
-        on_coverage(ledger.coverage())
+    rest = [
+        replace(segment, id=next(numbers)) for segment in reader.closed(features, ledger, [], on_coverage)
+    ]
     yield (told or []) + rest, True
 
 
@@ -150,10 +150,8 @@ def transcribe_batched(
             for segment in reader.checked(features, ledger, piece.segments, piece.end):
                 yield replace(segment, id=next(numbers))
             _report(piece, on_progress)
-    for segment in reader.checked(features, ledger, [], None):
+    for segment in reader.closed(features, ledger, [], on_coverage):
         yield replace(segment, id=next(numbers))
-    if ledger is not None and on_coverage is not None:
-        on_coverage(ledger.coverage())
 
 
 def transcribe_group(
@@ -189,10 +187,8 @@ def transcribe_group(
     results = []
     for features, ledger, its in zip(recordings, ledgers, pieces, strict=True):
         segments = [segment for piece in its for segment in piece.segments]
-        segments = reader.checked(features, ledger, segments, None)
+        segments = reader.closed(features, ledger, segments, on_coverage)
         results.append([replace(segment, id=number) for number, segment in enumerate(segments)])
-        if ledger is not None and on_coverage is not None:
-            on_coverage(ledger.coverage())
     return results
 
 
@@ -341,6 +337,19 @@ class _Reader:
             return segments
         seconds = None if until is None else until / FRAMES_PER_SECOND
         return ledger.check(segments, seconds, partial(self._again, features))
+
+    def closed(
+        self,
+        features: LogMelFeatures,
+        ledger: Ledger | None,
+        segments: list[Segment],
+        on_coverage: CoverageKnown | None,
+    ) -> list[Segment]:
+        """The last segments as the ledger leaves them, up to the recording's end; then what became of its speech."""
+        last = self.checked(features, ledger, segments, None)
+        if ledger is not None and on_coverage is not None:
+            on_coverage(ledger.coverage())
+        return last
 
     def _again(self, features: LogMelFeatures, span: Span, temperature: float) -> list[Segment]:
         """Decode a part in which somebody speaks, on its own."""

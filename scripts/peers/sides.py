@@ -123,16 +123,8 @@ class FasterWhisper:
         return _joined(self._pipeline.transcribe(audio, batch_size=batch_size, **how, **self._common))
 
 
-class OpenVINO:
-    """OpenVINO GenAI's pipeline, without batches, with timestamps as Tilescribe writes them."""
-
-    def __init__(self, folder: str, threads: int, multilingual: bool) -> None:
-        import openvino_genai
-
-        self._pipeline = openvino_genai.WhisperPipeline(folder, "CPU", INFERENCE_NUM_THREADS=threads)
-        self._how: dict[str, Any] = {"return_timestamps": True}
-        if multilingual:
-            self._how |= {"language": "<|en|>", "task": "transcribe"}
+class _OneByOne:
+    """A peer without batches, whose `_text` is that of samples."""
 
     def singles(self, paths: Sequence[Path]) -> list[str]:
         """One after the other."""
@@ -147,6 +139,21 @@ class OpenVINO:
         samples = _sound(path)
         self._text(samples[: int(min(seconds * 16000, len(samples)))])
         return peak_megabytes()
+
+    def _text(self, samples: Any) -> str:
+        raise NotImplementedError
+
+
+class OpenVINO(_OneByOne):
+    """OpenVINO GenAI's pipeline, without batches, with timestamps as Tilescribe writes them."""
+
+    def __init__(self, folder: str, threads: int, multilingual: bool) -> None:
+        import openvino_genai
+
+        self._pipeline = openvino_genai.WhisperPipeline(folder, "CPU", INFERENCE_NUM_THREADS=threads)
+        self._how: dict[str, Any] = {"return_timestamps": True}
+        if multilingual:
+            self._how |= {"language": "<|en|>", "task": "transcribe"}
 
     def said(self) -> dict[str, str]:
         """What it says of itself."""
@@ -159,7 +166,7 @@ class OpenVINO:
         return str(self._pipeline.generate(samples, **self._how)).strip()
 
 
-class WhisperCpp:
+class WhisperCpp(_OneByOne):
     """whisper.cpp, built for this processor, without batches, through pywhispercpp."""
 
     def __init__(self, file: str, threads: int) -> None:
@@ -168,20 +175,6 @@ class WhisperCpp:
         quiet = dict.fromkeys(("print_progress", "print_realtime", "print_timestamps"), False)
         decoding = {"language": "en", "no_context": True, "temperature": 0.0, "temperature_inc": 0.0}
         self._model = Model(file, n_threads=threads, suppress_nst=True, **quiet, **decoding)
-
-    def singles(self, paths: Sequence[Path]) -> list[str]:
-        """One after the other."""
-        return [self._text(_sound(path)) for path in paths]
-
-    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
-        """Window after window."""
-        return self.singles([path])
-
-    def peak(self, path: Path, seconds: float) -> float:
-        """Of so many seconds."""
-        samples = _sound(path)
-        self._text(samples[: int(min(seconds * 16000, len(samples)))])
-        return peak_megabytes()
 
     def said(self) -> dict[str, str]:
         """What it says of itself."""

@@ -35,6 +35,7 @@ from app.console import FAILED, INTERRUPTED, USAGE, bar, edge, exit_code, line, 
 from app.output.page import plays_as_it_is
 from app.output.sound import Encoded
 from app.output.spectrogram import Spectrogram
+from app.output.tables import DEVICES
 from app.output.writers import FORMATS, Layout, Output, formats, stamped
 from app.startup import interrupted, load_numba
 from kernels.backends import BACKENDS
@@ -261,8 +262,7 @@ def _description(transcriber: Transcriber) -> str:
     name, attention = transcriber.weights.name, transcriber.attention
     if attention.device == "cpu":
         return f"{name}: floating-point attention, compute type {transcriber.compute_type}"
-    where = "emulator on the CPU" if attention.device == "emulator" else attention.device.upper()
-    return f"{name}: {attention.name} attention on the {where}: {attention.reason}"
+    return f"{name}: {attention.name} attention on the {DEVICES[attention.device]}: {attention.reason}"
 
 
 @dataclass(frozen=True)

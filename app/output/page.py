@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from models.decoding.coverage import Finding
     from models.decoding.segments import Segment
 
-DEVICES = {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}
-"""What the attention was computed on: an emulator is never called an NPU."""
-
 UNSURE = 0.5
 """Words whose probability is under it are marked."""
 
@@ -107,7 +104,7 @@ def render_page(
     context = {
         "transcript": transcript,
         "run": transcript.run,
-        "device": DEVICES.get(transcript.run.device, transcript.run.device),
+        "device": t.DEVICES.get(transcript.run.device, transcript.run.device),
         "coverage": coverage,
         "dropped": voice is None or voice.drop_unspoken,
         "title": "standard input" if name == STANDARD_INPUT else os.path.basename(name),

@@ -10,6 +10,9 @@ from typing import Any, Generic, Literal, TypeVar
 NONE = "-"
 """Where there is no figure."""
 
+DEVICES = {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}
+"""What attention was computed on: an emulator is never called an NPU."""
+
 Place = Literal["console", "markdown", "page"]
 EVERYWHERE: tuple[Place, ...] = ("console", "markdown", "page")
 REPORTS: tuple[Place, ...] = ("markdown", "page")

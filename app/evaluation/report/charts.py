@@ -32,8 +32,6 @@ SHOWN_GROUPS = 40
 """Rows of a chart by speaker; the table has all."""
 LEFT = 13.0
 """Percent of the width that the labels of the layers and of the vertical axis take."""
-DEVICES = {"cpu": "CPU", "emulator": "emulator on the CPU", "npu": "NPU"}
-"""What the times are of: an emulator's are never an NPU's."""
 KINDS = (("substitutions", "Substituted"), ("deletions", "Deleted"), ("insertions", "Inserted"))
 
 
@@ -229,7 +227,7 @@ def real_time_factors(backends: Sequence[BackendSummary]) -> Markup | None:
     for place, (b, speed) in enumerate(rows):
         encoding, device, rtf = speed.encode_seconds, b.run.device, speed.real_time_factor
         needle = None if encoding is None else encoding / speed.audio_seconds / most
-        label = f"{b.backend}, {DEVICES.get(device, device or t.NONE)}"
+        label = f"{b.backend}, {t.DEVICES.get(device, device or t.NONE)}"
         _bar(chart, place, b.backend, label, t.number(rtf, 3), rtf / most, needle)
     return chart.render(BAR_ROW * len(rows) + 2)
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 
 from kernels.processor import cpuinfo
 
 PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba")
 """Whose versions a transcript may depend on."""
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of `PACKAGES`."""
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
 
 
 def processor() -> str:

@@ -27,12 +27,10 @@ from pathlib import Path
 from peers.environments import PeerError
 from peers.process import MeasureError
 from peers.racers import RACERS
-from peers.rows import FIRST_MODEL_ROWS, ROWS, Bench, Ratio, racer_of
+from peers.ratios import RATIOS, Ratio
+from peers.rows import ROWS, Bench
 
-from app.output.tables import markdown_table
-
-COLUMNS = ("what", "over", "model", "minimum", "median", "maximum", "CPU s/min", "MB", "load s")
-"""The last three are ours / the peer's: CPU per minute of audio, peak memory after the work, loading."""
+from app.output.tables import markdown, markdown_table, written
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -55,15 +53,16 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 def installed(only: list[str]) -> tuple[list[str], dict[str, str]]:
     """The rows that can be measured, once their peers are installed; and by the title of the others why not."""
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(filter(None, map(racer_of, only))):
-        environment, title = RACERS[name].environment, RACERS[name].title
+    lacking = set()
+    for name, racer in RACERS.items():
+        wanted = any(ROWS[row].racer == name for row in only)
         try:
-            if environment is not None:
-                environment.install()
+            if wanted and racer.environment is not None:
+                racer.environment.install()
         except PeerError as error:
-            missing[title] = str(error)
-    lacking = {name for name, racer in RACERS.items() if racer.title in missing}
-    return [row for row in only if racer_of(row) not in lacking], missing
+            missing[racer.title] = str(error)
+            lacking.add(name)
+    return [row for row in only if ROWS[row].racer not in lacking], missing
 
 
 def table(ratios: list[Ratio]) -> str:
@@ -92,10 +91,10 @@ def measure(
     for model in given.models:
         bench = Bench(model, given, material, folder)
         for row in only:
-            if row in FIRST_MODEL_ROWS and model != given.models[0]:
+            if ROWS[row].first_model and model != given.models[0]:
                 continue
             try:
-                for ratio in ROWS[row](bench):
+                for ratio in ROWS[row].measure(bench, ROWS[row]):
                     say(ratio.line)
                     ratios.append(ratio)
                     write(ratios, given, material.description, missing)
@@ -124,8 +123,9 @@ def write(ratios: list[Ratio], given: argparse.Namespace, audio: str, missing: d
     import figures
 
     more = {"sides": said(ratios), "missing": missing, "measured": [asdict(ratio) for ratio in ratios]}
-    rows = [ratio.cells for ratio in ratios]
-    figures.write(given.json, COLUMNS, rows, given.threads, audio=audio, quick=given.quick, **more)
+    table = written(RATIOS, ratios, "console")
+    columns = [column.heading for column in table.columns]
+    figures.write(given.json, columns, table.rows, given.threads, audio=audio, quick=given.quick, **more)
 
 
 def main() -> int:
@@ -133,8 +133,7 @@ def main() -> int:
     # Before any library starts its threads; processes that are started inherit it.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(given.threads)
-    import figures
-
+    from app.machine import versions
     from datasets.utterance import DatasetError
 
     only, missing = installed(given.only)
@@ -151,10 +150,10 @@ def main() -> int:
         except KeyboardInterrupt:
             say("interrupted: the rows so far")
             failures = ["interrupted"]
-    say(", ".join(f"{name} {number}" for name, number in figures.versions().items()))
+    say(", ".join(f"{name} {number}" for name, number in versions().items()))
     if ratios:
         print(f"Ratios: minimum, median, maximum over pairs; {given.threads} threads.\n\n{table(ratios)}\n")
-        print("\n".join(markdown_table(COLUMNS, [ratio.cells for ratio in ratios])) + "\n")
+        print("\n".join(markdown(RATIOS, ratios)) + "\n")
         print("\n".join(f"{name}: {text}" for name, text in said(ratios).items()))
         print("\n".join(f"not measured: {title}: {reason}" for title, reason in missing.items()), end="")
     return 1 if failures else 0

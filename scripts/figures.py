@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from app.machine import PACKAGES, processor
+from app.machine import processor, versions
 from app.output.writers import write_whole
 
 
@@ -34,15 +31,6 @@ def configured(parser: argparse.ArgumentParser, backend: str) -> tuple[argparse.
     given = parser.parse_args()
     how = {"threads": given.threads, "compute_type": given.compute_type}
     return given, load_model(given.model, given.backend, **how)
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that compute."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def write(

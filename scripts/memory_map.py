@@ -10,40 +10,35 @@ from __future__ import annotations
 
 import sys
 
+from app.output import tables as t
+from app.output.tables import Metric
 from kernels.contract import TILE_SIZES
 from kernels.npu.build import store
 from kernels.npu.build.store import BuildError, Program
-from kernels.npu.program import memory_map
+from kernels.npu.program.memory_map import MemoryMap
 from kernels.npu.program.plan import CORE, MEMORY, Plan
 
 REGIONS = (
-    "stack",
-    "queries",
-    "input",
-    "keys and values",
-    "output",
-    "state",
-    "logits",
-    "weights",
-    "constants",
+    "stack", "queries", "input", "keys and values", "output", "state", "logits", "weights", "constants",
+)  # fmt: skip
+Row = tuple[MemoryMap, int | None]
+"""A program's map, and the bytes of stack that a build of it was measured to take."""
+
+
+def size(nbytes: int) -> str:
+    return t.count(nbytes) if nbytes else ""
+
+
+MAPS: tuple[Metric[Row], ...] = (
+    Metric("program", lambda row: row[0].name),
+    *(Metric[Row](region, lambda row, region=region: size(row[0].core.of(region))) for region in REGIONS),
+    Metric(f"core, of {CORE.memory_bytes:,}", lambda row: size(row[0].core.nbytes)),
+    Metric(
+        f"memory tile, of {MEMORY.memory_bytes:,}",
+        lambda row: size(row[0].memory.nbytes if row[0].memory else 0),
+    ),
+    Metric("frames", lambda row: t.count(row[1]) if row[1] else "unknown"),
 )
-
-
-def table(maps: dict[memory_map.MemoryMap, int | None]) -> str:
-    """Markdown, a row for each program, with what its stack was measured to take."""
-    totals = (f"core, of {CORE.memory_bytes:,}", f"memory tile, of {MEMORY.memory_bytes:,}")
-    head = ("program", *REGIONS, *totals, "frames")
-    lines = [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    for program, frames in maps.items():
-        sizes = [
-            *map(program.core.of, REGIONS),
-            program.core.nbytes,
-            program.memory.nbytes if program.memory else 0,
-        ]
-        cells = [f"{size:,}" if size else "" for size in sizes]
-        cells.append(f"{frames:,}" if frames else "unknown")
-        lines.append(f"| {' | '.join((program.name, *cells))} |")
-    return "\n".join(lines)
 
 
 def measured_stack(program: Program) -> int | None:
@@ -57,9 +52,9 @@ def measured_stack(program: Program) -> int | None:
 
 def main() -> int:
     programs = [*(Program(Plan(tile_size=size)) for size in TILE_SIZES), Program("int32")]
-    maps = {program.memory_map(): measured_stack(program) for program in programs}
-    print(table(maps))
-    excesses = [text for program in maps for text in program.violations()]
+    rows = [(program.memory_map(), measured_stack(program)) for program in programs]
+    print("\n".join(t.markdown(MAPS, rows)))
+    excesses = [text for found, _ in rows for text in found.violations()]
     print("\n".join(excesses), file=sys.stderr, end="\n" if excesses else "")
     return 1 if excesses else 0
 

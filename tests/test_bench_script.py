@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import wave
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from models.weights import loading as weights
 sys.path.insert(0, str(SCRIPTS))
 
 import bench
-from peers import conversion, environments, ggml, material, openvino_model, rows
+from peers import conversion, environments, first_word, ggml, material, openvino_model, rows
 from peers.environments import Environment, PeerError
 from peers.process import MeasureError, Worker
 from peers.racers import RACERS
-from peers.rows import ROWS, Figures, Ratio, racer_of
+from peers.ratios import Figures, Ratio
+from peers.rows import ROWS
 from peers.sides import OpenAIWhisper
 
 
@@ -79,10 +80,9 @@ def test_the_table_has_a_row_for_each_comparison_and_a_column_for_each_model() -
 
 
 def test_every_row_is_of_a_peer_that_there_is() -> None:
-    assert set(bench.FIRST_MODEL_ROWS) <= set(ROWS)
-    assert {racer_of(row) for row in ROWS} == {None, *RACERS}
-    assert racer_of("encoder") is None
-    assert racer_of("long-whisper.cpp") == "whisper.cpp"
+    assert {row.racer for row in ROWS.values()} == {None, *RACERS}
+    assert ROWS["encoder"].racer is None
+    assert ROWS["long"].peer == "faster-whisper INT8 batched, same pieces and timestamps"
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,8 +107,14 @@ def test_a_peer_that_cannot_be_had_is_named_and_its_rows_left_out(monkeypatch: p
 def test_an_environment_is_one_peers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", "somewhere")
-    first, second = Environment("a", ("x==1",)), Environment("a", ("x==2",), source=("x",))
+    first, second = Environment(tmp_path / "a.txt"), Environment(tmp_path / "a.b.txt", compiled=True)
+    for environment in (first, second):
+        environment.requirements.write_text("x==1")
     assert first.folder.parent == tmp_path / "peers"
+    assert (first.name, second.name) == ("a", "a.b")
+    assert first.folder == Environment(first.requirements).folder
+    first.requirements.write_text("x==2")
+    assert first.folder != Environment(first.requirements).folder
     assert first.folder != second.folder
     assert first.packages.is_relative_to(first.folder)
     assert (first.variables, second.variables["LD_LIBRARY_PATH"]) == ({}, str(second.packages))
@@ -125,7 +131,7 @@ def test_the_json_has_the_table_and_every_figure(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     given = bench.arguments(["--threads", "1", "--quick", "--json", str(path)])
     said = {"version": "1", "instructions": "AVX2"}
-    sides = (Figures(0.5, 300.2, 1.94, said), Figures(0.25, 200.0, None, {**said, "version": "2"}))
+    sides = (Figures(0.5, 300.2, 1.94, said), Figures(0.25, 200.0, 3.0, {**said, "version": "2"}))
     other = ratio(peer="whisper.cpp 16 bit", sides=sides)
     bench.write([ratio(), other], given, "some audio", {"openai-whisper FP32": "no pip"})
     report = json.loads(path.read_text())
@@ -135,7 +141,7 @@ def test_the_json_has_the_table_and_every_figure(tmp_path: Path) -> None:
     figures = ["0.50", "1.00", "1.50"]
     assert report["rows"] == [
         ["one long file", "a peer", "tiny.en", *figures, "-", "-", "-"],
-        ["one long file", other.peer, "tiny.en", *figures, "1.9 / -", "300 / 200", "0.50 / 0.25"],
+        ["one long file", other.peer, "tiny.en", *figures, "1.9 / 3.0", "300 / 200", "0.50 / 0.25"],
     ]
     assert report["sides"] == {"Tilescribe": "1 (AVX2)", other.peer: "2 (AVX2)"}
     assert report["missing"] == {"openai-whisper FP32": "no pip"}
@@ -296,8 +302,8 @@ def test_openvino_gets_transformers_files(name: str, tmp_path: Path) -> None:
 
 def test_the_stand_in_for_ffmpeg_gives_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = material.gather(None, None, 0.2, tmp_path)
-    monkeypatch.setattr(rows.shutil, "which", lambda name: None)
-    monkeypatch.setenv("PATH", rows.ffmpeg(tmp_path)["PATH"])
+    monkeypatch.setattr(first_word.shutil, "which", lambda name: None)
+    monkeypatch.setenv("PATH", first_word.ffmpeg(tmp_path)["PATH"])
     samples = whisper.load_audio(str(made.ten_seconds))
     with wave.open(str(made.ten_seconds)) as file:
         exact = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
@@ -307,7 +313,7 @@ def test_the_stand_in_for_ffmpeg_gives_the_samples(tmp_path: Path, monkeypatch: 
 def test_a_command_that_writes_no_text_is_reported() -> None:
     code = "import sys; sys.exit('no model')"
     with pytest.raises(MeasureError, match="wrote no text: no model"):
-        rows.first_word([sys.executable, "-c", code], {})
+        first_word.seconds_to([sys.executable, "-c", code], {})
 
 
 def test_a_folder_that_is_no_data_set_is_one_line(
@@ -323,11 +329,11 @@ def test_a_folder_that_is_no_data_set_is_one_line(
 def test_a_row_that_fails_does_not_lose_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def failing(given: Any) -> Any:
+    def failing(*_: Any) -> Any:
         raise MeasureError("the process of Tilescribe ended on its own")
 
-    monkeypatch.setitem(ROWS, "singles-openai", failing)
-    monkeypatch.setitem(ROWS, "encoder", lambda given: [ratio(row="encoder")])
+    for name, measure in (("singles-openai", failing), ("encoder", lambda *_: [ratio(row="encoder")])):
+        monkeypatch.setitem(ROWS, name, replace(ROWS[name], measure=measure))
     options = ["--quick", "--models", "tiny.en", "--json", str(tmp_path / "figures.json")]
     made: list[Ratio] = []
     failures = bench.measure(bench.arguments(options), ["singles-openai", "encoder"], tmp_path, made, {})
@@ -345,8 +351,10 @@ def test_the_script_measures_and_prints_a_table(tmp_path: Path) -> None:
         [*command, "--json", str(tmp_path / "figures.json")], capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stderr
-    lines = [line for line in run.stdout.splitlines() if line.startswith("| ")][2:]
-    assert len(lines) == 4
+    rows = [line.split("|")[1].strip() for line in run.stdout.splitlines() if line.startswith("| ")]
+    assert rows[:2] == ["", "---"]
+    assert rows[6:8] == ["what", "---"]
+    assert rows[2:6] == rows[8:]
     report = json.loads((tmp_path / "figures.json").read_text())
     assert {row["row"] for row in report["measured"]} == {"singles-openai", "encoder", "start"}
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from app.evaluation import encoders
-from app.machine import available_threads, processor
+from app.machine import available_threads, processor, versions
 from kernels.backends import DEFAULT, TILE_BACKENDS, find
 from kernels.contract import DEFAULT_TILE_SIZE, ScoreType
 from kernels.device import DeviceName
@@ -21,7 +20,6 @@ from kernels.npu.cost_assumptions import ASSUMPTIONS, VECTOR_COUNTS
 from kernels.npu.program.plan import Plan
 
 SCHEMA_VERSION = 1
-PACKAGES = ("tilescribe", "numpy", "numba", "torch")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -60,9 +58,7 @@ class Machine(msgspec.Struct, frozen=True):
     processors: int = msgspec.field(default_factory=available_threads)
     processors_in_all: int = os.cpu_count() or 0
     system: str = f"{platform.system()} {platform.release()} {platform.machine()}"
-    versions: dict[str, str] = msgspec.field(
-        default_factory=lambda: {"python": platform.python_version()} | {p: version(p) for p in PACKAGES}
-    )
+    versions: dict[str, str] = msgspec.field(default_factory=versions)
 
 
 class Series(msgspec.Struct, frozen=True):

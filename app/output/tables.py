@@ -147,10 +147,10 @@ def aligned(rows: Iterable[Cells], left: int = 1) -> list[str]:
     ]
 
 
-def console(metrics: Iterable[Metric[Row]], rows: Iterable[Row], *more: Cells) -> list[str]:
-    """The lines of a table on the console; `more` are rows that are written out already."""
+def console(metrics: Iterable[Metric[Row]], rows: Iterable[Row]) -> list[str]:
+    """The lines of a table on the console."""
     table = written(metrics, rows, "console")
-    return aligned([[column.heading for column in table.columns], *table.rows, *more])
+    return aligned([[column.heading for column in table.columns], *table.rows])
 
 
 def markdown(metrics: Iterable[Metric[Row]], rows: Iterable[Row]) -> list[str]:

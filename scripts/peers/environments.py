@@ -1,6 +1,7 @@
 """Where peers live: each in an environment of its own under the user's cache, so that nothing of theirs gets into ours.
 
-An environment sees our packages (PyTorch, to export a model; NumPy, PyAV) behind its own, whose versions are pinned.
+An environment sees our packages (PyTorch, to export a model; NumPy, PyAV) behind its own, whose versions are pinned in
+a file of `requirements`, without what ours has.
 """
 
 from __future__ import annotations
@@ -30,28 +31,30 @@ class Environment:
     """One peer's.
 
     Attributes:
-        name: of its folder.
-        requirements: of pip, without what ours has.
-        source: packages that are built for this processor from their source.
+        requirements: what pip installs; the file is called after the peer.
+        compiled: whether it is built for this processor from its source, with libraries of its own.
     """
 
-    name: str
-    requirements: tuple[str, ...]
-    source: tuple[str, ...] = ()
+    requirements: Path
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        """The peer's."""
+        return self.requirements.stem
 
     @cached_property
     def folder(self) -> Path:
         """Another one for other requirements or another Python."""
-        key = " ".join((sys.version.split()[0], sys.prefix, *self.requirements))
+        key = f"{sys.version.split()[0]} {sys.prefix} {self.requirements.read_text(encoding='utf-8')}"
         cache = os.environ.get("TILESCRIBE_CACHE") or platformdirs.user_cache_path("tilescribe")
         return Path(cache) / "peers" / f"{self.name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
     @property
     def packages(self) -> Path:
         """Its own, where compiled libraries lie as well."""
-        return Path(
-            sysconfig.get_path("platlib", vars={"base": str(self.folder), "platbase": str(self.folder)})
-        )
+        base = str(self.folder)
+        return Path(sysconfig.get_path("platlib", vars={"base": base, "platbase": base}))
 
     @property
     def python(self) -> Path:
@@ -61,7 +64,7 @@ class Environment:
     @property
     def variables(self) -> dict[str, str]:
         """With which its processes find the libraries; threads that wait for each other leave the processor."""
-        return {"LD_LIBRARY_PATH": str(self.packages), "OMP_WAIT_POLICY": "passive"} if self.source else {}
+        return {"LD_LIBRARY_PATH": str(self.packages), "OMP_WAIT_POLICY": "passive"} if self.compiled else {}
 
     def install(self) -> None:
         """Make it, unless it is there.
@@ -76,17 +79,8 @@ class Environment:
         run(self.name, [sys.executable, "-m", "venv", str(self.folder)])
         # Behind its own packages, which come first.
         (self.packages / "zz-tilescribe.pth").write_text(f"{sysconfig.get_path('platlib')}\n")
-        source = [word for package in self.source for word in ("--no-binary", package)]
-        pip = [
-            str(self.python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
-        run(self.name, [*pip, *source, *self.requirements])
+        pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run(self.name, [*pip, "--no-deps", "--requirement", str(self.requirements)])
         ready.touch()
 
     def program(self, name: str) -> str:
@@ -115,32 +109,7 @@ def run(name: str, command: list[str]) -> None:
         raise PeerError(f"{name}: {wrong[-1].strip()}")
 
 
-FASTER_WHISPER = Environment(
-    "faster-whisper",
-    (
-        "faster-whisper==1.2.1",
-        "ctranslate2==4.8.5",
-        "onnxruntime==1.32.0",
-        "flatbuffers==25.12.19",
-        "protobuf==7.36.2",
-    ),
-)
-OPENVINO = Environment(
-    "openvino",
-    (
-        "openvino==2026.4.1",
-        "openvino-genai==2026.4.1.0",
-        "openvino-tokenizers==2026.4.1.0",
-        # What exports a model: it is needed once.
-        *(
-            "optimum==2.3.0",
-            "optimum-intel==2.2.0",
-            "transformers==5.5.4",
-            "nncf==3.4.0",
-            "tokenizers==0.22.2",
-        ),
-        *("huggingface_hub==1.21.0", "httpx==0.28.1", "httpcore==1.0.9", "safetensors==0.8.0"),
-        *("psutil==7.2.2", "pydot==4.0.1", "pyparsing==3.3.3", "tabulate==0.10.0"),
-    ),
-)
-WHISPER_CPP = Environment("whisper.cpp", ("pywhispercpp==1.5.1",), source=("pywhispercpp",))
+REQUIREMENTS = Path(__file__).parent / "requirements"
+FASTER_WHISPER = Environment(REQUIREMENTS / "faster-whisper.txt")
+OPENVINO = Environment(REQUIREMENTS / "openvino.txt")
+WHISPER_CPP = Environment(REQUIREMENTS / "whisper.cpp.txt", compiled=True)

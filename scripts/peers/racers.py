@@ -38,8 +38,6 @@ class Racer:
         if self.environment is not None:
             self.environment.install()
             how = {"python": self.environment.python, "variables": self.environment.variables}
-        if self.side == "OpenVINO":
-            how["multilingual"] = not name.endswith(".en")
         return Worker(self.side, self.model(name, scratch), threads, **how)
 
 

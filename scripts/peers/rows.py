@@ -2,107 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import statistics
-import subprocess
-import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.output import tables as t
-from peers.environments import OPENVINO
-from peers.process import MeasureError, Worker
+from peers.first_word import commands, seconds_to
+from peers.process import Worker
 from peers.racers import RACERS
+from peers.ratios import Figures, Ratio
 
 if TYPE_CHECKING:
     from peers.material import Material
 
 QUICK_SECONDS = 120
 
-Goals = tuple[float, float]
-"""A ratio that is to be reached, and the one that is hoped for."""
+Work = tuple[Any, ...]
+"""A side's method, and its arguments."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What else is known of a side.
+class Row:
+    """A row of the race.
 
     Attributes:
-        load: seconds from the start of its process until the model was ready.
-        megabytes: that its process took at most.
-        cpu: seconds of all its threads per minute of audio, the least; None where the work is no recording.
-        said: version and instructions, as it tells them.
+        name: as `--only` takes it.
+        measure: gives its ratios.
+        racer: the peer's name in `RACERS`; None where Tilescribe is held against itself.
+        goals: the ratio that is to be reached, and the one that is hoped for.
+        ways: of Tilescribe, each of which makes a ratio: backends, or compute types.
+        title: what to add to the peer's.
+        first_model: whether it is measured with the first model alone.
     """
 
-    load: float
-    megabytes: float
-    cpu: float | None
-    said: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """What was measured of one row for one model.
-
-    Attributes:
-        row: its name, as `--only` takes it.
-        what: was done.
-        goal: the ratio that is to be reached.
-        aim: the one that is hoped for.
-        unit: of `ours` and `theirs`, which have a figure per pair: seconds or MB.
-        words: in what each side gave, as a check that both did the same work; None where nothing is transcribed.
-        sides: ours and the peer's; None where no warm process was timed.
-    """
-
-    row: str
-    what: str
-    peer: str
-    model: str
-    goal: float
-    aim: float
-    unit: str
-    ours: tuple[float, ...]
-    theirs: tuple[float, ...]
-    words: tuple[int, int] | None = None
-    sides: tuple[Figures, Figures] | None = None
+    name: str
+    measure: Callable[[Bench, Row], Iterator[Ratio]]
+    racer: str | None
+    goals: tuple[float, float]
+    ways: tuple[str, ...] = ()
+    title: str = ""
+    first_model: bool = False
 
     @property
-    def cells(self) -> list[str]:
-        """The row of the table: the ratios, and of both sides CPU, memory and loading."""
-        said = ["-"] * 3
-        if self.sides is not None:
-            figures = [
-                (t.number(one.cpu, 1), t.count(one.megabytes), t.number(one.load)) for one in self.sides
-            ]
-            said = [" / ".join(pair) for pair in zip(*figures, strict=True)]
-        return [self.what, self.peer, self.model, *(f"{ratio:.2f}" for ratio in self.ratios), *said]
-
-    @property
-    def ratios(self) -> tuple[float, float, float]:
-        """The least, the median and the greatest."""
-        each = [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
-        return min(each), statistics.median(each), max(each)
-
-    @property
-    def spread(self) -> str:
-        """The ratios as the table has them."""
-        return " ".join(f"{ratio:.2f}" for ratio in self.ratios)
-
-    @property
-    def line(self) -> str:
-        """The row with its medians, for standard error."""
-        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
-        words = "" if self.words is None else f"; {self.words[0]} and {self.words[1]} words"
-        return (
-            f"{self.model}: {self.what} / {self.peer}: {self.spread} "
-            f"({ours:.2f} and {theirs:.2f} {self.unit}{words})"
-        )
+    def peer(self) -> str:
+        """The peer, as tables have it."""
+        return " ".join(filter(None, (RACERS[self.racer].title if self.racer else "", self.title)))
 
 
 @dataclass(frozen=True)
@@ -139,34 +85,22 @@ class Bench:
         return RACERS[racer].start(self.model, self.asked.threads, self.scratch)
 
     def beside(
-        self,
-        row: str,
-        what: str,
-        racer: str,
-        goals: Goals,
-        audio: float | None,
-        *work: Any,
-        theirs: tuple[Any, ...] | None = None,
-        title: str = "",
-        **how: str,
-    ) -> Iterator[Ratio]:
-        """Time Tilescribe, opened as `how` says, beside a peer.
+        self, row: Row, what: str, audio: float, work: Work, their_work: Work | None = None, **how: str
+    ) -> Ratio:
+        """Time Tilescribe, opened as `how` says, beside a row's peer.
 
         Args:
-            row: its name.
+            row: whose ratio it is.
             what: is done.
-            racer: the peer's name.
-            goals: the ratio to reach, and the one hoped for.
             audio: seconds that are transcribed.
-            work: a method and its arguments.
-            theirs: the peer's, where that is another one.
-            title: what to add to the peer's.
+            work: of both.
+            their_work: the peer's, where that is another one.
             how: Tilescribe is opened.
         """
-        with self.theirs(racer) as peer, self.ours(**how) as ours:
-            measured = warm((ours, work), (peer, theirs or work), self.pairs, audio)
-            name = " ".join(filter(None, (RACERS[racer].title, title)))
-            yield Ratio(row, what, name, self.model, *goals, "s", **measured)
+        assert row.racer is not None
+        with self.theirs(row.racer) as theirs, self.ours(**how) as ours:
+            measured = warm(ours, theirs, self.pairs, audio, work, their_work)
+        return Ratio(row.name, what, row.peer, self.model, *row.goals, "s", **measured)
 
 
 def interleave(
@@ -181,208 +115,130 @@ def interleave(
 
 
 def warm(
-    ours: tuple[Worker, Sequence[Any]],
-    theirs: tuple[Worker, Sequence[Any]],
-    pairs: int,
-    audio: float | None = None,
+    ours: Worker, theirs: Worker, pairs: int, audio: float, work: Work, their_work: Work | None = None
 ) -> dict[str, Any]:
     """Let both sides do their work once, then time it: the fields of a `Ratio`; `audio` are the seconds of it."""
-    cpu: dict[Worker, list[float]] = {ours[0]: [], theirs[0]: []}
+    works = {ours: work, theirs: their_work or work}
+    cpu: dict[Worker, list[float]] = {ours: [], theirs: []}
 
-    def timed(side: Worker, work: Sequence[Any]) -> float:
-        done = side.call(*work)
+    def timed(side: Worker) -> float:
+        done = side.call(*works[side])
         cpu[side].append(done.cpu)
         return done.seconds
 
-    texts = [side.call(*work).result for side, work in (ours, theirs)]
-    measured = interleave(partial(timed, *ours), partial(timed, *theirs), pairs)
+    def figures(side: Worker) -> Figures:
+        megabytes = float(side.call("megabytes").result)
+        return Figures(side.load, megabytes, min(cpu[side]) * 60 / audio, side.said)
+
+    texts = [side.call(*its).result for side, its in works.items()]
     words = tuple(sum(len(text.split()) for text in its) for its in texts) if texts[0] else None
-    sides = tuple(
-        Figures(
-            side.load,
-            float(side.call("megabytes").result),
-            min(cpu[side]) * 60 / audio if audio else None,
-            side.said,
-        )
-        for side, _ in (ours, theirs)
-    )
+    measured = interleave(partial(timed, ours), partial(timed, theirs), pairs)
+    sides = figures(ours), figures(theirs)
     return {"ours": measured[0], "theirs": measured[1], "words": words, "sides": sides}
 
 
-def _singles(row: str, racer: str, goals: Goals, backends: Sequence[str], bench: Bench) -> Iterator[Ratio]:
+def _singles(bench: Bench, row: Row) -> Iterator[Ratio]:
     paths, seconds = zip(*bench.singles, strict=True)
-    for backend in backends:
+    for backend in row.ways:
         what = f"`transcribe --backend {backend}`, {len(paths)} single utterances"
-        yield from bench.beside(row, what, racer, goals, sum(seconds), "singles", paths, backend=backend)
+        yield bench.beside(row, what, sum(seconds), ("singles", paths), backend=backend)
 
 
-def _long(
-    row: str, racer: str, goals: Goals, title: str, backends: Sequence[str], bench: Bench
-) -> Iterator[Ratio]:
+def _long(bench: Bench, row: Row) -> Iterator[Ratio]:
     size = bench.asked.batch_size
-    pieces = bench.material.pieces if row == "long" else None
+    pieces = bench.material.pieces if row.name == "long" else None
     work = ("long", bench.material.long, size, pieces)
-    for backend in backends:
+    for backend in row.ways:
         what = f"one long file, `{backend}`, batches of {size}"
-        seconds = bench.material.long_seconds
-        yield from bench.beside(row, what, racer, goals, seconds, *work, title=title, backend=backend)
+        yield bench.beside(row, what, bench.material.long_seconds, work, backend=backend)
 
 
-def _encoder(bench: Bench) -> Iterator[Ratio]:
-    for compute_type in ("float32", "auto"):
+def _encoder(bench: Bench, row: Row) -> Iterator[Ratio]:
+    for compute_type in row.ways:
         with (
             bench.ours(backend="int32", compute_type=compute_type) as ours,
             bench.ours(backend="cpu", compute_type=compute_type) as theirs,
         ):
-            what, beside = f"encoder, `int32` emulated, {compute_type}", f"`cpu`, {compute_type}"
-            work = ("encode", bench.material.long)
-            measured = warm((ours, work), (theirs, work), bench.pairs, 30.0)
-            yield Ratio("encoder", what, beside, bench.model, 1.05, 1.0, "s", **measured)
+            measured = warm(ours, theirs, bench.pairs, 30.0, ("encode", bench.material.long))
+        what, beside = f"encoder, `int32` emulated, {compute_type}", f"`cpu`, {compute_type}"
+        yield Ratio(row.name, what, beside, bench.model, *row.goals, "s", **measured)
 
 
-def _evaluate(row: str, racer: str, goals: Goals, types: Sequence[str], bench: Bench) -> Iterator[Ratio]:
+def _evaluate(bench: Bench, row: Row) -> Iterator[Ratio]:
     paths, seconds = zip(*bench.grouped, strict=True)
     work = ("group", paths, bench.asked.batch_size)
-    theirs = work if racer == "faster-whisper" else ("singles", paths)
-    title = "batched" if racer == "faster-whisper" else "one by one"
-    for compute_type in types:
+    theirs = work if row.title == "batched" else ("singles", paths)
+    for compute_type in row.ways:
         what = f"`evaluate`, `cpu`, {compute_type}, {len(paths)} utterances"
-        yield from bench.beside(
-            row,
-            what,
-            racer,
-            goals,
-            sum(seconds),
-            *work,
-            theirs=theirs,
-            title=title,
-            compute_type=compute_type,
-        )
+        yield bench.beside(row, what, sum(seconds), work, theirs, compute_type=compute_type)
 
 
-def _memory(row: str, racer: str, goals: Goals, bench: Bench) -> Iterator[Ratio]:
+def _memory(bench: Bench, row: Row) -> Iterator[Ratio]:
     quick = bench.asked.quick
 
-    def peak(start: Callable[[], Worker]) -> float:
-        with start() as side:
-            limit = QUICK_SECONDS if quick else float("inf")
-            return float(side.call("peak", bench.material.hour, limit).result)
+    def peak(side: Worker) -> float:
+        limit = QUICK_SECONDS if quick else float("inf")
+        return float(side.call("peak", bench.material.hour, limit).result)
 
-    measured = interleave(partial(peak, bench.ours), partial(peak, partial(bench.theirs, racer)), 1)
     what = "peak memory, 1 hour of audio" + (f", stopped after {QUICK_SECONDS} s of it" if quick else "")
-    yield Ratio(row, what, RACERS[racer].title, bench.model, *goals, "MB", *measured)
+    yield _apart(bench, row, what, "MB", peak, pairs=1)
 
 
-def _load(row: str, racer: str, goals: Goals, bench: Bench) -> Iterator[Ratio]:
-    def load(start: Callable[[], Worker]) -> float:
+def _load(bench: Bench, row: Row) -> Iterator[Ratio]:
+    for start in (bench.ours, partial(bench.theirs, row.racer)):
+        start().__exit__()
+    yield _apart(bench, row, "load of a model", "s", lambda side: side.load, bench.pairs)
+
+
+def _apart(
+    bench: Bench, row: Row, what: str, unit: str, figure: Callable[[Worker], float], pairs: int
+) -> Ratio:
+    """A figure of processes that are started for it, one at a time."""
+
+    def started(start: Callable[[], Worker]) -> float:
         with start() as side:
-            return side.load
+            return figure(side)
 
-    starts = (partial(load, bench.ours), partial(load, partial(bench.theirs, racer)))
-    for start in starts:
-        start()
-    measured = interleave(*starts, bench.pairs)
-    yield Ratio(row, "load of a model", RACERS[racer].title, bench.model, *goals, "s", *measured)
+    measured = interleave(
+        partial(started, bench.ours), partial(started, partial(bench.theirs, row.racer)), pairs
+    )
+    return Ratio(row.name, what, row.peer, bench.model, *row.goals, unit, *measured)
 
 
-def _start(row: str, racer: str, goals: Goals, bench: Bench) -> Iterator[Ratio]:
-    folder = bench.material.long.parent
-    audio, threads = str(bench.material.ten_seconds), str(bench.asked.threads)
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | ffmpeg(folder)
-    scripts = Path(sys.executable).parent
-    common = [audio, "--language", "en", "--threads", threads]
-    ours = [str(scripts / "transcribe"), *common, "--model", bench.model, "--backend", "cpu"]
-    with bench.theirs(racer) as side:
-        if racer == "openai":
-            checkpoint, peer = folder / f"{bench.model}.pt", "openai-whisper's command"
-            side.call("write_checkpoint", checkpoint)
-            theirs = [str(scripts / "whisper"), *common, "--model", str(checkpoint), "--fp16", "False"]
-            # Greedy and without fallback: what it does unless asked, five beams, takes longer.
-            theirs += [
-                "--beam_size",
-                "None",
-                "--output_dir",
-                str(folder / "whisper"),
-                "--output_format",
-                "txt",
-            ]
-        else:
-            peer = "a script of OpenVINO GenAI INT8"
-            given = (RACERS[racer].model(bench.model, folder), int(threads), not bench.model.endswith(".en"))
-            code = (
-                f"from sides import OpenVINO; print(*OpenVINO(*{given!r}).singles([{audio!r}]), flush=True)"
-            )
-            theirs = [str(OPENVINO.python), "-c", code]
-    # Where a script of OpenVINO's finds its side.
-    beside = environment if racer == "openai" else environment | {"PYTHONPATH": str(Path(__file__).parent)}
-    starts = partial(first_word, ours, environment), partial(first_word, theirs, beside)
-    for start in starts:
-        start()
+def _start(bench: Bench, row: Row) -> Iterator[Ratio]:
+    ours, theirs, peer = commands(bench, row.racer)
+    for command in (ours, theirs):
+        seconds_to(*command)
+    measured = interleave(partial(seconds_to, *ours), partial(seconds_to, *theirs), bench.pairs)
     what = "process start to first word, 10 s of audio"
-    yield Ratio(row, what, peer, bench.model, *goals, "s", *interleave(*starts, bench.pairs))
+    yield Ratio(row.name, what, peer, bench.model, *row.goals, "s", *measured)
 
 
-def first_word(command: list[str], environment: dict[str, str]) -> float:
-    """Seconds from starting a command to the first text on its standard output.
-
-    Raises:
-        MeasureError: it wrote none.
-    """
-    start = time.perf_counter()
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, bufsize=0) as process:
-        assert process.stdout is not None
-        first = process.stdout.read(1)
-        seconds = time.perf_counter() - start
-        _, errors = process.communicate()
-    if not first:
-        raise MeasureError(f"{command[0]} wrote no text: {errors.decode(errors='replace')}")
-    return seconds
-
-
-def ffmpeg(folder: Path) -> dict[str, str]:
-    """FFmpeg's program, which openai-whisper reads audio with; where there is none, what hands over a WAV file."""
-    if shutil.which("ffmpeg"):
-        return {}
-    stand_in = folder / "bin" / "ffmpeg"
-    stand_in.parent.mkdir(exist_ok=True)
-    # openai-whisper runs `ffmpeg -nostdin -threads 0 -i FILE ...` for 16 kHz mono samples: they follow the header.
-    stand_in.write_text('#!/bin/sh\nexec tail -c +45 "$5"\n')
-    stand_in.chmod(0o755)
-    return {"PATH": f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-HALF, EVEN, NEAR = (0.5, 0.3), (1.0, 0.7), (1.2, 1.0)
-BOTH = ("cpu", "int32")
-ROWS: dict[str, Callable[[Bench], Iterator[Ratio]]] = {
-    "singles": partial(_singles, "singles", "faster-whisper", EVEN, BOTH),
-    "singles-openvino": partial(_singles, "singles-openvino", "openvino", (1.0, 0.8), BOTH),
-    "singles-openvino-16": partial(_singles, "singles-openvino-16", "openvino-16", EVEN, BOTH[:1]),
-    "singles-whisper.cpp": partial(_singles, "singles-whisper.cpp", "whisper.cpp", EVEN, BOTH[:1]),
-    "singles-openai": partial(_singles, "singles-openai", "openai", HALF, BOTH[:1]),
-    "long": partial(_long, "long", "faster-whisper", EVEN, "batched, same pieces and timestamps", BOTH),
-    "long-default": partial(
-        _long, "long-default", "faster-whisper", EVEN, "batched, its own pieces, no timestamps", BOTH[:1]
-    ),
-    "long-openvino": partial(_long, "long-openvino", "openvino", (0.8, 0.6), "", BOTH),
-    "long-openvino-16": partial(_long, "long-openvino-16", "openvino-16", EVEN, "", BOTH[:1]),
-    "long-whisper.cpp": partial(_long, "long-whisper.cpp", "whisper.cpp", EVEN, "", BOTH[:1]),
-    "long-openai": partial(_long, "long-openai", "openai", HALF, "", BOTH[:1]),
-    "encoder": _encoder,
-    "evaluate": partial(_evaluate, "evaluate", "faster-whisper", EVEN, ("float32", "auto")),
-    "evaluate-openvino": partial(_evaluate, "evaluate-openvino", "openvino", (0.8, 0.6), ("auto",)),
-    "memory": partial(_memory, "memory", "faster-whisper", EVEN),
-    "memory-openvino": partial(_memory, "memory-openvino", "openvino", NEAR),
-    "load-openvino": partial(_load, "load-openvino", "openvino", NEAR),
-    "start": partial(_start, "start", "openai", HALF),
-    "start-openvino": partial(_start, "start-openvino", "openvino", NEAR),
+HALF, EVEN, NEAR, FASTER = (0.5, 0.3), (1.0, 0.7), (1.2, 1.0), (0.8, 0.6)
+BOTH, CPU = ("cpu", "int32"), ("cpu",)
+SAME, OWN = "batched, same pieces and timestamps", "batched, its own pieces, no timestamps"
+ROWS = {
+    row.name: row
+    for row in (
+        Row("singles", _singles, "faster-whisper", EVEN, BOTH),
+        Row("singles-openvino", _singles, "openvino", (1.0, 0.8), BOTH),
+        Row("singles-openvino-16", _singles, "openvino-16", EVEN, CPU),
+        Row("singles-whisper.cpp", _singles, "whisper.cpp", EVEN, CPU),
+        Row("singles-openai", _singles, "openai", HALF, CPU),
+        Row("long", _long, "faster-whisper", EVEN, BOTH, SAME),
+        Row("long-default", _long, "faster-whisper", EVEN, CPU, OWN),
+        Row("long-openvino", _long, "openvino", FASTER, BOTH),
+        Row("long-openvino-16", _long, "openvino-16", EVEN, CPU),
+        Row("long-whisper.cpp", _long, "whisper.cpp", EVEN, CPU),
+        Row("long-openai", _long, "openai", HALF, CPU),
+        Row("encoder", _encoder, None, (1.05, 1.0), ("float32", "auto")),
+        Row("evaluate", _evaluate, "faster-whisper", EVEN, ("float32", "auto"), "batched"),
+        Row("evaluate-openvino", _evaluate, "openvino", FASTER, ("auto",), "one by one"),
+        Row("memory", _memory, "faster-whisper", EVEN, first_model=True),
+        Row("memory-openvino", _memory, "openvino", NEAR, first_model=True),
+        Row("load-openvino", _load, "openvino", NEAR),
+        Row("start", _start, "openai", HALF, first_model=True),
+        Row("start-openvino", _start, "openvino", NEAR, first_model=True),
+    )
 }
-
-
-def racer_of(row: str) -> str | None:
-    """The name of the peer in a row; None where there is none."""
-    return next(iter(getattr(ROWS[row], "args", ())[1:]), None)
-
-
-FIRST_MODEL_ROWS = ("memory", "memory-openvino", "start", "start-openvino")
-"""Measured with the first model alone."""
+"""By name, in the order of the table."""

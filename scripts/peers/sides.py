@@ -8,11 +8,13 @@ transcribes up to a second of a recording, and returns the megabytes that the pr
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +69,8 @@ class Tilescribe:
         """What it says of itself."""
         import openvino
 
-        computed, found = (
-            self._model.compute_type,
-            openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
-        )
-        return {"version": _version("tilescribe"), "instructions": f"{computed}; {', '.join(sorted(found))}"}
+        found = ", ".join(sorted(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+        return {"version": version("tilescribe"), "instructions": f"{self._model.compute_type}; {found}"}
 
 
 class FasterWhisper:
@@ -112,8 +111,8 @@ class FasterWhisper:
         import ctranslate2
 
         types = ctranslate2.get_supported_compute_types("cpu")
-        version = f"{_version('faster-whisper')}, CTranslate2 {_version('ctranslate2')}"
-        return {"version": version, "instructions": ", ".join(sorted(types))}
+        made = f"{version('faster-whisper')}, CTranslate2 {version('ctranslate2')}"
+        return {"version": made, "instructions": ", ".join(sorted(types))}
 
     def _batches(self, audio: Any, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> str:
         how: dict[str, Any] = {}
@@ -124,11 +123,11 @@ class FasterWhisper:
 
 
 class _OneByOne:
-    """A peer without batches, whose `_text` is that of samples."""
+    """A peer without batches, whose `_text` is that of samples that it has `_read`."""
 
     def singles(self, paths: Sequence[Path]) -> list[str]:
         """One after the other."""
-        return [self._text(_sound(path)) for path in paths]
+        return [self._text(self._read(path)) for path in paths]
 
     def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
         """Window after window."""
@@ -136,9 +135,12 @@ class _OneByOne:
 
     def peak(self, path: Path, seconds: float) -> float:
         """Of so many seconds."""
-        samples = _sound(path)
+        samples = self._read(path)
         self._text(samples[: int(min(seconds * 16000, len(samples)))])
         return peak_megabytes()
+
+    def _read(self, path: Path) -> Any:
+        return _sound(path)
 
     def _text(self, samples: Any) -> str:
         raise NotImplementedError
@@ -147,12 +149,12 @@ class _OneByOne:
 class OpenVINO(_OneByOne):
     """OpenVINO GenAI's pipeline, without batches, with timestamps as Tilescribe writes them."""
 
-    def __init__(self, folder: str, threads: int, multilingual: bool) -> None:
+    def __init__(self, folder: str, threads: int) -> None:
         import openvino_genai
 
         self._pipeline = openvino_genai.WhisperPipeline(folder, "CPU", INFERENCE_NUM_THREADS=threads)
         self._how: dict[str, Any] = {"return_timestamps": True}
-        if multilingual:
+        if json.loads((Path(folder) / "generation_config.json").read_bytes())["is_multilingual"]:
             self._how |= {"language": "<|en|>", "task": "transcribe"}
 
     def said(self) -> dict[str, str]:
@@ -160,7 +162,7 @@ class OpenVINO(_OneByOne):
         import openvino
 
         found = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return {"version": _version("openvino-genai"), "instructions": ", ".join(sorted(found))}
+        return {"version": version("openvino-genai"), "instructions": ", ".join(sorted(found))}
 
     def _text(self, samples: Any) -> str:
         return str(self._pipeline.generate(samples, **self._how)).strip()
@@ -181,17 +183,14 @@ class WhisperCpp(_OneByOne):
         import _pywhispercpp
 
         found = re.findall(r"(\w+) = 1", _pywhispercpp.whisper_print_system_info())
-        return {"version": f"pywhispercpp {_version('pywhispercpp')}", "instructions": ", ".join(found)}
+        return {"version": f"pywhispercpp {version('pywhispercpp')}", "instructions": ", ".join(found)}
 
     def _text(self, samples: Any) -> str:
         return " ".join(segment.text.strip() for segment in self._model.transcribe(samples))
 
 
-class OpenAIWhisper:
-    """openai-whisper in float32, without batches, on recordings that are in memory once they have been transcribed.
-
-    It reads files through FFmpeg's program.
-    """
+class OpenAIWhisper(_OneByOne):
+    """openai-whisper in float32, without batches, on recordings that are in memory once they have been transcribed."""
 
     def __init__(self, model: str, threads: int) -> None:
         import torch
@@ -201,21 +200,12 @@ class OpenAIWhisper:
         torch.set_num_threads(threads)
         self._model = weights.load(model).model.whisper
 
-    def singles(self, paths: Sequence[Path]) -> list[str]:
-        """One after the other."""
-        options = {"temperature": 0.0, "language": "en", "condition_on_previous_text": False}
-        return [self._model.transcribe(_samples(path), fp16=False, **options)["text"] for path in paths]
-
-    def long(self, path: Path, batch_size: int, pieces: Sequence[tuple[float, float]] | None) -> list[str]:
-        """Window after window."""
-        return self.singles([path])
-
     def said(self) -> dict[str, str]:
         """What it says of itself."""
         import torch
 
-        version = f"{_version('openai-whisper')}, PyTorch {_version('torch')}"
-        return {"version": version, "instructions": torch.backends.cpu.get_cpu_capability()}
+        made = f"{version('openai-whisper')}, PyTorch {version('torch')}"
+        return {"version": made, "instructions": torch.backends.cpu.get_cpu_capability()}
 
     def write_checkpoint(self, path: Path) -> None:
         """Write the model as openai-whisper's own checkpoint (float16, as OpenAI's are), which its command loads."""
@@ -225,12 +215,12 @@ class OpenAIWhisper:
         halves = {name: value.half() for name, value in state.items() if not name.endswith("alignment_heads")}
         torch.save({"dims": asdict(self._model.dims), "model_state_dict": halves}, path)
 
+    def _read(self, path: Path) -> Any:
+        return _kept_sound(path)
 
-@cache
-def _samples(path: Path) -> Any:
-    from app.audio.reading import load_audio
-
-    return load_audio(path)
+    def _text(self, samples: Any) -> str:
+        options = {"temperature": 0.0, "language": "en", "condition_on_previous_text": False}
+        return str(self._model.transcribe(samples, fp16=False, **options)["text"])
 
 
 @cache
@@ -261,10 +251,7 @@ def _sound(path: Path) -> Any:
         return np.concatenate([frame.to_ndarray()[0] for frame in frames])
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
+_kept_sound = cache(_sound)
 
 
 def _peak(segments: Iterable[Any], seconds: float) -> float:

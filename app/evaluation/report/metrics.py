@@ -132,6 +132,11 @@ def _label(tile: Json) -> str:
     return tile["kernel"] if tile.get("shift") is None else f"{tile['kernel']}, shift {tile['shift']}"
 
 
+def _scores(tile: Json) -> str:
+    scores = tile.get("scores")
+    return t.span(scores["least"], scores["largest"]) if scores else t.NONE
+
+
 def _clipped(scores: Json | None) -> str:
     return t.share(scores["clipped"]) if scores and scores.get("held") else t.NONE
 
@@ -155,7 +160,7 @@ TILES: tuple[Metric[Json], ...] = (
     Metric("within 5", lambda v: t.share(v["within_5"]), CONSOLE),
     Metric("within 10", lambda v: t.share(v["within_10"]), CONSOLE),
     Metric("output", lambda v: t.span(v["output_min"], v["output_max"]), CONSOLE),
-    Metric("scores", lambda v: t.span(v["scores"]["least"], v["scores"]["largest"]), CONSOLE),
+    Metric("scores", _scores, CONSOLE),
     Metric("INT8 clips", lambda v: _clipped(v.get("scores")), SCREENS),
     Metric("targets", _targets, PAGE, wraps=True),
 )

@@ -98,7 +98,7 @@ def render_page(
         pictures: PNGs of its spectrogram, one for each 30 s.
         audio: its URL, which may hold it; without one nothing can be played.
     """
-    script = _text("page.js")
+    script = transcript_script()
     coverage = transcript.coverage
     voice = transcript.run.options.vad
     context = {
@@ -113,7 +113,7 @@ def render_page(
         "rows": list(_rows(transcript, pictures)),
         "words": any(segment.words for segment in transcript.segments),
         "unsure": UNSURE,
-        "styles": house_style() + _text("page.css"),
+        "styles": transcript_style(),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
@@ -224,6 +224,16 @@ def clock(seconds: float, digits: int = 1) -> str:
 def house_style() -> str:
     """The style sheet that pages begin with: colours in light and dark, faces."""
     return _text("house.css")
+
+
+def transcript_style() -> str:
+    """The style sheet of a page with a transcript on it."""
+    return house_style() + _text("page.css")
+
+
+def transcript_script() -> str:
+    """The script of such a page: it plays, follows and moves, by pointer and keyboard."""
+    return _text("page.js")
 
 
 def _text(name: str) -> str:

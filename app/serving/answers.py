@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -11,9 +12,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from app.api import Transcript
 from app.output.writers import render
 from app.serving.fields import Asked
+from models.decoding.segments import Segment
 from models.openai import LANGUAGES
 
-__all__ = ["answer", "event", "usage"]
+__all__ = ["answer", "delta", "done", "event"]
 
 
 def answer(transcript: Transcript, asked: Asked, model: str) -> Response:
@@ -22,19 +24,18 @@ def answer(transcript: Transcript, asked: Asked, model: str) -> Response:
         return PlainTextResponse(transcript.text + "\n")
     if asked.form in ("srt", "vtt"):
         return PlainTextResponse(render(transcript, "srt" if asked.form == "srt" else "vtt"))
-    found: dict[str, Any] = {"text": transcript.text, "usage": usage(transcript)}
+    found: dict[str, Any] = {"text": transcript.text, "usage": _usage(transcript)}
     if asked.form == "verbose_json":
         found |= _verbose(transcript, asked, model)
     return JSONResponse(found)
 
 
 def _verbose(transcript: Transcript, asked: Asked, model: str) -> dict[str, Any]:
-    run = transcript.to_dict()["tilescribe"] | {"model": model}
     found = {
         "task": asked.options.task,
         "language": LANGUAGES[transcript.language],
         "duration": transcript.duration,
-        "tilescribe": run,
+        "tilescribe": _ran(transcript, model),
     }
     if "segment" in asked.granularities:
         segments = [segment.to_dict() for segment in transcript.segments]
@@ -45,7 +46,27 @@ def _verbose(transcript: Transcript, asked: Asked, model: str) -> dict[str, Any]
     return found
 
 
-def usage(transcript: Transcript) -> dict[str, Any]:
+def delta(text: str, segments: Sequence[Segment], duration: float) -> dict[str, Any]:
+    """More text of a stream; under `tilescribe` the segments that it is from with their times, and how long all is."""
+    timed = [{"start": one.start, "end": one.end, "text": one.text} for one in segments]
+    own = {"duration": duration, "segments": timed}
+    return {"type": "transcript.text.delta", "delta": text, "tilescribe": own}
+
+
+def done(transcript: Transcript, asked: Asked, model: str) -> dict[str, Any]:
+    """The end of a stream; under `tilescribe` what ran, and files as `transcribe` writes them, where asked for."""
+    own = _ran(transcript, model) | {"language": transcript.language}
+    if asked.files:
+        own["files"] = {form: render(transcript, form) for form in asked.files}
+    text = {"text": transcript.text, "usage": _usage(transcript)}
+    return {"type": "transcript.text.done", **text, "tilescribe": own}
+
+
+def _ran(transcript: Transcript, model: str) -> dict[str, Any]:
+    return {**transcript.to_dict()["tilescribe"], "model": model}
+
+
+def _usage(transcript: Transcript) -> dict[str, Any]:
     """What a request is counted by: whole seconds of audio."""
     return {"type": "duration", "seconds": math.ceil(transcript.duration)}
 

@@ -20,11 +20,13 @@ from starlette.routing import Route
 
 from app.api import AudioError, DeviceError, SegmentStream, Transcriber, Transcript
 from app.audio.reading import open_audio
-from app.serving.answers import answer, event, usage
-from app.serving.engine import Engine, Event, Job
+from app.serving.answers import answer, delta, done, event
+from app.serving.engine import Engine, Event, Job, Opened
 from app.serving.errors import RequestError
 from app.serving.fields import FIELDS, Asked, asked
 from app.serving.limits import Body, ClientLeft, LimitedSource, Limits
+from app.serving.page import PAGE, page_routes
+from models.decoding.segments import Segment
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,6 +60,7 @@ def application(
         Route("/v1/models/{model:path}", service.model),
         Route("/health", service.health),
         Route("/ready", service.ready),
+        *page_routes(transcriber, service.name, limits, keyed=key is not None),
     ]
     return Starlette(
         routes=routes,
@@ -90,7 +93,7 @@ class _Guard:
             return RequestError(403, "the Host header does not name this machine", code="host_not_allowed")
         if origin is not None and origin.partition("://")[2] != host:
             return RequestError(403, "pages of other sites are not let in", code="origin_not_allowed")
-        if self._key is None or path in ("/health", "/ready"):
+        if self._key is None or path in ("/health", "/ready", *PAGE):
             return None
         given = headers.get("authorization", "")
         scheme, _, secret = given.partition(" ")
@@ -217,11 +220,11 @@ class _Transcripts:
 
     async def _answer(self, wanted: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._events(wanted)) as events:
-            await anext(
-                events
-            )  # what is wrong with the audio has a status of its own, also where text is streamed
+            # What is wrong with the audio has a status of its own, also where text is streamed.
+            opened = await anext(events)
+            assert isinstance(opened, Opened)
             if wanted.stream:
-                await _stream(events, send)
+                await _stream(events, opened.duration, wanted, self._service.name, send)
                 return
             async for happened in events:
                 if isinstance(happened, Transcript):
@@ -264,7 +267,9 @@ async def _until_left(receive: Receive) -> None:
         pass
 
 
-async def _stream(events: AsyncIterator[Event], send: Send) -> None:
+async def _stream(
+    events: AsyncIterator[Event], duration: float, wanted: Asked, model: str, send: Send
+) -> None:
     """Send text as windows are decoded, and what all of it was in the end."""
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -272,18 +277,18 @@ async def _stream(events: AsyncIterator[Event], send: Send) -> None:
     async def put(fields: dict[str, Any]) -> None:
         await send({"type": "http.response.body", "body": event(fields), "more_body": True})
 
-    text, sent = "", 0
+    text, sent, new = "", 0, list[Segment]()
     try:
         async for happened in events:
             if isinstance(happened, list):
                 text += "".join(segment.text for segment in happened)
+                new += happened
             whole = text.strip()
             if len(whole) > sent:
-                await put({"type": "transcript.text.delta", "delta": whole[sent:]})
-                sent = len(whole)
+                await put(delta(whole[sent:], new, duration))
+                sent, new = len(whole), []
             if isinstance(happened, Transcript):
-                done = {"type": "transcript.text.done", "text": happened.text, "usage": usage(happened)}
-                await put(done)
+                await put(done(happened, wanted, model))
     except RequestError as error:
         await put(error.to_dict())
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})

@@ -16,16 +16,20 @@ __all__ = ["FIELDS", "Asked", "asked"]
 
 Form = Literal["json", "text", "srt", "verbose_json", "vtt"]
 Granularity = Literal["segment", "word"]
+File = Literal["txt", "srt", "vtt", "json"]
+
+FILES = "tilescribe_files[]"
+"""Our own field: what `transcribe` would write, at the end of a stream."""
 
 _AUDIO = frozenset({"file", "model", "prompt", "response_format", "temperature"})
 _OF_TRANSCRIPTIONS = {"language", "timestamp_granularities[]", "stream", "chunking_strategy", "include[]"}
 _OF_WHISPER_CPP = {"language", "temperature_inc", "translate"}
 FIELDS: Mapping[str, frozenset[str]] = {
-    "/v1/audio/transcriptions": _AUDIO | _OF_TRANSCRIPTIONS,
-    "/v1/audio/translations": _AUDIO,
+    "/v1/audio/transcriptions": _AUDIO | _OF_TRANSCRIPTIONS | {FILES},
+    "/v1/audio/translations": _AUDIO | {"language", "stream", FILES},
     "/inference": _AUDIO - {"model"} | _OF_WHISPER_CPP,
 }
-"""What each path takes. The last is whisper.cpp's."""
+"""What each path takes. The last is whisper.cpp's. OpenAI has no language and no stream for translations."""
 
 _STEP = 0.2  # between temperatures, as `transcribe` has it
 
@@ -40,6 +44,7 @@ class Asked:
         form: of the answer.
         granularities: what has times in `verbose_json`.
         stream: whether text is to be sent as it comes.
+        files: to be sent at its end.
     """
 
     upload: UploadFile
@@ -47,6 +52,7 @@ class Asked:
     form: Form
     granularities: frozenset[Granularity]
     stream: bool
+    files: tuple[File, ...] = ()
 
 
 def asked(form: FormData, path: str, models: tuple[str, ...], weights: Any) -> Asked:
@@ -86,6 +92,7 @@ def asked(form: FormData, path: str, models: tuple[str, ...], weights: Any) -> A
         form=shape,
         granularities=words,
         stream=stream,
+        files=_files(form, stream),
     )
 
 
@@ -112,10 +119,15 @@ def _text(form: FormData, name: str) -> str | None:
 
 
 def _choice(form: FormData, name: str, choices: tuple[str, ...]) -> str | None:
-    value = _text(form, name)
-    if value is not None and value not in choices:
-        raise _refused(name, f"{name} {value[:64]!r} is not supported; choose from {', '.join(choices)}")
-    return value
+    return next(iter(_several(form, name, choices)), None)
+
+
+def _several(form: FormData, name: str, choices: tuple[str, ...]) -> list[str]:
+    values = [str(value) for value in form.getlist(name)]
+    for value in values:
+        if value not in choices:
+            raise _refused(name, f"{name} {value[:64]!r} is not supported; choose from {', '.join(choices)}")
+    return values
 
 
 def _truth(form: FormData, name: str) -> bool:
@@ -135,13 +147,16 @@ def _number(form: FormData, name: str, most: float) -> float | None:
     return number
 
 
+def _files(form: FormData, stream: bool) -> tuple[File, ...]:
+    values = _several(form, FILES, get_args(File))
+    if values and not stream:
+        raise _refused(FILES, f"{FILES} needs stream")
+    return cast(tuple[File, ...], tuple(dict.fromkeys(values)))
+
+
 def _granularities(form: FormData, shape: Form) -> frozenset[Granularity]:
     name = "timestamp_granularities[]"
-    values = [str(value) for value in form.getlist(name)]
-    for value in values:
-        if value not in get_args(Granularity):
-            choices = ", ".join(get_args(Granularity))
-            raise _refused(name, f"{name} {value[:64]!r} is not supported; choose from {choices}")
+    values = _several(form, name, get_args(Granularity))
     if values and shape != "verbose_json":
         raise _refused(name, f"{name} needs the response_format verbose_json, not {shape}")
     return frozenset(cast(list[Granularity], values or ["segment"]))

@@ -300,7 +300,7 @@ def test_a_click_and_the_keyboard_play_from_a_word(browser: Browser, tmp_path: P
     (tmp_path / "one.wav").write_bytes(wave(samples[:, None], 8000))
     page = tmp_path / "one.html"
     page.write_text(render_page(TRANSCRIPT, "one.wav", audio="one.wav"), encoding="utf-8")
-    browser.open(page)
+    browser.open(page.as_uri())
     player = "document.getElementById('player')"
     seeked = f"new Promise(done => {player}.addEventListener('seeked', () => done({player}.currentTime)))"
     browser.value(f"window.seeked = {seeked}; 0")
@@ -321,7 +321,7 @@ def test_a_click_and_the_keyboard_play_from_a_word(browser: Browser, tmp_path: P
     assert 50.0 <= browser.value("seeked") < 52
     assert browser.value("document.getElementById('lost').hidden") is True
     (tmp_path / "one.wav").unlink()
-    browser.open(page)
+    browser.open(page.as_uri())
     assert browser.value(
         f"new Promise(done => {player}.error ? done('asks') : {player}.addEventListener('error', () => done('asks')))"
     )

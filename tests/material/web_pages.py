@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-VOID = {"meta", "input", "br", "img"}
+VOID = {"meta", "input", "br", "img", "link"}
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio",
          "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 
@@ -56,6 +56,10 @@ class Page(HTMLParser):
             if name == tag and all(own.get(key) == value for key, value in wanted.items())
         ]
 
+    def own(self, identity: str) -> dict[str, str | None]:
+        """The attributes of the element with an id."""
+        return next(own for _, own, _ in self.elements if own.get("id") == identity)
+
     def text(self, place: int) -> str:
         return " ".join(self.texts.get(place, "").split())
 
@@ -76,7 +80,7 @@ class Page(HTMLParser):
 class Browser:
     """Chromium, spoken to in its DevTools protocol through a pipe: what is done in it is done by a real pointer."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, *options: str) -> None:
         program = (
             shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         )
@@ -87,7 +91,8 @@ class Browser:
         # Chromium has its ends as 3 and 4.
         start = f'exec "$0" "$@" 3</dev/fd/{reading} 4>/dev/fd/{writing}'
         self._process = subprocess.Popen(
-            ["sh", "-c", start, program, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={profile}"],
+            ["sh", "-c", start, program, *QUIET, "--remote-debugging-pipe", f"--user-data-dir={profile}",
+             *options],
             pass_fds=(reading, writing), stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(reading)
@@ -122,28 +127,45 @@ class Browser:
         done = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         return done["result"].get("value")
 
-    def open(self, page: Path) -> None:
+    def until(self, script: str) -> None:
+        """Wait until a script is true; as long as it takes."""
+        look = f"const at = setInterval(() => {{ if ({script}) {{ clearInterval(at); done(); }} }}, 20)"
+        self.value(f"new Promise(done => {{ {look} }})")
+
+    def open(self, url: str) -> None:
         """A page, when all of it is there."""
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=url)
         self.value(
             "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))"
         )
 
     def click(self, element: str) -> None:
         """The middle of what a script gives."""
+        x, y = self._middle(element)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def drop(self, element: str, *files: Path) -> None:
+        """Files on the middle of what a script gives, dragged there."""
+        x, y = self._middle(element)
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def _middle(self, element: str) -> tuple[float, float]:
         x, y = self.value(f"""(() => {{
             const one = {element};
             one.scrollIntoView({{ block: "center" }});
             const box = one.getBoundingClientRect();
             return [box.x + box.width / 2, box.y + box.height / 2];
         }})()""")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        return x, y
 
     def press(self, key: str) -> None:
         """A key."""
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key)
+        does = {"text": "\r"} if key == "Enter" else {}  # a form is sent by what is typed
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **does)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def close(self) -> None:
         """End it."""

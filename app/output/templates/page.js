@@ -1,9 +1,10 @@
 "use strict";
-// Play from a word, follow what plays, move by the keyboard. All that the page says is there without it.
-(() => {
+// Play from a word, follow what plays, move by the keyboard. All that a written page says is there without it; a page
+// whose text is still to come tells it of words with take(), and forgets them with clear().
+const transcript = (() => {
   const player = document.getElementById("player"), now = document.getElementById("now");
   const times = (element) => element.dataset.t.split(" ").map(Number);
-  const items = [...document.querySelectorAll(".w")], spans = items.map(times);
+  const items = [], spans = [];
   const strips = [...document.querySelectorAll(".strip")];
   const rows = strips.map((strip) => strip.dataset.row.split(" ").map(Number));
   const mark = document.createElement("i"), head = document.createElement("i");
@@ -11,9 +12,10 @@
   head.className = "head";
   let at = 0, playing = -1;
 
-  function clock(seconds) {
-    const hundredths = Math.round(seconds * 100), minutes = Math.floor(hundredths / 6000);
-    const rest = ((hundredths % 6000) / 100).toFixed(2).padStart(5, "0"), hours = Math.floor(minutes / 60);
+  function clock(seconds, digits = 2) {
+    const parts = 10 ** digits, whole = Math.round(seconds * parts), minutes = Math.floor(whole / (60 * parts));
+    const rest = ((whole % (60 * parts)) / parts).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
+    const hours = Math.floor(minutes / 60);
     return (hours ? hours + ":" + String(minutes % 60).padStart(2, "0") : minutes) + ":" + rest;
   }
   // The last one that begins at a time or before it.
@@ -27,12 +29,12 @@
     return low - 1;
   }
   function put(what, start, end) {
+    if (!strips.length) return;
     const row = Math.max(0, before(rows, start)), [from, to] = rows[row];
     const left = Math.min(1, (start - from) / (to - from)), right = Math.min(1, (end - from) / (to - from));
     what.style.left = 100 * left + "%";
     what.style.width = 100 * (right - left) + "%";
     if (what.parentNode !== strips[row]) strips[row].append(what);
-    return strips[row];
   }
   function show(element) {
     const [start, end, probability] = times(element);
@@ -62,11 +64,20 @@
     return place;
   }
 
-  for (const item of items) {
-    item.tabIndex = -1;
-    item.setAttribute("role", "button");
+  function take(words) {
+    for (const item of words) {
+      item.tabIndex = items.length ? -1 : 0;
+      item.setAttribute("role", "button");
+      items.push(item);
+      spans.push(times(item));
+    }
   }
-  if (items.length) items[0].tabIndex = 0;
+  function clear() {
+    items.length = spans.length = at = 0;
+    playing = -1;
+    now.textContent = "";
+  }
+  take(document.querySelectorAll(".w"));
   document.addEventListener("focusin", (event) => {
     if (event.target.dataset && event.target.dataset.t) show(event.target);
   });
@@ -99,17 +110,18 @@
     moves[event.key]();
   });
 
-  if (!player) return;
+  if (!player) return { take, clear, clock };
   function follow() {
     const time = player.currentTime, place = before(spans, time);
     if (place !== playing && items[playing]) items[playing].classList.remove("on");
     if (items[place]) items[place].classList.toggle("on", time < spans[place][1]);
     playing = place;
-    return put(head, time, time);
+    put(head, time, time);
   }
   function frame() {
-    const old = head.parentNode, strip = follow();
-    if (old && old !== strip) strip.scrollIntoView({ block: "nearest" });
+    const old = head.parentNode;
+    follow();
+    if (old && old !== head.parentNode) head.parentNode.scrollIntoView({ block: "nearest" });
     if (!player.paused) requestAnimationFrame(frame);
   }
   player.addEventListener("play", () => requestAnimationFrame(frame));
@@ -121,4 +133,5 @@
     lost.hidden = true;
     player.src = URL.createObjectURL(choose.files[0]);
   });
+  return { take, clear, clock };
 })();

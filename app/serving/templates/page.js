@@ -1,0 +1,235 @@
+// Send a recording to the server that the page is from, and show its text as it comes. To play it and to move in it is
+// `transcript`'s.
+(() => {
+  const named = (names) => names.split(" ").map((id) => document.getElementById(id));
+  const [form, file, record, start, cancel, key, language, task] = named("form file record start cancel key language task");
+  const [status, progress, trouble, below, player] = named("status progress trouble below player");
+  const [section, facts, notes, files, lines] = named("transcript ran notes files lines");
+  const links = [...files.querySelectorAll("a")];
+  const most = Number(document.body.dataset.mostBytes);
+  const megabytes = (bytes) => (bytes / 2 ** 20).toFixed(1) + " MiB";
+  let recording = null, running = null, microphone = null;
+
+  function say(text) { status.textContent = text; }
+  function busy() { return running || microphone; }
+  function show() {
+    for (const one of [file, language, task, key]) if (one) one.disabled = Boolean(busy());
+    start.disabled = busy() || !recording;
+    record.disabled = Boolean(running);
+    record.textContent = microphone ? "Stop recording" : "Record the microphone";
+    record.classList.toggle("on", Boolean(microphone));
+    cancel.hidden = progress.hidden = !running;
+  }
+  function fact(name, value, note) {
+    const one = document.createElement("div");
+    for (const [kind, text] of [["dt", name], ["dd", value]]) {
+      one.append(document.createElement(kind));
+      one.lastChild.textContent = text;
+    }
+    if (note) one.lastChild.append(" ", Object.assign(document.createElement("small"), { textContent: note }));
+    return one;
+  }
+  function save(link, blob, name) {
+    if (link.href) URL.revokeObjectURL(link.href);
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+  }
+  function clear() {
+    transcript.clear();
+    trouble.textContent = "";
+    for (const one of [lines, facts, notes]) one.replaceChildren();
+    player.pause();
+    for (const one of [section, below, notes, files]) one.hidden = true;
+    progress.removeAttribute("value");
+  }
+
+  function take(chosen) {
+    if (!chosen.length) return;
+    if (busy()) {
+      trouble.textContent = running ? "Wait for the text, or cancel it." : "Stop the recording first.";
+      return;
+    }
+    recording = chosen[0];
+    if (player.src) URL.revokeObjectURL(player.src);
+    player.src = URL.createObjectURL(recording);
+    document.getElementById("lost").hidden = true;
+    run(chosen.length > 1 ? `One recording at a time: this is ${recording.name}.` : "");
+  }
+
+  async function run(note) {
+    clear();
+    if (key && !key.hidden && !key.value) {
+      show();
+      return refuse("The server wants an API key.", key);
+    }
+    running = new AbortController();
+    show();
+    trouble.textContent = note;
+    const { signal } = running;
+    try {
+      await transcribe(signal);
+    } catch (error) {
+      say("");
+      refuse(signal.aborted ? "Cancelled." : error.message, error.field);
+    } finally {
+      running = null;
+      show();
+    }
+  }
+  function refuse(text, field) {
+    trouble.textContent = text;
+    if (field) {
+      for (const one of [field, ...field.labels]) one.hidden = false;
+      field.disabled = false;
+      field.focus();
+    }
+  }
+
+  async function transcribe(signal) {
+    const { name, size } = recording, began = performance.now();
+    if (size > most) throw new Error(`${name}: it has ${megabytes(size)}; this server takes up to ${megabytes(most)}`);
+    try {
+      await recording.slice(0, 1).arrayBuffer();
+    } catch {
+      throw new Error(`${name}: it can't be read: it is a folder, or is not what it was when it was chosen`);
+    }
+    say(`${name}: ${megabytes(size)} to send and to read`);
+    // A wrong key is found before a recording is sent in vain.
+    if (!key.hidden) await ask("v1/models", { signal });
+    const body = new FormData();
+    body.append("model", "whisper-1");
+    body.append("stream", "true");
+    if (language && language.value) body.append("language", language.value);
+    for (const link of links) body.append("tilescribe_files[]", link.textContent);
+    body.append("file", recording, name);
+    const answer = await ask(`v1/audio/${task ? task.value : "transcriptions"}`, { method: "POST", body, signal });
+    say(`${name}: being decoded`);
+    document.getElementById("transcript-h").textContent = name;
+    section.hidden = below.hidden = false;
+    for await (const event of events(answer.body)) {
+      if (event.error) throw new Error(event.error.message);
+      if (event.type === "transcript.text.delta") add(event.tilescribe);
+      if (event.type === "transcript.text.done") return finish(name, event, performance.now() - began);
+    }
+  }
+  async function ask(path, how) {
+    const headers = key.value ? { Authorization: `Bearer ${key.value}` } : {};
+    let answer;
+    try {
+      answer = await fetch(path, { ...how, headers });
+    } catch (error) {
+      if (how.signal.aborted) throw error;
+      throw new Error("The server can't be reached, or it ended the connection.");
+    }
+    if (answer.ok) return answer;
+    const told = await answer.json().catch(() => null);
+    const error = new Error((told && told.error && told.error.message) || `The server answers ${answer.status}.`);
+    if (answer.status === 401) error.field = key;
+    throw error;
+  }
+  async function* events(stream) {
+    const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = ""; ;) {
+      const { value, done } = await reader.read().catch(() => ({ done: true }));
+      if (done) throw new Error("The connection ended before the text did.");
+      const whole = (rest + value).split("\n\n");
+      rest = whole.pop();
+      for (const one of whole) yield JSON.parse(one.slice("data: ".length));
+    }
+  }
+
+  function add({ segments, duration }) {
+    const words = [];
+    for (const { start: from, end, text } of segments) {
+      if (!text.trim()) continue;
+      const line = document.createElement("li"), at = document.createElement("span");
+      const said = document.createElement("p"), word = document.createElement("span");
+      at.className = "at";
+      at.textContent = transcript.clock(from, 1);
+      word.className = "w";
+      word.textContent = text.trim();
+      at.dataset.t = word.dataset.t = `${from.toFixed(2)} ${end.toFixed(2)}`;
+      said.dir = "auto";
+      said.append(word);
+      line.append(at, said);
+      lines.append(line);
+      words.push(word);
+      progress.value = Math.min(end / duration, 1);
+    }
+    transcript.take(words);
+  }
+  function finish(name, { text, tilescribe: ran }, milliseconds) {
+    const { coverage, language: spoken, language_probability: sure } = ran, clock = transcript.clock;
+    lines.lang = ran.options.task === "translate" ? "en" : spoken;
+    facts.append(
+      fact("length", clock(ran.duration, 1), `in ${(milliseconds / 1000).toFixed(1)} s`),
+      fact("language", new Intl.DisplayNames("en", { type: "language" }).of(spoken),
+        sure === null ? "" : `detected, ${Math.round(100 * sure)} %`),
+      ...(coverage ? [fact("speech", clock(coverage.speech_seconds, 1), `${clock(coverage.covered_seconds, 1)} with text`)] : []),
+      fact("ran", `${ran.model}, ${ran.backend} on ${ran.device}`, ran.device_reason),
+    );
+    notes.append(...ran.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
+    notes.hidden = !ran.notes.length;
+    const stem = name.replace(/(.)\.[^.]*$/, "$1");
+    for (const link of links) {
+      const form = link.textContent;
+      save(link, new Blob([ran.files[form]], { type: "application/octet-stream" }), `${stem}.${form}`);
+    }
+    files.hidden = false;
+    say(text ? `${name}: done` : `${name}: done; there is no text`);
+  }
+
+  async function speak() {
+    if (microphone) return microphone.stop();
+    clear();
+    if (!navigator.mediaDevices || !window.MediaRecorder) {
+      return refuse("Browsers give the microphone to pages over https and of this machine alone.");
+    }
+    let sound;
+    try {
+      sound = await navigator.mediaDevices.getUserMedia({ audio: true });
+    } catch (error) {
+      return refuse(error.name === "NotAllowedError" ? "The microphone is not allowed." : "There is no microphone to record.");
+    }
+    const parts = [], began = performance.now();
+    microphone = new MediaRecorder(sound);
+    const told = setInterval(() => {
+      record.textContent = `Stop recording (${transcript.clock((performance.now() - began) / 1000, 0)})`;
+    }, 500);
+    microphone.ondataavailable = (event) => parts.push(event.data);
+    microphone.onstop = () => {
+      const type = microphone.mimeType, kind = (/audio\/(\w+)/.exec(type) || ["", "webm"])[1];
+      clearInterval(told);
+      for (const track of sound.getTracks()) track.stop();
+      microphone = null;
+      say("");
+      take([new File(parts, `recording.${kind}`, { type })]);
+    };
+    microphone.start();
+    say("Recording.");
+    show();
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (recording && !busy()) run("");
+  });
+  file.addEventListener("change", () => {
+    take([...file.files]);
+    file.value = "";  // else the same file could not be chosen again
+  });
+  record.addEventListener("click", speak);
+  cancel.addEventListener("click", () => running.abort());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && running) running.abort();
+  });
+  for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) document.addEventListener(kind, (event) => {
+    event.preventDefault();  // a browser would open what is dropped beside the page's place for it
+    document.body.classList.toggle("over", kind === "dragenter" || kind === "dragover");
+    if (kind === "drop") take([...event.dataTransfer.files]);
+  });
+  addEventListener("beforeunload", (event) => {
+    if (busy()) event.preventDefault();
+  });
+  show();
+})();

@@ -113,7 +113,9 @@
     }
   }
   async function ask(path, how) {
-    const headers = key.value ? { Authorization: `Bearer ${key.value}` } : {};
+    // A header holds bytes: a key in other letters is sent as UTF-8.
+    const bytes = String.fromCharCode(...new TextEncoder().encode(key.value));
+    const headers = bytes ? { Authorization: `Bearer ${bytes}` } : {};
     let answer;
     try {
       answer = await fetch(path, { ...how, headers });
@@ -179,18 +181,25 @@
     say(text ? `${name}: done` : `${name}: done; there is no text`);
   }
 
+  function end() {
+    if (microphone && microphone.state === "recording") microphone.stop();
+  }
   async function speak() {
-    if (microphone) return microphone.stop();
+    if (microphone) return end();
     clear();
     if (!navigator.mediaDevices || !window.MediaRecorder) {
       return refuse("Browsers give the microphone to pages over https and of this machine alone.");
     }
     let sound;
     try {
+      record.disabled = true;
       sound = await navigator.mediaDevices.getUserMedia({ audio: true });
     } catch (error) {
       return refuse(error.name === "NotAllowedError" ? "The microphone is not allowed." : "There is no microphone to record.");
+    } finally {
+      show();
     }
+    if (running) return sound.getTracks().forEach((track) => track.stop());  // a file was dropped in the meantime
     const parts = [], began = performance.now();
     microphone = new MediaRecorder(sound);
     const told = setInterval(() => {
@@ -200,7 +209,7 @@
     microphone.onstop = () => {
       const type = microphone.mimeType, kind = (/audio\/(\w+)/.exec(type) || ["", "webm"])[1];
       clearInterval(told);
-      for (const track of sound.getTracks()) track.stop();
+      sound.getTracks().forEach((track) => track.stop());
       microphone = null;
       say("");
       take([new File(parts, `recording.${kind}`, { type })]);
@@ -227,6 +236,11 @@
     event.preventDefault();  // a browser would open what is dropped beside the page's place for it
     document.body.classList.toggle("over", kind === "dragenter" || kind === "dragover");
     if (kind === "drop") take([...event.dataTransfer.files]);
+  });
+  // A page that is left may be kept to go back to: neither the server nor the microphone is to wait for that.
+  addEventListener("pagehide", () => {
+    if (running) running.abort();
+    end();
   });
   addEventListener("beforeunload", (event) => {
     if (busy()) event.preventDefault();

@@ -23,7 +23,7 @@ from kernels.backends import REFERENCE, TILE_BACKENDS
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 
 if TYPE_CHECKING:
-    from app.evaluation.benchmark_results import BenchResult, Options
+    from app.evaluation.benchmark.results import BenchResult, Options
     from kernels.npu.cost import Stack
 
 BACKENDS = (*TILE_BACKENDS, REFERENCE)
@@ -82,7 +82,7 @@ def bench(
         stop(f"--device npu: backend {REFERENCE} has no program for it", USAGE)
     check_folders({"--json": json_file})
 
-    from app.evaluation.benchmark_results import Options
+    from app.evaluation.benchmark.results import Options
 
     sizes = tuple(dict.fromkeys(tile_size or (str(DEFAULT_TILE_SIZE),)))
     options = Options(
@@ -98,7 +98,7 @@ def bench(
     )
     with edge("interrupted before anything was measured"):
         pass_on()
-        from app.evaluation.benchmark import run
+        from app.evaluation.benchmark.measuring import run
 
         stack, whisper, skipped = _model(options)
         with progress_bar("", "step", shown=None) as on_progress:
@@ -115,7 +115,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 def _model(options: Options) -> tuple[Stack, Any, str]:
     """The model's encoder, the model where its windows are to be timed, and why they cannot be."""
-    from app.evaluation import encoders
+    from app.evaluation.benchmark import encoders
     from models.weights import loading as weights
 
     stack, name = encoders.of_name(options.model), options.model
@@ -137,13 +137,13 @@ def _model(options: Options) -> tuple[Stack, Any, str]:
 
 
 def _print(result: BenchResult, json_file: str | None) -> None:
-    from app.evaluation import benchmark_text
+    from app.evaluation.benchmark import text
 
     document = json.dumps(result.to_dict(), indent=1, ensure_ascii=False) + "\n"
     if json_file == "-":
         typer.echo(document, nl=False)
-        say(f"bench: {benchmark_text.device_line(result.device, result.device_reason)}")
+        say(f"bench: {text.device_line(result.device, result.device_reason)}")
         return
-    typer.echo("\n".join(benchmark_text.lines(result)))
+    typer.echo("\n".join(text.lines(result)))
     if json_file is not None:
         write_file(json_file, document)

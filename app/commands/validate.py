@@ -60,8 +60,9 @@ def validate(
     configuration = Configuration(model, device=device, tile_size=sizes[0], threads=threads)
     with edge("interrupted: nothing was written"):
         pass_on()
-        from app.evaluation.validating import run, text, to_json
-        from app.evaluation.validation_picture import render
+        from app.evaluation.validation.measuring import run, to_json
+        from app.evaluation.validation.picture import render
+        from app.evaluation.validation.text import text
         from models.weights.loading import WeightsError
 
         try:

@@ -15,31 +15,29 @@ from peers.process import MeasureError
 from peers.racers import RACERS
 
 if TYPE_CHECKING:
-    from peers.rows import Bench
+    from peers.material import Material
 
 Command = tuple[list[str], dict[str, str]]
 """A command, and the variables that it is run with."""
 
 
-def commands(bench: Bench, racer: str) -> tuple[Command, Command, str]:
+def commands(racer: str, model: str, threads: int, material: Material) -> tuple[Command, Command, str]:
     """Ours, the peer's, and what the peer's is called."""
-    folder, threads = bench.material.long.parent, bench.asked.threads
-    audio, scripts = str(bench.material.ten_seconds), Path(sys.executable).parent
+    folder, audio = material.ten_seconds.parent, str(material.ten_seconds)
+    scripts = Path(sys.executable).parent
     environment = os.environ | {"PYTHONUNBUFFERED": "1"} | ffmpeg(folder)
     common = [audio, "--language", "en", "--threads", str(threads)]
-    ours = [str(scripts / "transcribe"), *common, "--model", bench.model, "--backend", "cpu"]
+    ours = [str(scripts / "transcribe"), *common, "--model", model, "--backend", "cpu"]
     if racer == "openai":
-        checkpoint = folder / f"{bench.model}.pt"
-        with bench.theirs(racer) as side:
+        checkpoint = folder / f"{model}.pt"
+        with RACERS[racer].start(model, threads, folder) as side:
             side.call("write_checkpoint", checkpoint)
         theirs = [str(scripts / "whisper"), *common, "--model", str(checkpoint), "--fp16", "False"]
         # Greedy and without fallback: what it does unless asked, five beams, takes longer.
         theirs += ["--beam_size", "None", "--output_dir", str(folder / "whisper"), "--output_format", "txt"]
         return (ours, environment), (theirs, environment), "openai-whisper's command"
-    model = RACERS[racer].model(bench.model, folder)
-    code = (
-        f"from sides import OpenVINO; print(*OpenVINO({model!r}, {threads}).singles([{audio!r}]), flush=True)"
-    )
+    exported = RACERS[racer].model(model, folder)
+    code = f"from sides import OpenVINO; print(*OpenVINO({exported!r}, {threads}).singles([{audio!r}]), flush=True)"
     found = {"PYTHONPATH": str(Path(__file__).parent)}  # where a script of OpenVINO's finds its side
     script = [str(OPENVINO.python), "-c", code]
     return (ours, environment), (script, environment | found), "a script of OpenVINO GenAI INT8"

@@ -206,7 +206,8 @@ def _apart(
 
 
 def _start(bench: Bench, row: Row) -> Iterator[Ratio]:
-    ours, theirs, peer = commands(bench, row.racer)
+    assert row.racer is not None
+    ours, theirs, peer = commands(row.racer, bench.model, bench.asked.threads, bench.material)
     for command in (ours, theirs):
         seconds_to(*command)
     measured = interleave(partial(seconds_to, *ours), partial(seconds_to, *theirs), bench.pairs)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.evaluation.validating import text
+from app.evaluation.validation.text import text
 from kernels import reference
 from kernels.backends import INTEGER_BACKENDS
 from kernels.emulator import Emulator

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from app.evaluation.benchmark_results import Energy, Series, Setting
+from app.evaluation.benchmark.results import Energy, Series, Setting
 
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Figure = Number | None
@@ -76,7 +76,7 @@ class Extras(Struct):
 
 
 class Timed(Setting, kw_only=True):
-    """Of `app.evaluation.benchmark_results.Measurement`."""
+    """Of `app.evaluation.benchmark.results.Measurement`."""
 
     what: str
     phases: dict[str, Series]

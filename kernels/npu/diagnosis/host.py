@@ -136,6 +136,17 @@ class Host:
         """See `kernels.processor.cpuinfo`."""
         return cpuinfo(self.root)
 
+    @cached_property
+    def release(self) -> str | None:
+        """The kernel's, such as 6.18.2-generic."""
+        return self.text("proc/sys/kernel/osrelease")
+
+    @property
+    def linux(self) -> tuple[int, int] | None:
+        """The first two numbers of the kernel's release; None where they cannot be read."""
+        numbers = re.match(r"(\d+)\.(\d+)", self.release or "")
+        return (int(numbers[1]), int(numbers[2])) if numbers else None
+
     @property
     def is_phoenix(self) -> bool:
         """Whether the processor is of the family that can have an XDNA1 NPU; some Phoenix and Hawk Point have none."""
@@ -145,7 +156,7 @@ class Host:
     @property
     def is_wsl(self) -> bool:
         """Whether this is Linux under Windows."""
-        return "microsoft" in (self.text("proc/sys/kernel/osrelease") or "").lower()
+        return "microsoft" in (self.release or "").lower()
 
     @property
     def is_virtual(self) -> bool:

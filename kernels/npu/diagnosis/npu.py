@@ -116,16 +116,14 @@ def firmware(host: Host) -> Finding:
 
 def driver(host: Host) -> Finding:
     """The amdxdna driver: loaded, and bound to the device."""
-    bound = _driver(host)
+    bound, modules = _driver(host), [f"lib/modules/{host.release}/{pattern}" for pattern in MODULES]
     if bound.startswith("amdxdna"):  # its repository also ships amdxdna_legacy
         version, board = host.text("sys/module/amdxdna/version"), host.text(_npu(host) / "vbnv")
         found = " ".join(part for part in (bound, version, board and f"({board})") if part)
-        running = host.text("proc/sys/kernel/osrelease") or ""
-        numbers = re.match(r"(\d+)\.(\d+)", running)
-        added = host.matches(*(f"lib/modules/{running}/{pattern}" for pattern in MODULES[1:]))
-        if numbers and (int(numbers[1]), int(numbers[2])) < SHIM_NEEDS and not added:
+        if host.linux and host.linux < SHIM_NEEDS and not host.matches(*modules[1:]):
+            major, minor = host.linux
             return warning(
-                f"{found}, of Linux {numbers[0]} itself, which XRT's current plugin cannot use",
+                f"{found}, of Linux {major}.{minor} itself, which XRT's current plugin cannot use",
                 f"{NEWER_LINUX}, or install {DRIVER_SOURCE}",
             )
         return ok(found)
@@ -139,8 +137,7 @@ def driver(host: Host) -> Finding:
             "amdxdna is loaded, but has not taken the NPU",
             "`sudo dmesg | grep amdxdna` says why; often the firmware is missing or does not fit the driver",
         )
-    release = host.text("proc/sys/kernel/osrelease")
-    if release and host.matches(*(f"lib/modules/{release}/{pattern}" for pattern in MODULES)):
+    if host.release and host.matches(*modules):
         return missing("the driver amdxdna is not loaded", "run `sudo modprobe amdxdna`")
     return missing(
         "the driver amdxdna is not installed for this kernel",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 
 from kernels.contract import SCORE_TYPES, TILE_SIZES
@@ -29,16 +28,13 @@ def system(host: Host) -> Finding:
         )
     if not host.platform.startswith("linux"):
         return wrong(f"the NPU is used through Linux; this is {host.platform}", "use Linux 6.18 or later")
-    release = host.text("proc/sys/kernel/osrelease")
     pretty = host.search("etc/os-release", r'^PRETTY_NAME="?(.*?)"?$')
-    found = f"{pretty[1] if pretty else 'Linux'}, kernel {release or 'unknown'}"
-    numbers = re.match(r"(\d+)\.(\d+)", release or "")
-    if not numbers:
+    found = f"{pretty[1] if pretty else 'Linux'}, kernel {host.release or 'unknown'}"
+    if host.linux is None:
         return unknown(found)
-    version = int(numbers[1]), int(numbers[2])
-    if version >= (6, 14) or host.exists("sys/module/amdxdna"):
+    if host.linux >= (6, 14) or host.exists("sys/module/amdxdna"):
         return ok(found)
-    if version >= (6, 10):
+    if host.linux >= (6, 10):
         return warning(
             f"{found}, which has no amdxdna driver of its own (6.14 has)",
             f"{NEWER_LINUX}, or install the driver of {DRIVER_SOURCE}",

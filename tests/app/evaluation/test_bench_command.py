@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 from app.cli import app as tilescribe
 from app.console import INTERRUPTED, LACKING, USAGE
 from app.energy import MeterError, Rapl, Reading
-from app.evaluation import benchmark, encoders
-from app.evaluation.benchmark import WARM_UP, time_phases
-from app.evaluation.benchmark_results import BenchResult, Options, Series
-from app.evaluation.benchmark_text import device_line, lines
+from app.evaluation.benchmark import encoders, measuring
+from app.evaluation.benchmark.measuring import WARM_UP, time_phases
+from app.evaluation.benchmark.results import BenchResult, Options, Series
+from app.evaluation.benchmark.text import device_line, lines
 from kernels.emulator import Emulator
 
 NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
@@ -164,7 +164,7 @@ def test_interrupted_runs_print_what_there_is(monkeypatch: pytest.MonkeyPatch) -
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmark.Benchmark, "layer", interrupt)
+    monkeypatch.setattr(measuring.Benchmark, "layer", interrupt)
     settings = ("--model", "tiny.en", "--device", "emulator", "--tiles", "2", "--repeat", "1")
     result = run(*settings, "--json", "-")
     assert result.exit_code == INTERRUPTED
@@ -175,7 +175,7 @@ def test_interrupted_runs_print_what_there_is(monkeypatch: pytest.MonkeyPatch) -
 
 def bench_small(**options: Any) -> BenchResult:
     chosen = Options(device="emulator", tiles=2, repeat=2, threads=(1,), **options)
-    return benchmark.run(chosen, SMALL, None, lambda *_: None)
+    return measuring.run(chosen, SMALL, None, lambda *_: None)
 
 
 def test_tiles_per_second_count_tiles_of_all_windows() -> None:
@@ -239,11 +239,11 @@ class _Meter(Rapl):
 
 
 def test_energy_is_told_with_and_without_idle_power(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "IDLE_SECONDS", 0.0)
-    monkeypatch.setattr(benchmark, "find_meter", _Meter)
+    monkeypatch.setattr(measuring, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(measuring, "find_meter", _Meter)
     options = Options("tiny.en", ("cpu",), threads=(1,), repeat=2)
     before = torch.get_num_threads()
-    result = benchmark.run(options, TINY, tiny, lambda *_: None)
+    result = measuring.run(options, TINY, tiny, lambda *_: None)
     assert torch.get_num_threads() == before
     energy = result.energy
     assert energy is not None
@@ -259,9 +259,9 @@ def test_without_a_meter_there_is_a_reason_and_no_figure(tiny: Any, monkeypatch:
     def none() -> None:
         raise MeterError("no counters")
 
-    monkeypatch.setattr(benchmark, "find_meter", none)
+    monkeypatch.setattr(measuring, "find_meter", none)
     options = Options("tiny.en", ("cpu",), threads=(1,), repeat=1)
-    result = benchmark.run(options, TINY, tiny, lambda *_: None)
+    result = measuring.run(options, TINY, tiny, lambda *_: None)
     assert "Energy: not available (no counters)" in list(lines(result))
     assert result.to_dict()["energy"]["windows"] == []
 

@@ -15,8 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app as tilescribe
-from app.evaluation import validation_picture
-from app.evaluation.validating import text, to_json
+from app.evaluation.validation import picture
+from app.evaluation.validation.measuring import to_json
+from app.evaluation.validation.text import text
 from app.output import tables
 from kernels.emulator import Emulator
 from kernels.validation import Validation, validate_kernel
@@ -87,7 +88,7 @@ def test_json_has_a_version_and_no_number_that_is_none(validation: Validation) -
 
 
 def test_the_picture_draws_every_kernel(validation: Validation) -> None:
-    root = ElementTree.fromstring(validation_picture.render(validation))
+    root = ElementTree.fromstring(picture.render(validation))
     svg = "{http://www.w3.org/2000/svg}"
     words = [t.text or "" for t in root.iter(f"{svg}text")]
     for kernel in ("int32", "int8", "legacy-int32", "legacy-int8"):
@@ -109,7 +110,7 @@ def test_the_picture_draws_every_kernel(validation: Validation) -> None:
 
 def test_the_png_holds_the_cells() -> None:
     cells = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    data = validation_picture.png(cells)
+    data = picture.png(cells)
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", data[16:24])
     assert (width, height) == (12, 8)

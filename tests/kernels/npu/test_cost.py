@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app.evaluation import encoders
+from app.evaluation.benchmark import encoders
 from kernels.contract import ScoreType
 from kernels.npu import cost
 from kernels.npu import cost_assumptions as assumed

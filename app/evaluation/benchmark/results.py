@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.evaluation import encoders
+from app.evaluation.benchmark import encoders
 from app.machine import available_threads, processor, versions
 from kernels.backends import DEFAULT, TILE_BACKENDS, find
 from kernels.contract import DEFAULT_TILE_SIZE, ScoreType

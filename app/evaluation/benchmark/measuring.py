@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 
 from app.audio.reading import load_audio
 from app.energy import MeterError, find_meter
-from app.evaluation.benchmark_results import (
+from app.evaluation.benchmark.results import (
     BenchResult,
     Energy,
     Machine,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from app.evaluation.validating import ran_on
+from app.evaluation.validation.text import ran_on
 from app.output import tables as t
 from app.output.svg import Chart
 from kernels.backends import find

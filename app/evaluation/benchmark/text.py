@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from app.evaluation.benchmark_results import BenchResult, scores_of
+from app.evaluation.benchmark.results import BenchResult, scores_of
 from app.evaluation.report.metrics import COST_TIMES, COST_WORK, ENERGY, LATENCY
 from app.output import tables as t
 from app.output.tables import Metric

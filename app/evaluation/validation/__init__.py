@@ -1,0 +1,1 @@
+"""`tilescribe validate`: what is measured, as text, and as a picture."""

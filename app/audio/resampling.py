@@ -70,15 +70,16 @@ def _sound(frame: AudioFrame) -> Sound:
 
 
 def full_scale(values: NDArray[Any]) -> Samples:
-    """Samples of any type as float32, integers divided by their full scale."""
+    """Samples of any type as float32, integers divided by their full scale, each channel in one piece."""
     import numpy as np
 
-    if values.dtype.kind == "f":
-        return values.astype(np.float32, copy=False)
-    bits = 8 * values.itemsize
-    if values.dtype.kind == "u":  # its middle is silence
-        return (values.astype(np.float32) - 2.0 ** (bits - 1)) / np.float32(2.0 ** (bits - 1))
-    return values.astype(np.float32) / np.float32(2.0 ** (bits - 1))
+    samples = np.ascontiguousarray(values, np.float32)
+    if values.dtype.kind != "f":  # so it is a copy
+        largest = np.float32(2.0 ** (8 * values.itemsize - 1))
+        if values.dtype.kind == "u":  # its middle is silence
+            samples -= largest
+        samples *= 1 / largest
+    return samples
 
 
 class Mixer:
@@ -112,7 +113,8 @@ class Mixer:
 
         channels = sound.channels
         with np.errstate(invalid="ignore", over="ignore"):
-            products = channels @ channels.T
+            # Much sooner done than the product of two matrices.
+            products = np.array([[one @ other for other in channels] for one in channels])
         powers = products.diagonal()
         if not np.isfinite(powers).all():
             finite = np.isfinite(channels).all(axis=0)

@@ -16,6 +16,7 @@ from app.audio.findings import Findings
 from app.audio.reading import AudioSource, array_blocks, open_audio
 from app.audio.resampling import SAMPLE_RATE
 from app.configuration import Configuration
+from app.output.tables import DEVICES
 from kernels.device import DeviceError as DeviceError
 from kernels.device import DeviceLost as DeviceLost
 from kernels.device import DeviceName
@@ -251,6 +252,14 @@ class Transcriber:
             model, self.encoder, decoder or decoder_of(model, *how), self.audio_context
         )
 
+    @property
+    def description(self) -> str:
+        """A line: what computes the attention, on what and why."""
+        if self.attention.device == "cpu":
+            return f"{self.weights.name}: floating-point attention, compute type {self.compute_type}"
+        device, reason = DEVICES[self.attention.device], self.attention.reason
+        return f"{self.weights.name}: {self.attention.name} attention on the {device}: {reason}"
+
     @classmethod
     def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
         """A transcriber as it is configured, with weights of its own, fetched where they are missing if `download`.
@@ -297,6 +306,7 @@ class Transcriber:
         Raises:
             app.audio.reading.AudioError: the audio cannot be read.
             models.decoding.options.OptionsError: the options contradict each other or the model.
+            models.temporary.NoRoomError: the folder of temporary files has no room for the features of long audio.
 
         The stream itself raises `AudioError` where the rest of the audio cannot be read, and
         `kernels.device.DeviceLost` where the NPU fails and a second try fails as well: the transcriber is of no
@@ -306,7 +316,10 @@ class Transcriber:
         with _source(audio, sample_rate, name, allow_truncated, audio_track) as source:
             voice = None if options.vad is None else VoiceActivity(options.vad)
             features = LogMelFeatures(
-                _counted(source.blocks(), on_reading), self.weights.model.dims.n_mels, voice
+                _counted(source.blocks(), on_reading),
+                self.weights.model.dims.n_mels,
+                voice,
+                source.expected_seconds,
             )
         past = [f"{start:g}" for start in options.clips[::2] if start >= features.duration]
         if past and features.duration:

@@ -145,9 +145,10 @@ def pass_on(quiet: bool = False) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             say(f"note: {record.getMessage()}")
 
-    below = logging.getLogger("kernels")
-    below.handlers, below.propagate = [Said()], False
-    below.setLevel(logging.WARNING if quiet else logging.INFO)
+    for name in ("kernels", "models"):
+        below = logging.getLogger(name)
+        below.handlers, below.propagate = [Said()], False
+        below.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def stop(message: str, code: int) -> NoReturn:
@@ -167,7 +168,7 @@ def exit_code(error: BaseException, others: Mapping[type[Exception], int] = {}) 
         code = CODES.get(f"{kind.__module__}.{kind.__qualname__}", others.get(kind))
         if code is not None:
             return code
-    if _short_of_memory(error):
+    if lacking(error):
         return LACKING
     # A path that the system refuses; without a path an OSError may be a fault of ours.
     return LACKING if isinstance(error, OSError) and error.filename is not None else None
@@ -182,22 +183,27 @@ _NO_MEMORY = (
     "not enough memory",
 )
 _NO_THREADS = ("can't start new thread", "resource temporarily unavailable")
+_NO_FILES = ("too many open files",)
 
 
-def _short_of_memory(error: BaseException | None) -> bool:
-    """Whether the system gave no more memory or threads, in whatever words."""
+def lacking(error: BaseException | None) -> str:
+    """What the system gave no more of, in whatever words the error says so, with a remedy; empty for any other."""
     while error is not None:
         text = str(error).lower()
         if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY + _NO_THREADS):
-            return True
+            return "the system has no more memory or threads: a smaller --model, --batch-size or --threads takes less"
+        if any(words in text for words in _NO_FILES):
+            return "the system lets this program open no more files: `ulimit -n 1024` lets it"
         error = error.__cause__ or error.__context__
-    return False
+    return ""
 
 
 def line(error: BaseException, place: object = "") -> str:
     """What to say of an error; `place` is what an OSError is about that names no file."""
-    if _short_of_memory(error):
-        return "the system has no more memory or threads: a smaller --model, --batch-size or --threads takes less"
+    if hasattr(error, "remedy"):
+        return f"{error} ({error.remedy})" if error.remedy else str(error)
+    if lacks := lacking(error):
+        return lacks
     if isinstance(error, OSError):
         return f"{error.filename or place}: {error.strerror or error}"
     return str(error)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.openai import asset
+from models.temporary import check_room, temporary_file
 from models.voice import VoiceActivity
 
 __all__ = [
@@ -63,13 +64,21 @@ class LogMelFeatures:
     costs no more memory than 35 minutes.
     """
 
-    def __init__(self, blocks: Iterable[Reals], n_mels: int = 80, voice: VoiceActivity | None = None) -> None:
+    def __init__(
+        self,
+        blocks: Iterable[Reals],
+        n_mels: int = 80,
+        voice: VoiceActivity | None = None,
+        expected: float | None = None,
+    ) -> None:
         """Consume a stream: `blocks` of any lengths (n,), mono at 16 kHz, into frames of 80 or 128 bins.
 
-        Where there is a `voice`, it hears the stream as well, and what is not speech is not to be decoded.
+        Where there is a `voice`, it hears the stream as well, and what is not speech is not to be decoded. The room
+        that the `expected` seconds take on the disk is looked for before.
 
         Raises:
             ValueError: a block is not one-dimensional, a sample is not finite, or there is no such `n_mels`.
+            models.temporary.NoRoomError: the disk is full.
         """
         if n_mels not in (80, 128):
             raise ValueError(f"n_mels must be 80 or 128, not {n_mels}")
@@ -85,6 +94,9 @@ class LogMelFeatures:
         self._level = array("f")
         self._maximum = _SILENCE
         self.voice = voice
+        needed = (expected or 0.0) * FRAMES_PER_SECOND * 4 * n_mels
+        if needed > _SPOOL_BYTES:
+            check_room(needed, f"audio of {(expected or 0.0) / 3600:.1f} h")
         self._consume(blocks if voice is None else voice.listen(blocks))
 
     @property
@@ -190,7 +202,8 @@ class LogMelFeatures:
             raise ValueError("the audio has samples that are not finite")
         self._maximum = max(self._maximum, loudest)
         self._level.frombytes(np.maximum(mel, np.float32(_SILENCE)).mean(axis=1).tobytes())
-        self._spool.write(mel.tobytes())
+        with temporary_file():
+            self._spool.write(mel.tobytes())
         return samples[len(mel) * HOP_LENGTH :].copy()
 
     def _read(self, start: int, count: int) -> Reals:

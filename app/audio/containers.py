@@ -5,12 +5,11 @@ The declared length tells where a file's end is missing: the frames that can be 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
+from app.audio.headers import Mended, declared_samples, missing_share, riff_is_cut
 from models.languages import language_tag
 
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
@@ -26,12 +25,19 @@ _NOT_AUDIO = "not audio that FFmpeg's libraries can read"
 
 
 class AudioError(Exception):
-    """Input that can't be transcribed. `str()` is one line, `name: reason`; `name` is its user's own."""
+    """Input that can't be transcribed. `str()` is one line, `name: reason`.
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
+    Attributes:
+        name: its user's own.
+        reason: what is wrong.
+        remedy: what a command's user can do about it.
+    """
+
+    def __init__(self, name: str, reason: str, remedy: str = "") -> None:
+        super().__init__(name, reason, remedy)
         self.name = name
         self.reason = reason
+        self.remedy = remedy
 
     def __str__(self) -> str:
         # A file's name may hold line breaks, or bytes that are not text.
@@ -49,14 +55,18 @@ def open_container(stream: BinaryIO, name: str) -> InputContainer:
     import av
 
     demuxers = ",".join(sorted(f for f in av.formats_available if not _NOT_MEDIA.fullmatch(f)))
-    data = wave_data(stream)
-    options = {"ignore_length": "1"} if data is not None and data.goes_on else {}
+    data = declared_samples(stream)
     stream.seek(0)
+    wave = stream.read(12)[8:] == b"WAVE"
+    stream.seek(0)
+    read = stream
+    if data is not None and data.goes_on and not wave:
+        read = cast(BinaryIO, Mended(stream, *data.mended))
     try:
         return av.open(
-            stream,
+            read,
             "r",
-            options=options,
+            options={"ignore_length": "1"} if data is not None and data.goes_on and wave else {},
             container_options={"format_whitelist": demuxers},
             metadata_errors="replace",
         )
@@ -122,111 +132,14 @@ def declared_seconds(container: InputContainer, track: AudioStream, stream: Bina
     form = container.format.name
     own = float(track.duration * track.time_base) if track.duration and track.time_base else None
     whole = container.duration / 1e6 if container.duration else None
-    if form == "wav":
-        data = wave_data(stream)
-        cut = data is not None and data.begin + (data.declared or 0) > data.size
-        return data.declared_seconds if data is not None and cut else None
-    if form in ("flac", "aiff", "au") or (form == "mp3" and missing_share(stream) is not None):
+    if (data := declared_samples(stream)) is not None:
+        return data.seconds if data.is_cut else None
+    if form == "avi":  # FFmpeg's figure is a guess where the index is gone
+        return float(track.frames * (track.time_base or 0)) if riff_is_cut(stream) else None
+    if form in ("flac", "au") or (form == "mp3" and missing_share(stream) is not None):
         return own
     if "matroska" in form:
         return whole
     if "mp4" in form.split(","):
         return min(own, whole) if own and whole else own  # an edit list may leave out some of the track
     return None
-
-
-@dataclass(frozen=True)
-class WaveData:
-    """The samples of a WAVE file.
-
-    Attributes:
-        begin: their first byte.
-        declared: how many bytes the header says they are; None where it says nothing.
-        size: the file's.
-        rate: bytes a second; 0 where that is not known.
-        goes_on: there are more samples than the header declares.
-    """
-
-    begin: int
-    declared: int | None
-    size: int
-    rate: float
-    goes_on: bool
-
-    @property
-    def declared_seconds(self) -> float | None:
-        """What is declared, in seconds, where that is known."""
-        return self.declared / self.rate if self.declared is not None and self.rate else None
-
-
-def wave_data(stream: BinaryIO) -> WaveData | None:
-    """What a WAVE file's header declares, and whether it is true, which FFmpeg would hide; None for other files.
-
-    A writer to a pipe can't know the size and puts 0, or something from about 2^31 up to 2^32 - 1; one that passes
-    4 GB may put what is left over 2^32; and the headers of files that were joined by their bytes are of the first.
-    """
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    if stream.read(12)[8:] != b"WAVE":
-        return None
-    rate = 0.0
-    wide: int | None = None  # the size of the samples in RF64
-    at = 12
-    for _ in range(1000):  # far more chunks than any file has
-        stream.seek(at)
-        head = stream.read(8)
-        kind, length = head[:4], int.from_bytes(head[4:], "little")
-        at += 8
-        if kind == b"ds64":
-            wide = int.from_bytes(stream.read(16)[8:], "little")
-        elif kind == b"fmt ":
-            form = stream.read(20).ljust(20, b"\0")
-            tag, frequency, block, in_block = (
-                int.from_bytes(form[a:b], "little") for a, b in ((0, 2), (4, 8), (12, 14), (18, 20))
-            )
-            if tag in (1, 3, 6, 7, 0xFFFE):  # PCM of all kinds: a block is one sample of each channel
-                in_block = 1
-            elif tag not in (2, 0x11, 0x31):  # ADPCM and GSM say how many it is; others do not
-                in_block = 0
-            rate = frequency * block / in_block if in_block else 0.0
-        elif kind == b"data":
-            if wide is not None and length == 0xFFFFFFFF:
-                unknown = wide == 0 or wide >= 2**62
-                length = 0 if unknown else wide
-            else:
-                unknown = length == 0 or length >= 0x7FFF0000
-            rest = size - at - length
-            goes_on = rest > rate / 2 and not any(
-                _is_chunk(stream, at + length + pad, size) for pad in (0, 1)
-            )
-            return WaveData(at, None if unknown else length, size, rate, goes_on)
-        at += length + length % 2
-    return None
-
-
-def _is_chunk(stream: BinaryIO, at: int, size: int) -> bool:
-    """Whether a RIFF chunk begins at a byte: a name, and a length within the file."""
-    stream.seek(at)
-    head = stream.read(8)
-    named = len(head) == 8 and all(32 <= byte < 127 for byte in head[:4])
-    return (
-        named
-        and head[:4] not in (b"RIFF", b"RF64")
-        and at + 8 + int.from_bytes(head[4:], "little") <= size + 1
-    )
-
-
-def missing_share(stream: BinaryIO) -> float | None:
-    """The share of an MP3's bytes that it lacks by its own count (Xing, Info, VBRI); None where it has none."""
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    head = stream.read(10)
-    start = 0
-    if head[:3] == b"ID3":  # a tag, its length in four 7-bit bytes
-        start = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
-    stream.seek(start)
-    header = re.search(rb"(?:Xing|Info)...(.)....(....)|VBRI", stream.read(1024), re.DOTALL)
-    if header is None or (header[1] and not header[1][0] & 1):
-        return None
-    counted = int.from_bytes(header[2], "big") if header[1] and header[1][0] & 2 else 0
-    return max(0.0, 1 - (size - start) / counted) if counted else 0.0

@@ -85,7 +85,7 @@ class Findings:
             level = (
                 f"very quiet, its peak is {20 * math.log10(self.peak):.0f} dB" if self.peak else "all silence"
             )
-            others = f"; it has other audio tracks, for --audio-track: {other_tracks}" if other_tracks else ""
+            others = f"; audio_track chooses among its others: {other_tracks}" if other_tracks else ""
             self.notes.append(level + others)
         elif self.peak > _LOUD:
             self.notes.append(f"samples up to {self.peak:.0f} where full scale is 1.0: its level is lowered")

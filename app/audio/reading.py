@@ -7,6 +7,7 @@ where the container's clock puts them. docs/inputs.md has what that means for fi
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -21,11 +22,10 @@ from app.audio.containers import (
     chosen_track,
     declared_seconds,
     described,
-    missing_share,
     open_container,
-    wave_data,
 )
 from app.audio.findings import Findings
+from app.audio.headers import declared_samples, missing_share
 from app.audio.resampling import (
     SAMPLE_RATE,
     Mixer,
@@ -37,7 +37,8 @@ from app.audio.resampling import (
     regrouped,
     resampled,
 )
-from app.audio.timeline import Account, timed_frames
+from app.audio.timeline import UNTIMED, Account, timed_frames
+from models.temporary import NoRoomError, temporary_file
 
 if TYPE_CHECKING:  # both are imported where they are used: a command's --help must not wait for them
     import numpy as np
@@ -61,6 +62,9 @@ class AudioSource(Protocol):
 
     findings: Findings
     """What is odd about it; whole once all blocks have been taken."""
+
+    expected_seconds: float | None = None
+    """Its length, where that is more than a guess before all of it has been read."""
 
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
         """Yield the audio from its start: float32 (n,), full scale 1.0, 16 kHz mono.
@@ -98,8 +102,8 @@ def open_audio(
 
     Time is the container's: where it has no sound, and where the sound can't be decoded, there is silence. Where the
     end is missing, AudioError follows the last block. That can be told only where a length is declared: WAVE unless it
-    was streamed, FLAC, AIFF, AU, MP4 and M4A, Matroska and WebM unless streamed, MP3 with a Xing or VBRI header. Ogg,
-    AAC (ADTS), other MP3, AVI, CAF, W64, WMA and MPEG-TS, and MP4 cut between two fragments, are just shorter.
+    was streamed, FLAC, AIFF, AU, CAF and W64, AVI, MP4 and M4A, Matroska and WebM unless streamed, MP3 with a Xing or
+    VBRI header. Ogg, AAC (ADTS), other MP3, WMA and MPEG-TS, and MP4 cut between two fragments, are just shorter.
 
     Args:
         source: the path or the stream.
@@ -170,7 +174,7 @@ class _FileSource(AudioSource):
                 tracks = audio_tracks(container, self.name)
                 chosen = chosen_track(tracks, self.name, self._wanted)
                 self._declared = declared_seconds(container, chosen, self._stream)
-                self._examine(container.format.name)
+                self._examine(container.format.name, (container.duration or 0) / 1e6)
                 self._others = described(tracks, without=chosen)
         except OSError as error:
             self.close()
@@ -190,11 +194,15 @@ class _FileSource(AudioSource):
                 IsADirectoryError: "is a directory",
                 PermissionError: "permission denied",
             }
-            reason = known.get(type(error)) or f"can't be read: {getattr(error, 'strerror', None) or error}"
-            raise AudioError(self.name, reason) from error
+            if reason := known.get(type(error)):
+                raise AudioError(self.name, reason) from error
+            raise self._unreadable(error) from error
 
-    def _unreadable(self, error: OSError) -> AudioError:
-        return AudioError(self.name, f"can't be read: {error.strerror or error}")
+    def _unreadable(self, error: OSError | ValueError) -> AudioError:
+        """What is wrong with the recording; an error that is none of its is raised as it is."""
+        if isinstance(error, NoRoomError) or getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
+            raise error
+        return AudioError(self.name, f"can't be read: {getattr(error, 'strerror', None) or error}")
 
     def _make_seekable(self) -> None:
         """Put a temporary file in the place of a stream that can't seek, or whose `read` is Python code.
@@ -211,8 +219,9 @@ class _FileSource(AudioSource):
         self._stream = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # close() closes it
         self._owned = True
         try:
-            self._stream.write(empty)
-            shutil.copyfileobj(source, self._stream, 1 << 20)
+            with temporary_file():
+                self._stream.write(empty)
+                shutil.copyfileobj(source, self._stream, 1 << 20)
         finally:
             if owned:
                 source.close()
@@ -222,14 +231,19 @@ class _FileSource(AudioSource):
     def blocks(self, seconds: float = 30.0) -> Iterator[NDArray[np.float32]]:
         return self._blocks(block_size(seconds))
 
-    def _examine(self, form: str) -> None:
+    def _examine(self, form: str, seconds: float) -> None:
         self._missing, self._understated = 0.0, ""
         if form == "mp3" and self._declared:
             share = missing_share(self._stream) or 0.0
             self._missing = self._declared * share if share < 0.5 else 0.0  # more is an end that is missing
-        if form == "wav" and (data := wave_data(self._stream)) is not None and data.goes_on and data.rate:
-            there, said = (data.size - data.begin) / data.rate, data.declared_seconds
-            self._understated = f"its header declares {said or 0:.1f} s of {there:.1f} s; all of it is read"
+        data = declared_samples(self._stream)
+        if data is not None and data.rate:
+            seconds = (data.size - data.begin) / data.rate
+            if data.goes_on and data.seconds is not None:
+                said = f"its header declares {data.seconds:.1f} s of {seconds:.1f} s"
+                self._understated = f"{said}; all of it is read"
+        if self._declared or form not in UNTIMED:
+            self.expected_seconds = self._declared or seconds
 
     def _blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
         account, mixer = Account(missing=self._missing), Mixer()
@@ -243,12 +257,13 @@ class _FileSource(AudioSource):
         declared = max(self._declared or 0.0, account.promised)
         if self._allow_truncated:
             return
-        some, remedy = f"{account.decoded:.1f} s", "(--allow-truncated transcribes what is there)"
+        some, reason = f"{account.decoded:.1f} s", ""
         if account.reached < declared - SHORT_SECONDS:
-            reason = f"ends early: {some} of {declared:.1f} s could be decoded {remedy}"
-            raise AudioError(self.name, reason)
-        if account.broken_off:
-            raise AudioError(self.name, f"damaged: nothing could be read after {some} {remedy}")
+            reason = f"ends early: {some} of {declared:.1f} s could be decoded"
+        elif account.broken_off:
+            reason = f"damaged: nothing could be read after {some}"
+        if reason:
+            raise AudioError(self.name, reason, "--allow-truncated transcribes what is there")
 
     def _pieces(self, account: Account, mixer: Mixer) -> Iterator[NDArray[np.float32]]:
         from av.error import FFmpegError

@@ -25,8 +25,9 @@ _STUCK = 8  # packets in a row that a decoder refuses before it is set up again
 _LONGEST = 6 * 3600.0  # that no file is believed: MPEG's clock wraps after 26 h, or seems to
 _FRESH = 1.0  # seconds of sound after which damage is no longer the reason for a hole
 
-# Streams of frames without a clock: their time is a count of frames, so bytes that are lost shift it.
-_UNTIMED = frozenset(("aac", "ac3", "amr", "dts", "eac3", "mp3"))
+UNTIMED = frozenset(("aac", "ac3", "amr", "dts", "eac3", "mp3"))
+"""Streams of frames without a clock: their time is a count of frames, so bytes that are lost shift it."""
+
 _IN_ORDER = frozenset(("flac", "matroska,webm", "ogg"))  # where packets follow each other without a gap
 _OVERHEAD = 1000  # bytes between two packets that a container needs for itself
 
@@ -95,7 +96,7 @@ def timed_frames(
     # Matroska declares the length of the whole file, on its clock; others a track's, from its own start.
     whole = "matroska" in container.format.name
     clock = _Clock(container)
-    raw = _Untimed(stream, account.missing) if container.format.name in _UNTIMED else None
+    raw = _Untimed(stream, account.missing) if container.format.name in UNTIMED else None
     begin: float | None = None
     in_order = container.format.name in _IN_ORDER
     suspect = -_FRESH  # where something was last amiss

@@ -86,10 +86,7 @@ def serve(
         transcriber = Transcriber.load(configuration)
         limits = Limits(max_mib << 20, max_hours * 3600, requests=max_requests)
         engine = Engine(max_requests)
-        attention = transcriber.attention
-        say(
-            f"{transcriber.weights.name}: {attention.name} attention on {attention.device}: {attention.reason}"
-        )
+        say(transcriber.description)
         say(f"listening on http://{f'[{address}]' if ':' in address else address}:{port}")
         # What is wrong with a form is told to who sent it.
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)

@@ -20,7 +20,7 @@ class Encoded(AudioSource):
 
     def __init__(self, source: AudioSource) -> None:
         self.name = source.name
-        self.findings = source.findings
+        self.findings, self.expected_seconds = source.findings, source.expected_seconds
         self._source = source
         self._file = io.BytesIO()
 

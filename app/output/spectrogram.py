@@ -30,7 +30,7 @@ class Spectrogram(AudioSource):
 
     def __init__(self, source: AudioSource) -> None:
         self.name = source.name
-        self.findings = source.findings
+        self.findings, self.expected_seconds = source.findings, source.expected_seconds
         self._source = source
         self._columns = bytearray()
 

@@ -304,8 +304,7 @@ def _of(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, AudioError):
-        reason = error.reason.partition(" (--")[0]  # the rest is about a command's options
-        return RequestError(400, str(AudioError(error.name, reason)), code="invalid_audio", param="file")
+        return RequestError(400, str(error), code="invalid_audio", param="file")
     if isinstance(error, DeviceError):
         return _lost(error)
     return RequestError(500, "the audio could not be transcribed: a fault of the server", code="fault")

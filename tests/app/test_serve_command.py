@@ -29,7 +29,7 @@ def test_sigterm_lets_what_runs_end(scripts: Path, spoken: Utterance) -> None:
                 said += (line := process.stderr.readline())
                 assert line
             url = re.findall(r"http://127\.0\.0\.1:\d+", said)[0]
-            assert "int32 attention on emulator" in said
+            assert "tiny.en: int32 attention on the emulator on the CPU: " in said
             form = {"content-type": "multipart/form-data; boundary=b"}
             assert requests.post(f"{url}/inference", b"--c", headers=form, timeout=60).status_code == 400
             asked = client.submit(

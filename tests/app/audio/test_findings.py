@@ -76,7 +76,7 @@ def test_a_track_that_is_not_there(tmp_path: Path, wanted: str) -> None:
 def test_a_silent_default_track_says_that_there_are_others(tmp_path: Path) -> None:
     with open_audio(two_tracks(tmp_path, first=0)) as source:
         assert not any(block.any() for block in source.blocks())
-        assert source.findings.notes == ["all silence; it has other audio tracks, for --audio-track: 2 (rus)"]
+        assert source.findings.notes == ["all silence; audio_track chooses among its others: 2 (rus)"]
 
 
 @pytest.mark.parametrize("decibels", [-94, -60])
@@ -119,6 +119,55 @@ def test_a_wave_with_chunks_after_its_samples_is_as_long_as_it_says() -> None:
     data = wave(sweep(SAMPLE_RATE), SAMPLE_RATE) + b"LIST" + struct.pack("<I", 40000) + bytes(40000)
     with open_audio(io.BytesIO(data)) as source:
         assert sum(map(len, source.blocks())) == 48000
+        assert source.findings.notes == []
+
+
+HELD = {
+    "a.aiff": ("pcm_s16be", b"SSND", ">I", 4),
+    "24.aiff": ("pcm_s24be", b"SSND", ">I", 4),
+    "a.caf": ("pcm_f32le", b"data", ">q", 4),
+    "a.w64": ("pcm_s16le", b"data", "<q", 16),
+}
+"""Files of samples, the name of their chunk, and where after it its length is, packed how."""
+
+
+def held(tmp_path: Path, name: str, share: float) -> bytes:
+    """The bytes of such a file of 3 s whose header says that it has only a share of them."""
+    codec, chunk, packing, behind = HELD[name]
+    data = bytearray(write(tmp_path / name, sweep(SAMPLE_RATE), SAMPLE_RATE, codec).read_bytes())
+    at = data.index(chunk) + behind
+    (length,) = struct.unpack_from(packing, data, at)
+    struct.pack_into(packing, data, at, int(length * share) // 24 * 24)
+    if chunk == b"SSND":
+        frames = data.index(b"COMM") + 10
+        struct.pack_into(">I", data, frames, int(48000 * share))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_other_files_of_samples_that_declare_less_than_they_hold_are_read_whole(
+    tmp_path: Path, name: str
+) -> None:
+    data = held(tmp_path, name, 0.5)
+    chunk = HELD[name][1]
+    for content, notes in (
+        (data, ["its header declares 1.5 s of 3.0 s; all of it is read"]),
+        (held(tmp_path, name, 0.0), []),
+    ):
+        with open_audio(io.BytesIO(content)) as source:
+            assert source.expected_seconds == pytest.approx(3.0, abs=0.01)
+            samples = np.concatenate(list(source.blocks()))
+            assert source.findings.notes == notes, chunk
+        np.testing.assert_allclose(samples, AS_IT_WAS, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0, 0x7F000008, 0xFFFFFFFF])
+def test_an_aiff_that_was_streamed_is_whole(tmp_path: Path, length: int) -> None:
+    data = bytearray(write(tmp_path / "a.aiff", sweep(SAMPLE_RATE), SAMPLE_RATE, "pcm_s16be").read_bytes())
+    struct.pack_into(">I", data, data.index(b"SSND") + 4, length)
+    struct.pack_into(">I", data, data.index(b"COMM") + 10, length // 2)  # frames
+    with open_audio(io.BytesIO(data)) as source:
+        np.testing.assert_array_equal(np.concatenate(list(source.blocks())), AS_IT_WAS)
         assert source.findings.notes == []
 
 

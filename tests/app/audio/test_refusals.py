@@ -129,5 +129,5 @@ def test_interrupts_pass_and_read_errors_are_told() -> None:
 
 
 def test_errors_can_be_sent_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(AudioError("a.wav", "no samples")))
-    assert (error.name, str(error)) == ("a.wav", "a.wav: no samples")
+    error = pickle.loads(pickle.dumps(AudioError("a.wav", "no samples", "record some")))
+    assert (error.name, str(error), error.remedy) == ("a.wav", "a.wav: no samples", "record some")

@@ -31,12 +31,11 @@ from app.commands.options import (
     voice_activity,
 )
 from app.configuration import Configuration
-from app.console import FAILED, INTERRUPTED, USAGE, bar, edge, exit_code, line, pass_on, say
+from app.console import FAILED, INTERRUPTED, USAGE, bar, edge, exit_code, lacking, line, pass_on, say
 from app.output.page import plays_as_it_is
 from app.output.sound import Encoded
 from app.output.spectrogram import Spectrogram
-from app.output.tables import DEVICES
-from app.output.writers import FORMATS, Layout, Output, formats, stamped
+from app.output.writers import FORMATS, Layout, Output, formats, stamped, write_segments
 from app.startup import interrupted, load_numba
 from kernels.backends import BACKENDS
 from models.compute import ComputeType
@@ -250,19 +249,12 @@ def transcribe(
         transcriber = Transcriber.load(configuration)
         options.for_model(transcriber.weights.model)
     if not quiet:
-        say(_description(transcriber))
+        say(transcriber.description)
         if transcriber.context_note:
             say(transcriber.context_note)
     progress = False if quiet and progress is None else progress
     job = filled(_Job, given, transcriber=transcriber, options=options, output=output, progress=progress)
     raise typer.Exit(job.run(inputs, failed=len(problems)))
-
-
-def _description(transcriber: Transcriber) -> str:
-    name, attention = transcriber.weights.name, transcriber.attention
-    if attention.device == "cpu":
-        return f"{name}: floating-point attention, compute type {transcriber.compute_type}"
-    return f"{name}: {attention.name} attention on the {DEVICES[attention.device]}: {attention.reason}"
 
 
 @dataclass(frozen=True)
@@ -288,33 +280,34 @@ class _Job:
             left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
             try:
                 if named and self.output.formats != ("json",):
-                    self._show(f"{chr(10) if done else ''}==> {recording.name} <==")
+                    self._show(f"{chr(10) if done else ''}==> {recording.name} <==\n")
                 complete = self._one(recording)
                 failed += self.strict and not complete
                 if interrupted():
                     raise KeyboardInterrupt
-            except AudioError as error:
-                say(f"error: {error}")
-                failed += 1
             except BrokenPipeError:  # whoever read the transcript has seen enough
                 return FAILED
-            except OSError as error:
-                place = error.filename or self.output.folder or ""
-                say(f"error: {recording.name}: {error.strerror or error}: {place}")
-                failed += 1
             except KeyboardInterrupt:
                 say(f"interrupted: {left}")
                 return INTERRUPTED
             except Exception as error:
-                # No other device takes the place of one that is lost: what the run says of itself would not be true.
-                code = exit_code(error)
                 if interrupted():  # what a library made of it
                     say(f"interrupted: {left}")
                     return INTERRUPTED
-                if code is None:
-                    raise
-                say(f"error: {recording.name}: {line(error)}\nstopped: {left}")
-                return code
+                if isinstance(error, AudioError):
+                    say(f"error: {line(error)}")
+                elif isinstance(error, OSError) and not lacking(error):
+                    place = error.filename or self.output.folder or ""
+                    say(f"error: {recording.name}: {error.strerror or error}: {place}")
+                else:
+                    # No other device takes the place of one that is lost: what the run says of itself would not be
+                    # true.
+                    code = exit_code(error)
+                    if code is None:
+                        raise
+                    say(f"error: {recording.name}: {line(error)}\nstopped: {left}")
+                    return code
+                failed += 1
         return FAILED if failed else 0
 
     def _one(self, recording: Recording) -> bool:
@@ -356,11 +349,18 @@ class _Job:
             for note in stream.findings.notes:
                 shown.clear()
                 say(f"{recording.name}: {note}")
-            for segment in stream:
-                text = segment.text.strip()
-                if text and not self.output.to_standard_output:
-                    shown.clear()
-                    self._show(stamped(segment) if self.verbose else text)
+
+            def show(text: str) -> None:
+                shown.clear()
+                self._show(text)
+
+            form = self.output.printed
+            if self.verbose and not self.output.to_standard_output:
+                for segment in stream:
+                    if segment.text.strip():
+                        show(f"{stamped(segment)}\n")
+            elif form is not None:
+                write_segments(stream, form, self.output.layout, show)
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
             say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
@@ -380,7 +380,8 @@ class _Job:
     def _show(self, text: str) -> None:
         """Print; files are still to be written where the reader of standard output left."""
         try:
-            print(text, flush=True)
+            sys.stdout.write(text)
+            sys.stdout.flush()
         except BrokenPipeError:
             if self.output.folder in (None, "-"):
                 raise

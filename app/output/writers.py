@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -81,6 +81,12 @@ class Output:
         return self.folder == "-"
 
     @property
+    def printed(self) -> Format | None:
+        """What is printed while it is decoded; None where that can be only in the end."""
+        form = self.formats[0] if self.to_standard_output else "txt"
+        return None if form in ("json", "html") else form
+
+    @property
     def has_pages(self) -> bool:
         """Whether pages are written, which show what is heard."""
         return "html" in self.formats
@@ -127,7 +133,7 @@ class Output:
         pictures: Sequence[bytes] = (),
         webm: bytes | None = None,
     ) -> list[Path]:
-        """Print a transcript, or write the files of `paths(recording.stem)`, which it returns.
+        """Write the files of `paths(recording.stem)`, which it returns, or print what is to be printed in the end.
 
         Args:
             transcript: of the recording.
@@ -138,7 +144,7 @@ class Output:
         Raises:
             OSError: a folder or file cannot be written, or the recording not be read again.
         """
-        if self.folder is None:
+        if self.folder is None or (self.to_standard_output and self.printed):
             return []
         paths = self.paths(recording.stem)
         texts = [
@@ -166,22 +172,71 @@ class Output:
 
 
 def render(transcript: Transcript, form: Format, layout: Layout = Layout()) -> str:
-    """The text of a file in one of openai-whisper's formats, by its own writers."""
-    result = transcript.to_dict()
+    """The text of a file in one of openai-whisper's formats."""
     if form == "json":
-        return json.dumps(result, ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=1) + "\n"
+    text = io.StringIO()
+    write_segments(transcript.segments, form, layout, text.write)
+    return text.getvalue()
+
+
+def write_segments(
+    segments: Iterable[Segment], form: Format, layout: Layout, show: Callable[[str], object]
+) -> None:
+    """Show segments as they come, cue by cue and each whole, by openai-whisper's own writers of text and subtitles."""
     from models.openai import submodule
 
-    for segment in result["segments"]:
-        # Segments without text keep their place in the JSON; as subtitles they would be empty lines.
-        segment["text"] = _plain(segment["text"].strip(), form)
-        for word in segment.get("words", ()):
-            word["word"] = _plain(word["word"], form)
-    result["segments"] = [segment for segment in result["segments"] if segment["text"]]
-    text = io.StringIO()
+    file: Any = _Cues(show)
     options: dict[str, Any] = asdict(layout)
-    submodule("utils").get_writer(form, "").write_result(result, text, options)
-    return text.getvalue()
+    submodule("utils").get_writer(form, "").write_result(
+        {"segments": _Arriving(segments, form)}, file, options
+    )
+    file.flush()
+
+
+class _Cues:
+    """A file of which what is written between two flushes is shown at once."""
+
+    def __init__(self, show: Callable[[str], object]) -> None:
+        self._show = show
+        self._text = ""
+
+    def write(self, text: str) -> None:
+        self._text += text
+
+    def flush(self) -> None:
+        text, self._text = self._text, ""
+        if text:
+            self._show(text)
+
+
+class _Arriving(Sequence[dict[str, Any]]):
+    """Segments with a text, taken from where they come from when they are asked for."""
+
+    def __init__(self, segments: Iterable[Segment], form: Format) -> None:
+        self._coming = (segment.to_dict() for segment in segments)
+        self._form = form
+        self._there: list[dict[str, Any]] = []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from self._there
+        for segment in self._coming:
+            # Segments without text keep their place in the JSON; as subtitles they would be empty lines.
+            segment["text"] = _plain(segment["text"].strip(), self._form)
+            for word in segment.get("words", ()):
+                word["word"] = _plain(word["word"], self._form)
+            if segment["text"]:
+                self._there.append(segment)
+                yield segment
+
+    def __len__(self) -> int:
+        """How many are there; the writers ask whether any is."""
+        next(iter(self), None)
+        return len(self._there)
+
+    def __getitem__(self, index: Any) -> Any:
+        len(self)
+        return self._there[index]
 
 
 def stamped(segment: Segment) -> str:

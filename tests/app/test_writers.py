@@ -4,13 +4,24 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.api import Run, Transcript
 from app.audio.inputs import Recording
-from app.output.writers import ALL, FORMATS, Layout, Output, formats, render, write_whole
+from app.output.writers import (
+    ALL,
+    FORMATS,
+    Format,
+    Layout,
+    Output,
+    formats,
+    render,
+    write_segments,
+    write_whole,
+)
 from models.decoding.options import DecodeOptions
 from models.decoding.segments import Segment, Word
 
@@ -192,3 +203,44 @@ def test_a_file_with_the_longest_of_names_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("語" * 83 + ".json")
     assert write_whole(path, "{}").read_text() == "{}"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout(), Layout(max_words_per_line=1), Layout(max_line_width=20, max_line_count=1)]
+)
+@pytest.mark.parametrize("form", ["txt", "srt", "vtt", "tsv"])
+def test_cues_are_shown_as_their_segments_come_each_whole(
+    transcript: Transcript, form: Format, layout: Layout
+) -> None:
+    shown: list[str] = []
+    before = []
+
+    def coming() -> Iterator[Segment]:
+        for one in transcript.segments:
+            before.append("".join(shown))
+            yield one
+        before.append("".join(shown))
+
+    write_segments(coming(), form, layout, shown.append)
+    whole = render(transcript, form, layout)
+    assert "".join(shown) == whole
+    assert all(text.endswith("\n") for text in shown)
+    assert before[0] == ""
+    # Where lines flow on over segments, a cue is whole when the next one begins.
+    assert "morning" in before[-1 if form in ("srt", "vtt") else 1]
+
+
+def test_what_is_printed_while_it_is_decoded() -> None:
+    assert [Output("-", (form,)).printed for form in ("txt", "srt", "json", "html")] == [
+        "txt",
+        "srt",
+        None,
+        None,
+    ]
+    assert Output("folder", ALL).printed == Output(None, ("txt",)).printed == "txt"
+
+
+def test_nothing_said_is_a_whole_file_too() -> None:
+    shown: list[str] = []
+    write_segments((), "vtt", Layout(), shown.append)
+    assert shown == ["WEBVTT\n\n"]

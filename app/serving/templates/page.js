@@ -125,7 +125,8 @@
     }
     if (answer.ok) return answer;
     const told = await answer.json().catch(() => null);
-    const error = new Error((told && told.error && told.error.message) || `The server answers ${answer.status}.`);
+    const later = answer.headers.get("Retry-After"), again = later ? `; try again in ${later} s` : "";
+    const error = new Error(((told && told.error && told.error.message) || `The server answers ${answer.status}`) + again);
     if (answer.status === 401) error.field = key;
     throw error;
   }

@@ -201,10 +201,17 @@ def test_text_comes_by_the_window_and_can_be_cancelled_or_cut_off(
 ) -> None:
     long = tmp_path / "long.wav"
     long.write_bytes(long_clip)
-    gate = threading.Semaphore(1)
-    with serving(tiny_en, gate=gate) as served:
+    gate = threading.Semaphore(0)
+    with serving(tiny_en, Limits(requests=1), gate=gate) as served:
         browser.open(served.url)
-        browser.drop(DROP, long)
+        taking = served.client().audio.transcriptions
+        with taking.create(file=long_clip, model="whisper-1", stream=True):
+            browser.drop(DROP, long)
+            browser.until(TROUBLE)
+            assert "; try again in 1 s" in browser.value(TROUBLE)
+        until(lambda: requests.get(f"{served.url}/ready", timeout=60).ok)
+        gate.release(2)
+        browser.click(button("start"))
         browser.until(TEXT)
         assert 0 < browser.value("document.getElementById('progress').value") < 1
         browser.drop(DROP, long)

@@ -18,7 +18,11 @@
     record.disabled = Boolean(running);
     record.textContent = microphone ? "Stop recording" : "Record the microphone";
     record.classList.toggle("on", Boolean(microphone));
-    cancel.hidden = progress.hidden = !running;
+    progress.hidden = !running;
+    const [gone, here] = running ? [start, cancel] : [cancel, start], held = document.activeElement === gone;
+    gone.hidden = true;
+    here.hidden = false;
+    if (held) here.focus();
   }
   function fact(name, value, note) {
     const one = document.createElement("div");

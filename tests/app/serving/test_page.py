@@ -213,6 +213,7 @@ def test_text_comes_by_the_window_and_can_be_cancelled_or_cut_off(
         gate.release(2)
         browser.click(button("start"))
         browser.until(TEXT)
+        assert browser.value("document.activeElement.id") == "cancel"
         assert 0 < browser.value("document.getElementById('progress').value") < 1
         browser.drop(DROP, long)
         assert browser.value(TROUBLE) == "Wait for the text, or cancel it."

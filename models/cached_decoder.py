@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,11 @@ class AudioMemory:
         if indices == list(range(len(self))):
             return self
         return AudioMemory(tuple(k[indices] for k in self.keys), tuple(v[indices] for v in self.values))
+
+    def joined(self, others: Sequence[AudioMemory]) -> AudioMemory:
+        """See `models.decoder.Memory`."""
+        keys, values = zip(*((m.keys, m.values) for m in (self, *others)), strict=True)
+        return AudioMemory(*(tuple(map(torch.cat, zip(*x, strict=True))) for x in (keys, values)))
 
 
 class CachedDecoder:

@@ -7,6 +7,7 @@ fallback temperatures, and windows that have ended are no longer computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -29,6 +30,10 @@ class Memory(Protocol):
 
     def select(self, indices: list[int]) -> Self:
         """The windows at `indices`, in that order; without a copy where these are all of them."""
+        ...
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """These windows and those of others; without a copy where there are no others."""
         ...
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Option
@@ -26,7 +26,7 @@ from app.console import LACKING, USAGE, edge, pass_on, say, stop
 from app.startup import load_numba
 from models.compute import ComputeType
 
-_PACKAGES = ("starlette", "uvicorn", "python_multipart")
+_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 _KEY = "TILESCRIBE_API_KEY"
 
 
@@ -47,6 +47,10 @@ def serve(
     grace: Annotated[
         int, Option(min=0, max=3600, help="Seconds that requests have to end in at SIGTERM.")
     ] = 30,
+    log_format: Annotated[
+        Literal["text", "json"],
+        Option(help="Of the lines on standard error: one for each request, never with words or file names."),
+    ] = "text",
     model: ModelOption = Configuration.model,
     backend: Annotated[BackendName, Option(help="Of the encoder's attention.")] = Configuration.backend,
     device: DeviceOption = Configuration.device,
@@ -72,7 +76,8 @@ def serve(
     if not local and key is None:
         stop(f"--host {host} is reached from elsewhere: set ${_KEY}, or give --api-key-file", USAGE)
     with edge("interrupted"), listening:
-        pass_on()
+        if log_format == "text":
+            pass_on()
         load_numba()
         import logging
 
@@ -82,12 +87,18 @@ def serve(
         from app.serving.application import application
         from app.serving.engine import Engine
         from app.serving.limits import Limits
+        from app.serving.watching import LOG, write_lines
 
+        write_lines(as_json=log_format == "json")
         transcriber = Transcriber.load(configuration)
         limits = Limits(max_mib << 20, max_hours * 3600, requests=max_requests)
-        engine = Engine(max_requests)
-        say(transcriber.description)
-        say(f"listening on http://{f'[{address}]' if ':' in address else address}:{port}")
+        engine = Engine()
+        url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+        if log_format == "text":
+            say(transcriber.description)
+            say(f"listening on {url}")
+        else:
+            LOG.info("listening", extra={"fields": {"url": url, "ran": transcriber.description}})
         # What is wrong with a form is told to who sent it.
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
         # uvicorn ends at SIGTERM and then sends it again, to what handled it before: an orderly end is no failure.

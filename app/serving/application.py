@@ -25,7 +25,9 @@ from app.serving.engine import Engine, Event, Job, Opened
 from app.serving.errors import RequestError
 from app.serving.fields import FIELDS, Asked, asked
 from app.serving.limits import Body, ClientLeft, LimitedSource, Limits
+from app.serving.metrics import Metrics
 from app.serving.page import PAGE, page_routes
+from app.serving.watching import LOG, Watched, noted
 from models.decoding.segments import Segment
 
 if TYPE_CHECKING:
@@ -36,12 +38,15 @@ __all__ = ["ALIAS", "application"]
 ALIAS = "whisper-1"
 """What OpenAI calls its Whisper: the model that is served, whichever it is."""
 
+_OPEN = ("/health", "/ready", "/metrics")
+"""What supervisors ask, without a key."""
+
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def application(
     transcriber: Transcriber, engine: Engine, limits: Limits, *, key: str | None, local: bool
-) -> Starlette:
+) -> ASGIApp:
     """The ASGI application.
 
     Args:
@@ -53,24 +58,25 @@ def application(
             pages in a browser use one to reach what they may not.
     """
     name = transcriber.weights.name
-    service = _Service(transcriber, engine, limits, Path(name).name if "/" in name else name)
+    metrics = Metrics(transcriber)
+    service = _Service(
+        engine.of(transcriber), engine, limits, metrics, Path(name).name if "/" in name else name
+    )
     routes = [Route(path, _Transcripts(service, path), methods=["POST"]) for path in FIELDS]
     routes += [
         Route("/v1/models", service.models),
         Route("/v1/models/{model:path}", service.model),
         Route("/health", service.health),
         Route("/ready", service.ready),
+        Route("/metrics", service.measured),
         *page_routes(transcriber, service.name, limits, keyed=key is not None),
     ]
-    return Starlette(
+    guarded = Starlette(
         routes=routes,
         middleware=[Middleware(_Guard, key=key, local=local)],
-        exception_handlers={
-            RequestError: _refusal,
-            HTTPException: _http_refusal,
-            Exception: _fault,
-        },
+        exception_handlers={RequestError: _refusal, HTTPException: _http_refusal, Exception: _fault},
     )
+    return Watched(guarded, metrics, [route.path for route in routes])
 
 
 class _Guard:
@@ -83,6 +89,7 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (error := self._refused(Headers(scope=scope), scope["path"])):
             await Body(receive, 1 << 20).discard()
+            noted(scope)["code"] = error.code
             await error.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -93,7 +100,7 @@ class _Guard:
             return RequestError(403, "the Host header does not name this machine", code="host_not_allowed")
         if origin is not None and origin.partition("://")[2] != host:
             return RequestError(403, "pages of other sites are not let in", code="origin_not_allowed")
-        if self._key is None or path in ("/health", "/ready", *PAGE):
+        if self._key is None or path in (*_OPEN, *PAGE):
             return None
         given = headers.get("authorization", "")
         scheme, _, secret = given.partition(" ")
@@ -110,11 +117,23 @@ class _Guard:
 class _Service:
     """What all routes have in common, and those that take no audio."""
 
-    def __init__(self, transcriber: Transcriber, engine: Engine, limits: Limits, name: str) -> None:
+    def __init__(
+        self, transcriber: Transcriber, engine: Engine, limits: Limits, metrics: Metrics, name: str
+    ) -> None:
         self.transcriber, self.engine, self.limits, self.name = transcriber, engine, limits, name
+        self.metrics = metrics
         self.names = (name, ALIAS)
         self._taken = 0
         self._created = int(time.time())
+        engine.on_window = metrics.window
+        metrics.watch(
+            {
+                "requests_taken": ("Requests being received, read or decoded.", lambda: self._taken),
+                "requests_limit": ("How many are taken at once.", lambda: limits.requests),
+                "recordings_waiting": ("Recordings that wait for a window to be decoded.", engine.waiting),
+                "healthy": ("0 where the device was lost.", lambda: engine.lost is None),
+            }
+        )
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -172,6 +191,10 @@ class _Service:
         with self.place():
             return JSONResponse({"status": "ready"})
 
+    async def measured(self, _: Request) -> Response:
+        """What Prometheus asks for."""
+        return self.metrics.response()
+
 
 class _Transcripts:
     """A route that takes audio, as an ASGI application: it watches whether its client is still there."""
@@ -181,14 +204,15 @@ class _Transcripts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = Body(receive, self._service.limits.body_bytes)
-        with suppress(ClientDisconnect, ClientLeft):
-            try:
-                with self._service.place():
-                    body.check_declared(Headers(scope=scope).get("content-length"))
-                    await self._serve(body, scope, receive, send)
-            except (RequestError, HTTPException):
-                await body.discard()
-                raise
+        try:
+            with self._service.place():
+                body.check_declared(Headers(scope=scope).get("content-length"))
+                await self._serve(body, scope, receive, send)
+        except (ClientDisconnect, ClientLeft):
+            noted(scope)["left"] = True
+        except (RequestError, HTTPException):
+            await body.discard()
+            raise
 
     async def _serve(self, body: Body, scope: Scope, receive: Receive, send: Send) -> None:
         service, request = self._service, Request(scope, body)
@@ -202,35 +226,25 @@ class _Transcripts:
             raise RequestError(408, "the body took too long to arrive", code="upload_timeout") from None
         try:
             wanted = asked(form, self._path, service.names, service.transcriber.weights.model)
-            await self._while_there(self._answer(wanted, scope, receive, send), receive)
+            if not await _while_there(self._answer(wanted, scope, receive, send), receive):
+                noted(scope)["left"] = True
         finally:
             await form.close()
 
-    async def _while_there(self, answering: Coroutine[Any, Any, None], receive: Receive) -> None:
-        """Answer, or end the work where the client leaves before that."""
-        answer = asyncio.ensure_future(answering)
-        leaving = asyncio.ensure_future(_until_left(receive))
-        try:
-            await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            answer.cancel()  # without effect where it is done
-            with suppress(asyncio.CancelledError):
-                await answer
-
     async def _answer(self, wanted: Asked, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._events(wanted)) as events:
+        about = noted(scope)
+        async with aclosing(self._events(wanted, about)) as events:
             # What is wrong with the audio has a status of its own, also where text is streamed.
             opened = await anext(events)
             assert isinstance(opened, Opened)
             if wanted.stream:
-                await _stream(events, opened.duration, wanted, self._service.name, send)
+                await _stream(events, opened.duration, wanted, self._service.name, about, send)
                 return
             async for happened in events:
                 if isinstance(happened, Transcript):
                     await answer(happened, wanted, self._service.name)(scope, receive, send)
 
-    async def _events(self, wanted: Asked) -> AsyncGenerator[Event, None]:
+    async def _events(self, wanted: Asked, about: dict[str, Any]) -> AsyncGenerator[Event, None]:
         """What becomes of a job, up to the transcript; where nobody asks for more, the job ends.
 
         Raises:
@@ -238,6 +252,8 @@ class _Transcripts:
         """
         service, loop = self._service, asyncio.get_running_loop()
         told: asyncio.Queue[Event] = asyncio.Queue()
+        attention = service.transcriber.attention
+        about |= {"backend": attention.name, "device": attention.device, "windows": 0}
 
         def tell(happened: Event) -> None:
             with suppress(RuntimeError):  # the loop has ended
@@ -246,7 +262,7 @@ class _Transcripts:
         def opened(job: Job) -> SegmentStream:
             source = open_audio(wanted.upload.file, name=wanted.upload.filename or "file")
             limited = LimitedSource(source, service.limits.audio_seconds, lambda: job.left)
-            return service.transcriber.stream(limited, wanted.options)
+            return service.transcriber.stream(limited, wanted.options, on_progress=service.metrics.progress())
 
         job = Job(opened, tell)
         service.engine.start(job)
@@ -255,11 +271,31 @@ class _Transcripts:
                 happened = await told.get()
                 if isinstance(happened, Exception):
                     raise _of(happened)
+                if isinstance(happened, Opened):
+                    about["audio_seconds"] = round(happened.duration, 2)
+                elif isinstance(happened, Transcript):
+                    service.metrics.transcribed(happened)
+                else:
+                    about["windows"] += 1
                 yield happened
                 if isinstance(happened, Transcript):
                     return
         finally:
             job.left = True
+
+
+async def _while_there(answering: Coroutine[Any, Any, None], receive: Receive) -> bool:
+    """Answer, or end the work where the client leaves before that; whether it stayed."""
+    answer = asyncio.ensure_future(answering)
+    leaving = asyncio.ensure_future(_until_left(receive))
+    try:
+        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return answer.done()
+    finally:
+        leaving.cancel()
+        answer.cancel()  # without effect where it is done
+        with suppress(asyncio.CancelledError):
+            await answer
 
 
 async def _until_left(receive: Receive) -> None:
@@ -268,7 +304,12 @@ async def _until_left(receive: Receive) -> None:
 
 
 async def _stream(
-    events: AsyncIterator[Event], duration: float, wanted: Asked, model: str, send: Send
+    events: AsyncIterator[Event],
+    duration: float,
+    wanted: Asked,
+    model: str,
+    about: dict[str, Any],
+    send: Send,
 ) -> None:
     """Send text as windows are decoded, and what all of it was in the end."""
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
@@ -290,6 +331,7 @@ async def _stream(
             if isinstance(happened, Transcript):
                 await put(done(happened, wanted, model))
     except RequestError as error:
+        about["code"] = error.code
         await put(error.to_dict())
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
@@ -307,17 +349,20 @@ def _of(error: Exception) -> RequestError:
         return RequestError(400, str(error), code="invalid_audio", param="file")
     if isinstance(error, DeviceError):
         return _lost(error)
+    LOG.error("fault", exc_info=error)
     return RequestError(500, "the audio could not be transcribed: a fault of the server", code="fault")
 
 
-def _refusal(_: Request, error: Exception) -> Response:
+def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
+    noted(request.scope)["code"] = error.code or str(error.status)
     return error.response()
 
 
-def _http_refusal(_: Request, error: Exception) -> Response:
+def _http_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return RequestError(error.status_code, str(error.detail), headers=error.headers or {}).response()
+    refused = RequestError(error.status_code, str(error.detail), headers=error.headers or {})
+    return _refusal(request, refused)
 
 
 def _fault(_: Request, error: Exception) -> Response:

@@ -1,24 +1,24 @@
 """One model that decodes the recordings of all requests, window by window in turn.
 
-A window of each recording is decoded before the second of any, so that a short clip behind a long file waits for a
-window and not for the file. Windows are decoded one at a time, as `transcribe` decodes them: nothing of one recording
-enters the arithmetic of another, and its text is the same to the bit whoever else is served.
+A window of each recording is decoded before the second of any, so that a short clip behind a long file waits for
+windows and not for the file. Where the texts of several windows are searched for at once, none enters the arithmetic of
+another: a recording's text is the same to the bit whoever else is served.
 """
 
 from __future__ import annotations
 
-import logging
+import copy
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from app.api import DeviceLost, SegmentStream, Transcript
+from app.api import DeviceLost, SegmentStream, Transcriber, Transcript
 from app.serving.limits import ClientLeft
+from app.serving.together import Together
+from app.serving.watching import LOG
 from models.decoding.segments import Segment
 
 __all__ = ["Engine", "Event", "Job", "Opened"]
@@ -46,98 +46,92 @@ class Job:
     """A recording to be transcribed for a client.
 
     Attributes:
-        left: set where nobody waits for it any more: no further window of it is decoded.
+        left: set where nobody waits for it any more: no further token of it is decoded.
     """
 
     def __init__(self, opened: Callable[[Job], SegmentStream], tell: Callable[[Event], None]) -> None:
-        """Let `opened` read the recording, and call `tell` with all that becomes of it, both in other threads."""
+        """Let `opened` read the recording, and call `tell` with all that becomes of it, both in another thread."""
         self.opened, self.tell = opened, tell
         self.left = False
         self.stream: SegmentStream | None = None
 
 
 class Engine:
-    """Reads recordings in threads of their own, so that none waits for a long one, and decodes them in one thread.
+    """Reads and decodes each recording in a thread of its own, of which one computes at a time.
 
     Attributes:
         lost: the error that the NPU was lost with: nothing is decoded any more, on no other device either.
+        on_window: is told of each window that was decoded, and of the seconds since the one before, or since its turn.
     """
 
-    def __init__(self, readers: int) -> None:
-        """Read up to so many recordings at once."""
+    def __init__(self, at_once: int = 1) -> None:
+        """Search for the texts of up to so many windows at once."""
         self.lost: DeviceLost | None = None
-        self._waiting: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self.on_window: Callable[[float], None] = lambda seconds: None
+        self._together = Together(at_once)
+        self._threads: set[threading.Thread] = set()
         self._ended = False
         self._window_seconds = _USUAL_WINDOW
-        self._readers = ThreadPoolExecutor(readers, "reader")
-        self._decoder = threading.Thread(target=self._run, name="decoder", daemon=True)
-        self._decoder.start()
+        self._last = 0.0
+
+    def of(self, transcriber: Transcriber) -> Transcriber:
+        """The same transcriber, which searches together with others; its streams are for jobs of this engine."""
+        sharing = copy.copy(transcriber)
+        sharing.recogniser = replace(transcriber.recogniser, search=self._together.search)
+        return sharing
 
     def start(self, job: Job) -> None:
         """Read its recording, and decode it in turn with the others."""
-        self._readers.submit(self._read, job)
+        thread = threading.Thread(target=self._run, args=[job], name="recording", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def waiting(self) -> int:
+        """How many recordings wait for a window to be decoded."""
+        return self._together.waiting()
 
     def retry_after(self) -> int:
         """Whole seconds until each recording that waits has had a window decoded; what a client is to wait at least."""
-        return min(max(1, math.ceil(len(self._waiting) * self._window_seconds)), _LONGEST_WAIT)
+        return min(max(1, math.ceil(self.waiting() * self._window_seconds)), _LONGEST_WAIT)
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Decode no further window, and wait so long for the one that is being decoded."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._readers.shutdown(wait=False, cancel_futures=True)
-        self._decoder.join(seconds)
+    def close(self, seconds: float = 10.0) -> bool:
+        """Decode no further token, and wait so long for what cannot be broken off; whether that has ended."""
+        self._ended = True
+        until = time.monotonic() + seconds
+        for thread in list(self._threads):
+            thread.join(max(0.0, until - time.monotonic()))
+        return not self._threads
 
-    def _read(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
         try:
-            stream = job.stream = job.opened(job)
+            job.stream = job.opened(job)
+            job.tell(Opened(job.stream.duration))
+            while not job.stream.complete:
+                self._decode_window(job, job.stream)
+            job.tell(job.stream.transcript())
         except ClientLeft:
-            return
+            pass
         except Exception as error:
             job.tell(error)
-            return
-        with self._changed:
-            job.tell(Opened(stream.duration))
-            self._waiting.append(job)
-            self._changed.notify()
+        finally:
+            if job.stream is not None:
+                job.stream.close()
+            self._threads.discard(threading.current_thread())
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if self._ended:
-                    return
-                job = self._waiting.popleft()
-            if self._goes_on(job):
-                with self._changed:
-                    self._waiting.append(job)
-
-    def _goes_on(self, job: Job) -> bool:
-        """Decode a window of it; whether there are more."""
-        stream = job.stream
-        assert stream is not None
-        if job.left:
-            stream.close()
-            return False
-        if self.lost is not None:
-            stream.close()
-            job.tell(self.lost)
-            return False
-        began = time.monotonic()
-        try:
-            segments = stream.next_window()
-            self._window_seconds += 0.2 * (time.monotonic() - began - self._window_seconds)
-            if segments:
-                job.tell(segments)
-            if stream.complete:
-                job.tell(stream.transcript())
-            return not stream.complete
-        except DeviceLost as error:
-            self.lost = error
-            job.tell(error)
-        except Exception as error:
-            logging.getLogger("tilescribe.serving").exception("a window could not be decoded")
-            job.tell(error)
-        return False
+    def _decode_window(self, job: Job, stream: SegmentStream) -> None:
+        with self._together.turn(lambda: job.left or self._ended):
+            if self.lost is not None:
+                raise self.lost
+            began = time.monotonic()
+            try:
+                segments = stream.next_window()
+            except DeviceLost as error:  # before the next has its turn
+                self.lost = error
+                LOG.error("device lost", extra={"fields": {"reason": str(error)}})
+                raise
+            ended = time.monotonic()
+            seconds = ended - max(began, self._last)
+            self._last = ended
+            self._window_seconds += 0.2 * (seconds - self._window_seconds)
+        self.on_window(seconds)
+        job.tell(segments or [])

@@ -69,13 +69,13 @@ def decode_with_fallback(
     results: dict[int, Hypothesis] = {}
     pending = list(range(len(memory)))
     for temperature in options.temperatures:
-        decoded = search(
+        decoded = (recogniser.search or search)(
             recogniser,
             memory.select(pending),
             [languages[i] for i in pending],
             options,
+            prompts=[prompt] * len(pending),
             temperature=temperature,
-            prompt=prompt,
             windows=[numbers[i] for i in pending],
         )
         results.update(zip(pending, decoded, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,15 @@ class Recogniser:
     """What turns log-mel features into text; several can share weights and decoder.
 
     `encode` makes of float32 log-mel (B, n_mels, 3000) encoder states (B, 1500, n_audio_state); with the context `auto`
-    also of fewer frames, in which short windows are decoded.
+    also of fewer frames, in which short windows are decoded. `search`, with the arguments of
+    `models.decoding.search.search`, may do in its place what several recordings have to decode.
     """
 
     weights: Model
     encode: Encode
     decoder: Decoder
     context: Context = "full"
+    search: Callable[..., Any] | None = None
 
     def tokenizer(self, language: str | None = None, task: str = "transcribe") -> Tokenizer:
         """The model's tokenizer for a language, English unless given."""

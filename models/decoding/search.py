@@ -7,7 +7,7 @@ audio is shared by the sequences of each window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias
@@ -93,9 +93,10 @@ def search(
     languages: Sequence[str],
     options: DecodeOptions,
     *,
+    prompts: Sequence[Sequence[int]],
     temperature: float = 0.0,
-    prompt: Sequence[int] = (),
     windows: Sequence[int] = (),
+    wanted: Callable[[], Sequence[bool]] | None = None,
 ) -> list[Hypothesis]:
     """Decode every window of `memory`, each in its language, once.
 
@@ -104,14 +105,15 @@ def search(
         memory: cross-attention keys and values.
         languages: their codes.
         options: how to decode.
+        prompts: tokens of the text before each window, of one length, as far as there is room for them.
         temperature: 0 is greedy or, with `beam_size`, a search in beams.
-        prompt: tokens of the previous text.
         windows: numbers that the samples are drawn from; see `models.decoding.fallback`.
+        wanted: tells before each token which windows are still to be decoded; the text of others ends there.
     """
     tokenizer, dims = recogniser.tokenizer(options.language, options.task), recogniser.weights.dims
     _find_non_speech_tokens(tokenizer)
-    initial = initial_tokens(tokenizer, options, prompt, dims.n_text_ctx)
-    begin, longest = len(initial), dims.n_text_ctx // 2
+    tokens = np.array([initial_tokens(tokenizer, options, p, dims.n_text_ctx) for p in prompts], np.int64)
+    begin, longest = tokens.shape[1], dims.n_text_ctx // 2
     rules = TokenRules(tokenizer, options, begin, dims.n_audio_ctx)
     n_group = (options.best_of if temperature > 0 else options.beam_size) or 1
     capacity = min(dims.n_text_ctx, begin + longest)
@@ -121,8 +123,7 @@ def search(
         from models.decoding.choices import WhispersChoice
 
         choice = WhispersChoice(tokenizer.eot, begin, options, temperature, windows, sequences.reorder)
-    tokens = np.tile(np.array(initial, np.int64), (len(memory), 1))
-    at = initial.index(tokenizer.sot)
+    at = tokens[0].tolist().index(tokenizer.sot)
     if recogniser.weights.is_multilingual:
         tokens[:, at + 1] = [tokenizer.to_language_token(language) for language in languages]
     of_prompt = sequences.prefill(tokens, [at, begin - 1])
@@ -131,6 +132,10 @@ def search(
     logits, sums, ended = of_prompt[:, 1].repeat(n_group, axis=0), np.zeros(len(tokens), np.float32), False
     for step in range(longest):
         if step:
+            if wanted is not None:
+                tokens[~np.repeat(wanted(), n_group), -1] = tokenizer.eot
+                if (tokens[:, -1] == tokenizer.eot).all():
+                    break
             logits = sequences.step(tokens[:, -1], tokens[:, -1] != tokenizer.eot)
         rules.apply(logits, tokens)
         tokens, ended = choice.update(tokens, logits, sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,6 +67,13 @@ class GraphMemory:
         if indices == list(range(len(self))):
             return self
         return GraphMemory(tuple(x[indices] for x in self.arrays))
+
+    def joined(self, others: Sequence[GraphMemory]) -> GraphMemory:
+        """See `models.decoder.Memory`."""
+        if not others:
+            return self
+        together = zip(self.arrays, *(other.arrays for other in others), strict=True)
+        return GraphMemory(tuple(map(np.concatenate, together)))
 
     def tensors(self) -> list[Any]:
         """The same memory as OpenVINO has it."""

@@ -41,7 +41,8 @@ def test_sigterm_lets_what_runs_end(scripts: Path, spoken: Utterance) -> None:
             answer = asked.result()
             assert answer.json()["text"].startswith("The quiet harbor")
             assert process.wait() == 0
-            assert process.stderr.read() == ""
+            last = [line for line in process.stderr.read().splitlines() if "/inference" in line]
+            assert [line.partition("status=")[2][:3] for line in last] == ["400", "200"]
         finally:
             process.kill()
         with pytest.raises(requests.ConnectionError):

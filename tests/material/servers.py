@@ -44,9 +44,10 @@ def serving(
     key: str | None = None,
     local: bool = True,
     gate: threading.Semaphore | None = None,
+    at_once: int = 1,
 ) -> Iterator[Served]:
     """Serve; with a `gate` each window is decoded once that lets it through."""
-    engine, jobs = Engine(limits.requests), []
+    engine, jobs = Engine(at_once), []
     start = engine.start
 
     def noted(job: Job) -> None:

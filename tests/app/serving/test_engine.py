@@ -14,7 +14,7 @@ from material.servers import Served, serving, until
 
 from app import DeviceLost, Transcriber
 from app.output.writers import render
-from app.serving.engine import Engine, Event, Job, Opened
+from app.serving.engine import Engine, Event, Job
 
 
 class Windows:
@@ -46,23 +46,27 @@ class Windows:
 
 def run(*streams: Windows, left: tuple[str, ...] = ()) -> tuple[Engine, dict[str, list[Event]]]:
     """Let an engine decode them that finds them all waiting, in this order."""
-    engine, go = Engine(readers=1), threading.Event()
+    engine, begun, go = Engine(), threading.Event(), threading.Event()
     told: dict[str, list[Event]] = {stream.name: [] for stream in streams}
 
     class Held(Windows):
         def next_window(self) -> list[Any]:
+            begun.set()
             go.wait()
             return super().next_window()
 
-    engine.start(Job(lambda _: Held("held", 1, []), lambda _: None))  # type: ignore[arg-type, return-value]
-    for stream in streams:
+    held = Held("held", 1, [])
+    engine.start(Job(lambda _: held, lambda _: None))  # type: ignore[arg-type, return-value]
+    begun.wait()
+    for waiting, stream in enumerate(streams):
+        until(lambda waiting=waiting: engine.waiting() == waiting)
         job = Job(lambda _, stream=stream: stream, told[stream.name].append)  # type: ignore[misc]
         job.left = stream.name in left
         engine.start(job)
-    until(lambda: all(told.values()))
+    until(lambda: engine.waiting() == len(streams))
     go.set()
-    until(lambda: all(stream.closed or not isinstance(told[stream.name][-1], Opened) for stream in streams))
-    engine.close()
+    until(lambda: all(stream.closed for stream in streams))
+    assert engine.close()
     return engine, told
 
 

@@ -29,14 +29,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.arrays import Doubles, Int8, Reals
 from kernels.workers import Workers
 
 SHIFT = 3  # that the founding report documents: 1 / 8 for the square root of 64
 BUILT_SHIFT: dict[c.ScoreType, int] = {"int32": 4}  # that fits the outputs of the kernel that it measured
 TILE = 64  # keys
 
-Int8 = npt.NDArray[np.int8]
-Float = npt.NDArray[np.float32]
 
 _INT8_MAX = 127
 _ROWS = 128
@@ -55,11 +54,11 @@ class LegacyOperands(NamedTuple):
     q: Int8
     k: Int8
     v: Int8
-    score_step: npt.NDArray[np.float64]
-    value_step: Float
+    score_step: Doubles
+    value_step: Reals
 
 
-def quantise(q: Float, k: Float, v: Float) -> LegacyOperands:
+def quantise(q: Reals, k: Reals, v: Reals) -> LegacyOperands:
     """Round heads, (..., rows or keys, 64) of any strides, to INT8, symmetric, one step per head: max|x| / 127.
 
     Raises:
@@ -71,7 +70,7 @@ def quantise(q: Float, k: Float, v: Float) -> LegacyOperands:
     return LegacyOperands(q8, k8, v8, of_q.astype(np.float64) * of_k, of_v)
 
 
-def _rounded(x: Float) -> tuple[Int8, Float]:
+def _rounded(x: Reals) -> tuple[Int8, Reals]:
     heads = x.reshape(-1, *x.shape[-2:])
     top = np.abs(heads).max(axis=(1, 2), initial=0.0)
     if not np.isfinite(top).all():
@@ -88,7 +87,7 @@ def raw_scores(q: Int8, k: Int8, shift: int = SHIFT) -> npt.NDArray[np.int32]:
     return exact.astype(np.int32) >> np.int32(shift)
 
 
-def attention(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, workers: Workers, shift: int = SHIFT) -> Float:
+def attention(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, workers: Workers, shift: int = SHIFT) -> Reals:
     """Either kernel on every head, of shape (n, rows or keys, 64).
 
     Returns:
@@ -108,7 +107,7 @@ def attention(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, workers: Workers, 
     return out
 
 
-def _head(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, shift: int, out: Float) -> None:
+def _head(q: Int8, k: Int8, v: Int8, scores: c.ScoreType, shift: int, out: Reals) -> None:
     tiles = -(-len(k) // TILE)
     padding = ((0, tiles * TILE - len(k)), (0, 0))
     keys = np.pad(k, padding)

@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.arrays import Reals
 from kernels.compiled import jit
 from kernels.rotation import rotate
 from kernels.workers import Workers, WorkSpace
-
-Reals = npt.NDArray[np.float32]
 
 _INT8_MAX = 127.0
 _TINY = 1e-36  # what is smaller counts as zero: its reciprocal would not fit in float32
@@ -38,7 +37,7 @@ class Quantised:
     """
 
     operands: c.Operands
-    value_scale: npt.NDArray[np.float32]
+    value_scale: Reals
 
     def dequantise(
         self, output: npt.NDArray[np.int16], into: Reals, *, workers: Workers | None = None

@@ -10,10 +10,10 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import extending, types
 
+from kernels.arrays import Reals
 from kernels.contract import HEAD_DIM
 
 _intrinsic: Any = extending.intrinsic
@@ -25,7 +25,7 @@ _REGISTER = ir.VectorType(ir.FloatType(), _LANES)
 _SCALE = 1 / math.sqrt(HEAD_DIM)
 
 
-def hadamard() -> npt.NDArray[np.float32]:
+def hadamard() -> Reals:
     """The orthonormal 64-point Hadamard matrix (Sylvester's construction), float32, shape (64, 64).
 
     Rotating queries and keys alike leaves every dot product as it is and spreads outlying channels over all 64, so

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels import reference
+from kernels.arrays import Int8
 from kernels.device import DeviceError
 
 
@@ -28,7 +29,7 @@ def random_operands(
     """
     random = random or np.random.default_rng(0)
 
-    def int8(*shape: int) -> npt.NDArray[np.int8]:
+    def int8(*shape: int) -> Int8:
         return random.integers(-128, 128, shape).astype(np.int8)
 
     return c.Operands(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from kernels import backends, legacy
+from kernels.arrays import Reals
 from kernels.backends import Backend
 from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM
 from kernels.device import Device, DeviceError, DeviceName
 from kernels.opening import Opened, open_device
 from kernels.workers import Workers
-
-Reals: TypeAlias = npt.NDArray[np.float32]
 
 FINE_VALUE_LAYERS = frozenset({0})
 """Layers whose values are held in two INT8 columns each: errors of the first layer grow through all the others."""

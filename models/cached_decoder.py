@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.decoder import Reals
+from kernels.arrays import Reals, Tokens
 from models.weights.building import Model
 
 __all__ = ["AudioMemory", "CachedDecoder"]
@@ -72,7 +72,7 @@ class CachedDecoder:
     @torch.inference_mode()
     def run(
         self,
-        tokens: npt.NDArray[np.int64],
+        tokens: Tokens,
         *,
         cache: list[tuple[Tensor, Tensor]],
         position: int,

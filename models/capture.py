@@ -12,25 +12,16 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kernels import backends, legacy
+from kernels.arrays import Doubles, Reals
 from kernels.quantise import quantise
-from kernels.validation.accuracy import (
-    INT8_STEP,
-    Accuracy,
-    Float,
-    ScoreRange,
-    accuracy,
-    natural_scores,
-    score_range,
-)
+from kernels.validation.accuracy import INT8_STEP, Accuracy, ScoreRange, accuracy, natural_scores, score_range
 from models.attention import FINE_VALUE_LAYERS, Attention, CpuAttention
 from models.encoder import Encoder
 from models.weights.building import Model
 
 Progress = Callable[[int, int], None]
-Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class _MeasuredAttention(CpuAttention):
         self._others = others
         self._on_head = on_head
 
-    def __call__(self, q: Array, k: Array, v: Array, *, layer: int) -> Array:
+    def __call__(self, q: Reals, k: Reals, v: Reals, *, layer: int) -> Reals:
         expected = super().__call__(q, k, v, layer=layer)
         exact = expected[0]
         queries, keys, values = (x[0].swapaxes(0, 1) for x in (q, k, v))
@@ -103,7 +94,7 @@ class _MeasuredAttention(CpuAttention):
 
 
 def measure_layers(
-    model: Model, mel: Array, others: Sequence[Attention], on_progress: Progress | None = None
+    model: Model, mel: Reals, others: Sequence[Attention], on_progress: Progress | None = None
 ) -> tuple[LayerResult, ...]:
     """Compare backends with FP32 in every layer of a `whisper.model.Whisper`'s encoder.
 
@@ -125,7 +116,7 @@ def measure_layers(
     return tuple(attention.results)
 
 
-def layer_errors(model: Model, attention: Attention, mel: Array) -> list[float]:
+def layer_errors(model: Model, attention: Attention, mel: Reals) -> list[float]:
     """Relative error of what each layer yields, and last of the encoder states, against FP32 attention in every layer.
 
     It is |x - y| / |y| in the Euclidean norm, with the errors of the layers before: it is what the next layer gets.
@@ -137,14 +128,14 @@ def layer_errors(model: Model, attention: Attention, mel: Array) -> list[float]:
     return [float(np.linalg.norm(ours - exact) / np.linalg.norm(exact)) for ours, exact in pairs]
 
 
-def _score_ranges(name: str, q: Array, k: Array, v: Array, layer: int) -> Iterator[ScoreRange]:
+def _score_ranges(name: str, q: Reals, k: Reals, v: Reals, layer: int) -> Iterator[ScoreRange]:
     """Each head's, one after the other; q, k and v are (heads, tokens, 64)."""
     backend = backends.find(name)
     if backend.legacy:
         heads = legacy.quantise(q, k, v)
         for head, score_step in enumerate(heads.score_step):
             step = float(score_step) * 2**legacy.SHIFT / 8
-            natural: Float = legacy.raw_scores(heads.q[head], heads.k[head]) * step
+            natural: Doubles = legacy.raw_scores(heads.q[head], heads.k[head]) * step
             yield score_range(natural, step if backend.scores == "int8" else None)
     elif backend.scores is not None:
         operands = quantise(q, k, v, backend.scores, fine_values=layer in FINE_VALUE_LAYERS).operands

@@ -8,14 +8,15 @@ fallback temperatures, and windows that have ended are no longer computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from kernels.arrays import Reals, Tokens
+
 __all__ = ["Decoder", "Memory", "Sequences"]
 
-Reals: TypeAlias = npt.NDArray[np.float32]
 
 _WORTH_DROPPING = 0.75
 """Share of the windows still going on at which the others are dropped: it copies the keys and values of those left."""
@@ -56,7 +57,7 @@ class Decoder(Protocol):
 
     def run(
         self,
-        tokens: npt.NDArray[np.int64],
+        tokens: Tokens,
         *,
         cache: Any,
         position: int,
@@ -95,7 +96,7 @@ class Sequences:
         self._members = np.arange(len(memory) * n_group).reshape(-1, n_group)
         self._rows = np.zeros(self._members.size, np.int32)
 
-    def prefill(self, tokens: npt.NDArray[np.int64], positions: list[int]) -> Reals:
+    def prefill(self, tokens: Tokens, positions: list[int]) -> Reals:
         """Read a prompt, once per window.
 
         Args:
@@ -110,7 +111,7 @@ class Sequences:
         self._rows[self._members] = rows[:, None]
         return logits
 
-    def step(self, tokens: npt.NDArray[np.int64], active: npt.NDArray[np.bool_] | None = None) -> Reals:
+    def step(self, tokens: Tokens, active: npt.NDArray[np.bool_] | None = None) -> Reals:
         """Read one more token of every sequence.
 
         Args:
@@ -140,7 +141,7 @@ class Sequences:
         """Let sequence i continue sequence `sources[i]` of the same window."""
         self._rows = self._rows[sources]
 
-    def _run(self, tokens: npt.NDArray[np.int64], rows: npt.NDArray[np.int32], wanted: list[int]) -> Reals:
+    def _run(self, tokens: Tokens, rows: npt.NDArray[np.int32], wanted: list[int]) -> Reals:
         logits = self._decoder.run(
             tokens,
             cache=self._cache,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.arrays import Reals
 from kernels.contract import HEAD_DIM
 from models.attention import Attention
 from models.compute import Context
@@ -34,7 +34,7 @@ class Encoder:
         self._module, self._dims, self._context = model.whisper.encoder, model.dims, context
 
     @torch.inference_mode()
-    def __call__(self, mel: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def __call__(self, mel: Reals) -> Reals:
         """Encode windows.
 
         Args:
@@ -54,7 +54,7 @@ class Encoder:
         return states
 
     @torch.inference_mode()
-    def layers(self, mel: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+    def layers(self, mel: Reals) -> Iterator[Reals]:
         """What each layer yields, in order, and last the encoder states; see `__call__`."""
         check_windows(mel, self._dims, self._context)
         encoder = self._module

@@ -11,11 +11,11 @@ import tempfile
 from array import array
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kernels.arrays import Reals
 from models.openai import asset
 from models.temporary import check_room, temporary_file
 from models.voice import VoiceActivity
@@ -30,7 +30,6 @@ __all__ = [
     "quiet_pieces",
 ]
 
-Reals: TypeAlias = npt.NDArray[np.float32]
 
 # As in whisper.audio.
 SAMPLE_RATE = 16000

@@ -21,12 +21,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from kernels.arrays import Doubles, Reals
 from models.compute import core
 
 __all__ = ["Span", "VadOptions", "VoiceActivity", "common", "speech_spans", "without"]
 
 _N = TypeVar("_N", int, float)
-Reals: TypeAlias = npt.NDArray[np.float32]
 Span: TypeAlias = tuple[float, float]
 """From, to: seconds of the recording."""
 
@@ -111,7 +111,7 @@ class VoiceActivity:
         """The stretches of speech, as `speech_spans` finds them by the options, or with some of those changed."""
         return speech_spans(self.probabilities, self.duration, replace(self.options, **changes))
 
-    def is_speech(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def is_speech(self, seconds: Doubles) -> npt.NDArray[np.bool_]:
         """Whether somebody speaks at each of these times, by the threshold alone: the same shape."""
         speech = np.append(self.probabilities >= self.options.threshold, False)
         return speech[np.minimum((seconds / _FRAME_SECONDS).astype(np.int64), len(speech) - 1)]

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from app.audio.reading import open_audio
 from app.output.tables import aligned, percent
 from datasets.librispeech import utterances
+from kernels.arrays import Reals
 from kernels.contract import DEFAULT_TILE_SIZE, TILE_SIZES
 from kernels.rotation import hadamard
-from models.attention import Attention, CpuAttention, Reals, open_attention
+from models.attention import Attention, CpuAttention, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.weights.loading import load

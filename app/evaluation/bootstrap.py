@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kernels.arrays import Doubles
+
 CONFIDENCE = 0.95
 BLOCK = 128
 """Replications drawn at a time: 2,620 utterances make 5 MB of draws, whatever the number of replications."""
@@ -38,7 +40,7 @@ class Replications:
         wer: for each backend float64, shape (replications,), the same draws for all; a draw without a word is NaN.
     """
 
-    wer: Mapping[str, npt.NDArray[np.float64]]
+    wer: Mapping[str, Doubles]
 
     def interval(self, backend: str) -> Interval | None:
         """Of a backend's WER; None where no draw has a word."""
@@ -97,9 +99,7 @@ def replicate(
     return Replications({name: rates[:, i] for i, name in enumerate(errors)})
 
 
-def _totals(
-    table: npt.NDArray[np.float64], replications: int, random: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _totals(table: Doubles, replications: int, random: np.random.Generator) -> Doubles:
     """Sums of the table's rows over each draw, shape (replications, columns); exact, since all are whole numbers."""
     n = len(table)
     totals = np.empty((replications, table.shape[1]))
@@ -112,7 +112,7 @@ def _totals(
     return totals
 
 
-def _percentiles(values: npt.NDArray[np.float64]) -> Interval | None:
+def _percentiles(values: Doubles) -> Interval | None:
     kept = values[np.isfinite(values)]
     if not len(kept):
         return None

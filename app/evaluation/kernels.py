@@ -14,13 +14,13 @@ from app.evaluation.records import DatasetDescription, EvidenceError, RunDescrip
 from app.evaluation.report.measured import Extras
 from app.output.writers import write_whole
 from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from kernels.backends import BACKEND_NAMES, find
 
 if TYPE_CHECKING:
     from app.configuration import Configuration
     from app.evaluation.worker import BatchWorker
     from kernels.validation import Validation
-    from models.attention import Reals
 
 
 FILE = "kernels.json"

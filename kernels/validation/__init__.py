@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from kernels import backends, legacy
 from kernels import contract as c
+from kernels.arrays import Doubles, Int8
 from kernels.device import Device
-from kernels.npu.program.layout import Int8, tile_operands
+from kernels.npu.program.layout import tile_operands
 from kernels.npu.program.plan import SINGLE_TILE
 from kernels.validation import accuracy as a
-from kernels.validation.accuracy import Accuracy, Float, ScoreRange
+from kernels.validation.accuracy import Accuracy, ScoreRange
 from kernels.validation.batch import BatchOptions, BatchResult, run_batch
 from kernels.workers import Workers
 
@@ -74,9 +75,9 @@ class TileResult:
     scores: ScoreRange
     report_targets: tuple[Target, ...]
     targets: tuple[Target, ...]
-    output: Float = field(repr=False, compare=False)
-    reference: Float = field(repr=False, compare=False)
-    natural_scores: Float = field(repr=False, compare=False)
+    output: Doubles = field(repr=False, compare=False)
+    reference: Doubles = field(repr=False, compare=False)
+    natural_scores: Doubles = field(repr=False, compare=False)
 
     @property
     def legacy(self) -> bool:
@@ -119,11 +120,11 @@ def tile_data(seed: int = FOUNDING_SEED) -> tuple[Int8, Int8, Int8]:
     return q, k, v
 
 
-def softmax_attention(q: Int8, k: Int8, v: Int8) -> Float:
+def softmax_attention(q: Int8, k: Int8, v: Int8) -> Doubles:
     """softmax(Q K^T / 8) V in float64, of one head: shape (rows, 64)."""
     scores = q.astype(np.float64) @ k.astype(np.float64).T / math.sqrt(c.HEAD_DIM)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    result: Float = weights @ v.astype(np.float64) / weights.sum(axis=1, keepdims=True)
+    result: Doubles = weights @ v.astype(np.float64) / weights.sum(axis=1, keepdims=True)
     return result
 
 
@@ -142,7 +143,7 @@ def validate_tile(kernel: str, device: Device, shift: int = legacy.SHIFT) -> Til
         output = legacy.attention(q[None], k[None], v[None], scores, Workers(1), shift)[0]
         # A shift of 3 counts in units of Q K^T / 8.
         step = 2.0 ** (shift - 3)
-        natural: Float = np.multiply(legacy.raw_scores(q, k, shift), step, dtype=np.float64)
+        natural: Doubles = np.multiply(legacy.raw_scores(q, k, shift), step, dtype=np.float64)
     else:
         operands = tile_operands(scores, q, k, v)
         # An NPU has a run of its own for one tile.

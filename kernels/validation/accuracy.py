@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-
-Float = npt.NDArray[np.float64]
+from kernels.arrays import Doubles
 
 NATURAL_PER_LOGIT = math.log(2) / (1 << c.FRACTION_BITS)
 """One unit of the contract's logits (octaves / 256) in natural units, those of Q K^T / 8."""
@@ -55,7 +54,7 @@ class ScoreRange:
     clipped: float
 
 
-def natural_scores(operands: c.Operands, head: int, scores: c.ScoreType) -> Float:
+def natural_scores(operands: c.Operands, head: int, scores: c.ScoreType) -> Doubles:
     """A head's scores before INT8 clips them, in natural units: float64, shape (rows, valid keys).
 
     Where the operands' keys had their mean taken off, each row is off by a constant, which softmax does not see.
@@ -67,11 +66,11 @@ def natural_scores(operands: c.Operands, head: int, scores: c.ScoreType) -> Floa
     s *= operands.multiplier[head, :, None].astype(np.int32)
     shift = int(operands.shift[head])
     s = (s + (1 << (shift - 1))) >> shift
-    natural: Float = s * (INT8_STEP if scores == "int8" else NATURAL_PER_LOGIT)
+    natural: Doubles = s * (INT8_STEP if scores == "int8" else NATURAL_PER_LOGIT)
     return natural
 
 
-def score_range(natural: Float, step: float | None) -> ScoreRange:
+def score_range(natural: Doubles, step: float | None) -> ScoreRange:
     """The range of scores, and what INT8 with this step would clip; without a step nothing is clipped."""
     least, largest = float(natural.min()), float(natural.max())
     if step is None:

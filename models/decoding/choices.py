@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from whisper.decoding import BeamSearchDecoder, GreedyDecoder, MaximumLikelihoodRanker
 
+from kernels.arrays import Reals, Tokens
 from models.decoding.options import DecodeOptions
-from models.decoding.search import Reals, Tokens
 
 __all__ = ["WhispersChoice"]
 

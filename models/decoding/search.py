@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from kernels.arrays import Reals, Tokens
 from models.decoder import Memory, Sequences
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
@@ -22,9 +22,6 @@ from models.decoding.token_rules import TokenRules
 from models.openai import Tokenizer, submodule
 
 __all__ = ["Choice", "GreedyChoice", "Hypothesis", "initial_tokens", "search"]
-
-Reals: TypeAlias = npt.NDArray[np.float32]
-Tokens: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
+from kernels.arrays import Reals, Tokens
 from models.decoding.options import DecodeOptions
 from models.openai import Tokenizer
 
 __all__ = ["TokenRules"]
 
-Reals: TypeAlias = npt.NDArray[np.float32]
-Tokens: TypeAlias = npt.NDArray[np.int64]
 
 _NEVER = np.float32(-np.inf)
 _WINDOW = 30.0  # seconds

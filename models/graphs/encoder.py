@@ -10,7 +10,8 @@ import openvino as ov
 from openvino import Type
 from openvino import opset13 as op
 
-from models.attention import Attention, CpuAttention, Reals
+from kernels.arrays import Reals
+from models.attention import Attention, CpuAttention
 from models.compute import Context, has_bfloat16
 from models.features import check_windows
 from models.graphs.compiling import Graphs

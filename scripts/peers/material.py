@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from app.audio.reading import SAMPLE_RATE, load_audio, open_audio
 from datasets.librispeech import read
 from datasets.sample import sample
 from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from models.features import LogMelFeatures, quiet_pieces
 
 _LONGEST = 29.9  # seconds that fit one window
@@ -90,7 +90,7 @@ def gather(data_dir: Path | None, chapter: Path | None, minutes: float, folder: 
     )
 
 
-def _cuttings(spoken: npt.NDArray[np.float32], folder: Path) -> tuple[Utterance, ...]:
+def _cuttings(spoken: Reals, folder: Path) -> tuple[Utterance, ...]:
     """Twenty overlapping stretches of the sample, of 4 to 12 s."""
     made = []
     for i in range(20):
@@ -100,7 +100,7 @@ def _cuttings(spoken: npt.NDArray[np.float32], folder: Path) -> tuple[Utterance,
     return tuple(made)
 
 
-def _write(path: Path, samples: npt.NDArray[np.float32]) -> Path:
+def _write(path: Path, samples: Reals) -> Path:
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         file.writeframes((samples * 32767).clip(-32768, 32767).astype("<i2").tobytes())

@@ -177,7 +177,15 @@ def test_windows_and_heads_keep_their_places() -> None:
 
 
 def test_transcribe_says_that_a_legacy_kernel_is_emulated(spoken: Utterance) -> None:
-    words = ["transcribe", str(spoken.audio), "--model", "tiny.en", "--backend", "legacy-int32"]
+    words = [
+        "transcribe",
+        str(spoken.audio),
+        "--model",
+        "tiny.en",
+        "--backend",
+        "legacy-int32",
+        "--no-progress",
+    ]
     result = CliRunner().invoke(tilescribe, words)
     assert result.exit_code == 0
     assert result.stderr.strip() == (

@@ -10,7 +10,8 @@ import torch
 from material.small_models import model_of
 from whisper.model import ModelDimensions, Whisper
 
-from models.attention import Attention, CpuAttention, Reals, open_attention
+from kernels.arrays import Reals
+from models.attention import Attention, CpuAttention, open_attention
 from models.capture import LayerResult, measure_layers
 from models.encoder import Encoder
 from models.weights.building import Model

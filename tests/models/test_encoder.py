@@ -17,11 +17,12 @@ from whisper.model import ModelDimensions, Whisper
 
 from app.audio.reading import load_audio
 from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import ContractError
 from kernels.device import DeviceError, DeviceLost
 from kernels.npu.diagnosis import Finding
-from models.attention import Attention, Reals, open_attention
+from models.attention import Attention, open_attention
 from models.compute import ComputeType, has_bfloat16
 from models.decoding.recogniser import encoder_of
 from models.encoder import Encoder

@@ -26,6 +26,7 @@ from app.evaluation.benchmark.results import (
     scores_of,
 )
 from datasets.sample import sample
+from kernels.arrays import Reals
 from kernels.backends import TILE_BACKENDS
 from kernels.contract import DEFAULT_TILE_SIZE, HEAD_DIM, Operands
 from kernels.npu import cost
@@ -34,7 +35,7 @@ from kernels.npu.program.plan import SINGLE_TILE
 from kernels.opening import Opened, open_device
 from kernels.quantise import Quantised, quantise
 from kernels.workers import Workers
-from models.attention import Attention, Reals, open_attention
+from models.attention import Attention, open_attention
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from app.evaluation.validation.text import ran_on
 from app.output import tables as t
 from app.output.svg import Chart
+from kernels.arrays import Doubles
 from kernels.backends import find
 from kernels.validation import TileResult, Validation
 
@@ -38,8 +39,6 @@ text { font: 13px "DejaVu Sans", Verdana, Helvetica, Arial, sans-serif; fill: #2
 """
 ENLARGED = 4
 """Pixels of a cell's side, so that a viewer which smooths pictures leaves the cells their edges."""
-
-Array = npt.NDArray[np.float64]
 
 
 def render(validation: Validation) -> str:
@@ -165,7 +164,7 @@ def _image(chart: Chart, x: float, y: float, rgb: npt.NDArray[np.uint8], width: 
     chart.add("image", x=x, y=y, width=width, height=SIDE, preserveAspectRatio="none", href=uri)
 
 
-def _colours(parts: Array, palette: Sequence[tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+def _colours(parts: Doubles, palette: Sequence[tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
     """Shares of 0..1 to colours between those of the palette: (rows, columns, 3)."""
     stops = np.linspace(0, 1, len(palette))
     channels = [np.interp(parts, stops, [colour[i] for colour in palette]) for i in range(3)]

@@ -23,10 +23,10 @@ import numpy.typing as npt
 from platformdirs import user_cache_path
 
 from kernels import contract as c
+from kernels.arrays import Bytes
 from kernels.device import DeviceError
 from kernels.npu.program import layout
 from kernels.npu.program import plan as p
-from kernels.npu.program.layout import Bytes
 from kernels.npu.program.plan import Plan
 from kernels.processor import cpuinfo
 

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.arrays import Bytes, Int8
 from kernels.npu.program import plan as p
 
-Bytes = npt.NDArray[np.uint8]
-Int8 = npt.NDArray[np.int8]
 T = TypeVar("T", bound=np.generic)
 
 

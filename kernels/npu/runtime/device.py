@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
+from kernels.arrays import Int8
 from kernels.device import DeviceError, DeviceLost
 from kernels.npu.build import store
 from kernels.npu.build.store import BuildError, Program
 from kernels.npu.program import layout
 from kernels.npu.program import plan as p
-from kernels.npu.program.layout import Int8
 from kernels.npu.program.plan import Plan
 from kernels.npu.runtime.xrt import Session, XrtError, binding
 from kernels.self_check import compare, random_operands

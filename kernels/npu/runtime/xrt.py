@@ -36,9 +36,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kernels.arrays import Bytes
 from kernels.device import DeviceError
 from kernels.npu.build.store import Build
-from kernels.npu.program.layout import Bytes
 
 KERNEL_NAME = "MLIR_AIE"  # of every xclbin that mlir-aie packs
 OPCODE = 3  # the first argument of a run whose instructions are a transaction

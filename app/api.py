@@ -260,6 +260,16 @@ class Transcriber:
         device, reason = DEVICES[self.attention.device], self.attention.reason
         return f"{self.weights.name}: {self.attention.name} attention on the {device}: {reason}"
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What decides the texts beside versions and options, by name."""
+        return {
+            "SHA-256 of the weights": self.weights.sha256,
+            "device": self.attention.device,
+            "compute type": self.compute_type,
+            "audio context": self.audio_context,
+        }
+
     @classmethod
     def load(cls, configuration: Configuration, *, download: bool = True) -> Transcriber:
         """A transcriber as it is configured, with weights of its own, fetched where they are missing if `download`.

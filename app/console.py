@@ -31,8 +31,8 @@ _BETWEEN = 10
 # By name, as a command that starts, or whose arguments are wrong, waits for no package that it does not need.
 CODES = {
     "app.audio.containers.AudioError": FAILED,
+    "app.cluster.engine.ClusterError": LACKING,
     "app.configuration.ConfigurationError": USAGE,
-    "app.evaluation.worker.WorkerLostError": LACKING,
     "app.evaluation.records.EvidenceError": USAGE,
     "datasets.utterance.DatasetError": LACKING,
     "datasets.utterance.UnknownDatasetError": USAGE,

@@ -13,15 +13,20 @@ from app.commands.options import (
     MOST,
     MOST_AT_ONCE,
     MOST_BEAMS,
-    MOST_THREADS,
+    TIME_LIMIT,
     ContextOption,
     DeviceOption,
     ModelOption,
     ProgressOption,
+    SchedulerOption,
+    SendAudioOption,
     ThreadsOption,
     TileSizeOption,
+    TimeLimitOption,
     VersionOption,
+    WorkersOption,
     filled,
+    place_of,
     temperatures,
     voice_activity,
 )
@@ -66,12 +71,12 @@ def evaluate(
     limit: Annotated[
         int | None, Option(min=1, max=MOST, help="Only so many utterances: a part, and called one.")
     ] = None,
-    shard: Annotated[
-        str | None, Option(metavar="I/N", help="Only this shard; `tilescribe report` joins them.")
-    ] = None,
     batch_size: Annotated[int, Option(min=1, max=MOST_AT_ONCE, help="Utterances decoded at once.")] = 8,
-    workers: Annotated[int, Option(min=1, max=MOST_THREADS, help="Processes; they share the threads.")] = 1,
     threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    send_audio: SendAudioOption = False,
+    time_limit: TimeLimitOption = TIME_LIMIT,
     compute_type: Annotated[
         ComputeType,
         Option(
@@ -114,7 +119,6 @@ def evaluate(
     from app.evaluation.reporting import Judging, candidate_of, read_bench
     from app.evaluation.rules import read_limits
     from app.evaluation.worker import Setup
-    from app.evaluation.worker import shard as shard_of
     from datasets.dataset import open_dataset
     from models.decoding.options import DecodeOptions
 
@@ -139,7 +143,7 @@ def evaluate(
             jobs.EvaluationJob,
             given,
             setup=setup,
-            shard=shard_of(shard),
+            place=place_of(workers, scheduler, threads, time_limit),
             # Last, as it may have to be fetched.
             dataset=open_dataset(dataset, data_dir, download=download, allow_missing=allow_missing),
             folder=output_dir or jobs.default_folder(dataset, model),
@@ -162,7 +166,7 @@ def evaluate(
 
 def report(
     folders: Annotated[
-        list[Path], Argument(metavar="FOLDER...", help="Folders of one run, or of its shards.")
+        list[Path], Argument(metavar="FOLDER...", help="Folders of one run, or of its parts.")
     ],
     output_dir: Annotated[
         Path | None, Option("--output-dir", "-o", help="The first folder unless given.")
@@ -175,7 +179,7 @@ def report(
     gate: Gate = False,
     candidate: Annotated[str | None, Option(help="Whose verdict --gate reads.")] = None,
 ) -> None:
-    """Score the records of `evaluate` again, joining shards, and write the report."""
+    """Score the records of `evaluate` again, joining parts of a run, and write the report."""
     from app.evaluation import reporting
     from app.evaluation.records import EvidenceError
     from app.evaluation.rules import read_limits

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer import Option
 
-from app.console import FAILED, USAGE, stop
+from app.console import FAILED, LACKING, USAGE, stop
 from app.output.writers import check_folder, write_whole
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import TILE_SIZES
@@ -19,6 +20,7 @@ from kernels.device import DeviceName
 from models.compute import Context
 
 if TYPE_CHECKING:
+    from app.cluster.engine import Place
     from models.voice import VadOptions
 
 if TYPE_CHECKING:  # mypy takes no computed values for a type
@@ -84,6 +86,29 @@ VersionOption = Annotated[
     bool, Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
 ]
 
+WorkersOption = Annotated[
+    int | None,
+    Option(
+        min=1, max=MOST_THREADS, help="Processes of this machine that do the work; they share the threads."
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    Option(metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786, whose workers do it."),
+]
+TimeLimitOption = Annotated[
+    float,
+    Option(
+        min=1,
+        max=MOST,
+        help="Seconds for a worker's piece of work; who takes longer is ended, another does it.",
+    ),
+]
+SendAudioOption = Annotated[
+    bool, Option("--send-audio", help="Recordings go to the workers; else each reads them at the same paths.")
+]
+TIME_LIMIT = 3600.0
+
 SMALLEST_STEP = 0.01
 """Between temperatures: a hundred of them."""
 
@@ -113,6 +138,32 @@ def temperatures(first: float, step: float | None) -> float | tuple[float, ...]:
         raise ValueError(f"temperature_increment_on_fallback must be 0 or {SMALLEST_STEP} or more")
     count = max(0, int((1.0 - first) / step + 1e-6))
     return tuple(round(first + i * step, 6) for i in range(count + 1))
+
+
+def place_of(
+    workers: int | None, scheduler: str | None, threads: int | None, time_limit: float
+) -> Place | None:
+    """The cluster that is asked for; None where none is.
+
+    Raises:
+        ValueError: two are.
+    """
+    if workers is None and scheduler is None:
+        return None
+    if workers is not None and scheduler is not None:
+        raise ValueError(
+            "--workers are processes of this machine, --scheduler has workers of its own: give one"
+        )
+    if find_spec("distributed") is None:
+        stop(
+            "--workers and --scheduler need a package that is not here: pip install 'tilescribe[cluster]'",
+            LACKING,
+        )
+    from app.cluster.engine import Place
+    from app.machine import available_threads
+
+    each = max(1, (threads or available_threads()) // (workers or 1))
+    return Place(workers, scheduler, each, time_limit)
 
 
 def check_folders(files: Mapping[str, str | None]) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +15,13 @@ from app.console import bar, say
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
-from app.evaluation.worker import Batch, BatchWorker, Setup, batches, in_processes
-from app.machine import PACKAGES, available_threads, processor
+from app.evaluation.worker import Batch, BatchWorker, Setup, batches, in_cluster
+from app.machine import available_threads, processor, versions
 from kernels.backends import INTEGER_BACKENDS, find
 from models.decoding.options import language_code
 
 if TYPE_CHECKING:
+    from app.cluster.engine import Place
     from datasets.dataset import Dataset
 
 VALIDATION_TILES = 300
@@ -38,12 +36,11 @@ class EvaluationJob:
     """What `evaluate` was asked for.
 
     Attributes:
-        setup: its threads are of all workers together, as many as there are where it is None.
         folder: of records and report.
         limit: only so many utterances, in the order of their ids.
-        shard: which of the batches, see `app.evaluation.worker.shard`.
         batch_size: utterances decoded at once.
-        workers: processes.
+        place: a cluster that decodes; this process where there is none.
+        send_audio: recordings go to the cluster with their batches, and are not read by their paths there.
         resume: go on with the records there.
         bench: JSON of `tilescribe bench`, for the report.
     """
@@ -53,9 +50,9 @@ class EvaluationJob:
     folder: Path
     judging: reporting.Judging
     limit: int | None = None
-    shard: slice = field(default_factory=partial(slice, None))
     batch_size: int = 8
-    workers: int = 1
+    place: Place | None = None
+    send_audio: bool = False
     resume: bool = False
     bench: Path | None = None
     progress: bool | None = False
@@ -70,13 +67,13 @@ class EvaluationJob:
             ValueError: the decoding options do not suit the model.
             models.weights.loading.WeightsError: the weights are missing, damaged or unreachable.
             kernels.device.DeviceError: the NPU was asked for and cannot be used, or was lost.
-            app.evaluation.worker.WorkerLostError: a worker process ended on its own.
+            app.cluster.engine.ClusterError: there is no cluster, or it is gone.
             OSError: files cannot be written.
         """
         utterances = self.dataset.utterances[: self.limit]
         if not utterances:
             raise EvidenceError(f"{self.dataset.name}: there are no utterances in it")
-        chosen = batches(utterances, self.batch_size)[self.shard]
+        chosen = batches(utterances, self.batch_size)
         # Before the model is loaded: a run that is there is neither overwritten nor mixed with this one.
         there = [name for name in self.setup.backends if self._records(name).exists()]
         if there and not self.resume:
@@ -87,7 +84,8 @@ class EvaluationJob:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.bench is not None:
             reporting.keep_bench(self.bench, self.folder)
-        worker = self._worker()
+        # The model is loaded here too: kernels are measured with it, and its facts are what workers are held to.
+        worker = self.setup.load(self._threads)
         self._transcribe(worker, self._runs(worker, min(self.batch_size, len(utterances))), chosen)
         audio = {utterance.id: utterance.audio for batch in chosen for utterance in batch}
         return reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
@@ -95,11 +93,11 @@ class EvaluationJob:
     def _records(self, backend: str) -> Path:
         return self.folder / "records" / f"{backend}.jsonl"
 
-    def _worker(self) -> BatchWorker:
-        """The model, with its share of the threads."""
-        configuration = self.setup.configuration
-        each = max(1, (configuration.threads or available_threads()) // self.workers)
-        return BatchWorker(replace(self.setup, configuration=replace(configuration, threads=each)))
+    @property
+    def _threads(self) -> int:
+        if self.place is not None and self.place.scheduler is None:
+            return self.place.threads
+        return self.setup.configuration.threads or available_threads()
 
     def _runs(self, worker: BatchWorker, batch_size: int) -> dict[str, RunDescription]:
         """The records' first lines, by backend."""
@@ -112,6 +110,7 @@ class EvaluationJob:
             complete=self.dataset.complete is not False,
             language=None if language is None else language_code(language),
         )
+        elsewhere = self.place is not None and self.place.scheduler is not None
         descriptions = {}
         for name, transcriber in worker.transcribers.items():
             attention, compute_type = transcriber.attention, transcriber.compute_type
@@ -132,9 +131,10 @@ class EvaluationJob:
                 # As JSON gives it back, for a run that is resumed: tuples become lists.
                 decoding=msgspec.to_builtins(asdict(setup.options)) | {"batch_size": batch_size},
                 compute={"encoder": compute_type, "decoder": compute_type},
-                versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-                processor=processor(),
-                threads=(setup.configuration.threads or 1) * self.workers,
+                versions=versions(),
+                # Those of a scheduler's workers are nobody's in particular.
+                processor=None if elsewhere else processor(),
+                threads=None if elsewhere else self._threads * ((self.place and self.place.workers) or 1),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         return descriptions
@@ -150,7 +150,6 @@ class EvaluationJob:
             }
             # Now that what is there is known to be this run's.
             self._measure_kernels(worker, runs, chosen)
-            decode = partial(in_processes, worker.setup, self.workers) if self.workers > 1 else worker.decode
             tasks = []
             for batch in chosen:
                 ids = frozenset(utterance.id for utterance in batch)
@@ -159,7 +158,12 @@ class EvaluationJob:
             whole = sum(map(len, chosen))
             shown = stack.enter_context(bar(self.progress, total=whole, unit="utterances", smoothing=0.05))
             shown.update(whole - sum(len(batch) for batch, _ in tasks))
-            for size, records in decode(tasks):
+            decoded = (
+                worker.decode(tasks)
+                if self.place is None
+                else in_cluster(self.place, worker, tasks, send_audio=self.send_audio)
+            )
+            for size, records in stack.enter_context(closing(decoded)):
                 for name, its in records.items():
                     for record in its:
                         writers[name].write(record)

@@ -44,7 +44,7 @@ class DatasetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         sha256: identifies the set's utterances and references; None where nothing was hashed.
         expected: number of utterances in the whole set; for a list of one's own, its length. None where nobody knows:
             no candidate is then deployed.
-        complete: whether the whole set was at hand, whatever part of it this run or shard did; the evaluation counts
+        complete: whether the whole set was at hand, whatever part of it this run did; the evaluation counts
             the utterances itself.
         language: code such as `en`, which chooses the text normaliser; None is any other language.
     """
@@ -164,7 +164,7 @@ class BackendRecords(msgspec.Struct, frozen=True):
 DECIDES_TRANSCRIPTS = (
     "model", "model_sha256", "backend", "device", "kernel", "decoding", "compute", "versions", "dataset",
 )  # fmt: skip
-"""Fields that must be equal in the shards of one run; the others (processor, threads, ...) say where and when."""
+"""Fields that must be equal in the parts of one run; the others (processor, threads, ...) say where and when."""
 
 DECIDES_COMPARISON = ("model", "model_sha256", "decoding", "compute", "dataset")
 """Fields that must be equal in runs that are compared: all but attention and its device."""
@@ -325,7 +325,7 @@ class RecordWriter(AbstractContextManager["RecordWriter"]):
 
 
 def load(paths: Iterable[Path]) -> BackendRecords:
-    """Read the files of one backend: shards of a data set, or a run in parts, taken as one run.
+    """Read the files of one backend: a run in parts, taken as one.
 
     An utterance that failed and later succeeded counts as done; one that is there twice with the same text counts
     once, with the times of the first.

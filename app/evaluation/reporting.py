@@ -44,7 +44,7 @@ class BenchFile(Bench, kw_only=True):
 def write_report(
     folders: Sequence[Path], output: Path, judging: Judging, *, audio: Mapping[str, Path] | None = None
 ) -> Evaluation:
-    """Score the records of some folders, of one run or of its shards, write the report to `output`, and sum it up.
+    """Score the records of some folders, of one run or of its parts, write the report to `output`, and sum it up.
 
     `audio` has recordings by utterance, to be played from the page.
 

@@ -1,25 +1,19 @@
-"""Which utterances are decoded together, and what decodes them with every backend: in this process, or in several.
+"""Which utterances are decoded together, and what decodes them with every backend: in this process, or in a cluster's.
 
 Batches are fixed before anything runs, so that a resumed run decodes the same ones.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import re
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.audio.containers import AudioError
 from app.audio.reading import open_audio
+from app.cluster.work import SharedFile
 from app.configuration import Configuration
 from app.console import say
 from app.evaluation.records import SpeechCoverage, UtteranceRecord
@@ -27,6 +21,7 @@ from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
     from app.api import Transcriber
+    from app.cluster.engine import Place
     from models.decoder import Decoder
     from models.decoding.coverage import Coverage
     from models.decoding.options import DecodeOptions
@@ -42,12 +37,8 @@ Records = dict[str, list[UtteranceRecord]]
 Wanted = Mapping[str, frozenset[str]]
 """Ids of a batch's utterances that are still to be done, by backend."""
 Tasks = Sequence[tuple[Batch, Wanted]]
-Decode = Callable[[Tasks], Iterator[tuple[int, Records]]]
-"""Gives the batches' sizes with their records, in any order."""
-
-
-class WorkerLostError(Exception):
-    """A worker process ended on its own, most often because memory ran out."""
+Decoded = Generator[tuple[int, Records], None, None]
+"""The batches' sizes with their records, in any order."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +49,15 @@ class Setup:
     backends: tuple[str, ...]
     options: DecodeOptions
 
+    def load(self, threads: int) -> BatchWorker:
+        """The model, to compute with so many threads. Raises what `BatchWorker` does."""
+        return BatchWorker(replace(self, configuration=replace(self.configuration, threads=threads)))
+
 
 def batches(utterances: Iterable[Utterance], size: int) -> list[Batch]:
     """Cut a data set into batches by length, the longest first: little padding, and no long wait at the end."""
     order = sorted(utterances, key=lambda utterance: (-_seconds(utterance), utterance.id))
     return [tuple(order[first : first + size]) for first in range(0, len(order), size)]
-
-
-def shard(text: str | None) -> slice:
-    """Every N-th batch, from the I-th, for `I/N`; all where `text` is None.
-
-    Shards are cut from batches rather than from utterances, so that together they decode exactly what one run would.
-
-    Raises:
-        ValueError: `text` is not I/N with 1 <= I <= N.
-    """
-    if text is None:
-        return slice(None)
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    index, count = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= index <= count:
-        raise ValueError(f"shard {text!r}: it is I/N, such as 2/4 for the second of four")
-    return slice(index - 1, None, count)
 
 
 def _seconds(utterance: Utterance) -> float:
@@ -103,6 +81,7 @@ class BatchWorker:
         setup: what it was made from.
         model: the `whisper.model.Whisper` of all.
         transcribers: by backend.
+        facts: what decides the texts, by name.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -128,28 +107,33 @@ class BatchWorker:
             one = Transcriber(weights, configuration, decoder=decoder)
             self.transcribers[name] = one
             decoders[one.audio_context] = one.recogniser.decoder
+        self.facts = {
+            f"{name}: {fact}": value
+            for name, one in self.transcribers.items()
+            for fact, value in one.facts.items()
+        }
 
-    def decode(self, tasks: Tasks) -> Iterator[tuple[int, Records]]:
+    def decode(self, tasks: Tasks) -> Decoded:
         """Decode in this process."""
         for batch, wanted in tasks:
             yield len(batch), self.run(batch, wanted)
 
-    def run(self, batch: Batch, wanted: Wanted) -> Records:
+    def run(self, batch: Batch, wanted: Wanted, files: Sequence[SharedFile] = ()) -> Records:
         """Decode a batch with each backend that wants some of it.
 
         Args:
             batch: decoded whole, so that a batch that is done again gives the same text.
             wanted: by backend, the ids to return.
+            files: its recordings, where they are another machine's.
         """
         heard: list[Heard] = []
         failed: dict[str, UtteranceRecord] = {}
-        for utterance in batch:
+        for utterance, file in zip(batch, files or [SharedFile(str(u.audio)) for u in batch], strict=True):
             try:
-                heard.append(self.hear(utterance))
+                with file.at_hand() as path:
+                    heard.append(self.hear(utterance, path))
             except (AudioError, OSError) as error:
-                failed[utterance.id] = UtteranceRecord(
-                    utterance.id, utterance.text, speaker=utterance.speaker, error=str(error)
-                )
+                failed[utterance.id] = _failed(utterance, str(error))
         try:
             results: Records = {}
             for name, ids in wanted.items():
@@ -162,13 +146,13 @@ class BatchWorker:
             for one in heard:
                 one.features.close()
 
-    def hear(self, utterance: Utterance) -> Heard:
-        """Listen to a recording. Raises `AudioError` and OSError."""
+    def hear(self, utterance: Utterance, path: str | None = None) -> Heard:
+        """Listen to a recording, at another path if one is given. Raises `AudioError` and OSError."""
         from models.features import LogMelFeatures
         from models.voice import VoiceActivity
 
         vad = self._options.vad
-        with open_audio(utterance.audio) as source:
+        with open_audio(path or utterance.audio, name=str(utterance.audio)) as source:
             voice = None if vad is None else VoiceActivity(vad)
             features = LogMelFeatures(source.blocks(), self.model.dims.n_mels, voice)
         return Heard(utterance, features, source.findings.peak < SILENCE)
@@ -244,49 +228,28 @@ def _recorded(coverage: Coverage) -> SpeechCoverage:
     return SpeechCoverage(**seconds, findings=dict(Counter(finding.kind for finding in coverage.findings)))
 
 
-_worker: BatchWorker
-"""In a process of its own."""
+def _failed(utterance: Utterance, error: str) -> UtteranceRecord:
+    return UtteranceRecord(utterance.id, utterance.text, speaker=utterance.speaker, error=error)
 
 
-def in_processes(setup: Setup, workers: int, tasks: Tasks) -> Iterator[tuple[int, Records]]:
-    """Decode in processes that each load the setup, and end with this one."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(setup,))
-    try:
-        sizes = {pool.submit(_work, batch, wanted): len(batch) for batch, wanted in tasks}
-        for future in as_completed(sizes):
-            yield sizes[future], future.result()
-    except BrokenProcessPool as error:
-        raise WorkerLostError(
-            "a worker process ended on its own, perhaps for want of memory; "
-            "--resume goes on from what is done, with fewer --workers"
-        ) from error
-    finally:
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+def in_cluster(place: Place, worker: BatchWorker, tasks: Tasks, *, send_audio: bool) -> Decoded:
+    """Decode in a cluster whose workers load what this one did, or are refused.
 
+    A batch that ends every worker that it is given to is recorded as failed, and is done again when a run is resumed.
 
-def _begin(setup: Setup) -> None:
-    """Load once. Ctrl-C is for the parent, which ends its workers."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    _worker = BatchWorker(setup)
+    Raises:
+        app.cluster.engine.ClusterError: there is no cluster, or it is gone.
+    """
+    from app.cluster.engine import WorkLostError, shared_out
 
-
-def _work(batch: Batch, wanted: Wanted) -> Records:
-    return _worker.run(batch, wanted)
-
-
-def end_with_parent() -> None:
-    """In a process of its own: end it as soon as its parent is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    whole = (
+        (batch, wanted, [SharedFile.of(str(u.audio), send=send_audio) for u in batch])
+        for batch, wanted in tasks
+    )
+    for (batch, wanted, _), records in shared_out(place, worker.setup, worker, whole):
+        if isinstance(records, WorkLostError):
+            records = {
+                name: [_failed(u, f"{u.audio}: its batch {records}") for u in batch if u.id in ids]
+                for name, ids in wanted.items()
+            }
+        yield len(batch), records

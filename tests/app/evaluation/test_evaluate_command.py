@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from copy import copy
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from material.audio_files import write
 from material.small_models import write_terse_model
 from typer.testing import CliRunner, Result
@@ -28,7 +28,7 @@ from app.evaluation import job as jobs
 from app.evaluation import kernels, reporting, worker
 from app.evaluation.records import EvidenceError
 from app.evaluation.rules import Limits
-from app.evaluation.worker import batches, shard
+from app.evaluation.worker import batches
 from datasets.sample import sample
 from datasets.utterance import Utterance
 from models.weights import loading
@@ -92,9 +92,17 @@ def whole(how: tuple[Any, ...], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a scheduler with one worker."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as local:
+        yield local.scheduler_address
+
+
 def without_times(path: Path) -> Any:
     """A report's JSON but for what a clock says."""
-    timed = {"started", "speed", "seconds", "encode_seconds", "decode_seconds", "cpu_seconds", "threads"}
+    timed = {"started", "speed", "seconds", "encode_seconds", "decode_seconds", "cpu_seconds"}
+    timed |= {"threads", "processor"}
 
     def drop(value: Any) -> Any:
         if isinstance(value, dict):
@@ -231,24 +239,22 @@ def test_a_resumed_run_has_to_be_the_same_run(whole: Path, how: tuple[Any, ...])
     assert "not the same run: kernel.tile_size is 64" in other.stderr
 
 
-def test_shards_joined_give_the_whole_run(whole: Path, how: tuple[Any, ...], tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path / "first")
-    for path in (tmp_path / "first" / "records").iterdir():
-        path.unlink()
-    for number, name in ((1, "first"), (2, "second")):
-        (tmp_path / name).mkdir(exist_ok=True)
-        shutil.copy(whole / "kernels.json", tmp_path / name)
-        part = ("--backends", "cpu,int32", "-o", tmp_path / name, "--shard", f"{number}/2", "--resume")
-        done = evaluate(*how, *part)
-        assert done.exit_code == 0, done.output
-    title = json.loads((tmp_path / "first" / "report.json").read_text())["dataset"]["title"]
-    assert title == "a subset of harbour.jsonl: 3 of 5 utterances"
-    joined = report(tmp_path / "first", tmp_path / "second", "-o", tmp_path / "joined", *FEW)
+def test_parts_of_a_run_joined_give_the_whole(whole: Path, tmp_path: Path) -> None:
+    for part in (0, 1):
+        folder = tmp_path / str(part) / "records"
+        folder.mkdir(parents=True)
+        shutil.copy(whole / "kernels.json", folder.parent)
+        for path in (whole / "records").iterdir():
+            head, *lines = path.read_text().splitlines(keepends=True)
+            (folder / path.name).write_text("".join([head, *lines[part::2]]))
+    joined = report(tmp_path / "0", tmp_path / "1", "-o", tmp_path / "joined", *FEW)
     assert joined.exit_code == 0, joined.output
     assert without_times(tmp_path / "joined") == without_times(whole)
 
 
-def test_worker_processes_give_the_same_report(whole: Path, how: tuple[Any, ...], tmp_path: Path) -> None:
+def test_processes_of_this_machine_give_the_same_report(
+    whole: Path, how: tuple[Any, ...], tmp_path: Path
+) -> None:
     shutil.copy(whole / "kernels.json", tmp_path)
     two = ("--backends", "cpu,int32", "-o", tmp_path, "--workers", "2", "--threads", "2", "--resume")
     done = evaluate(*how, *two)
@@ -256,25 +262,16 @@ def test_worker_processes_give_the_same_report(whole: Path, how: tuple[Any, ...]
     assert without_times(tmp_path) == without_times(whole)
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import multiprocessing, time\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from app.evaluation.worker import end_with_parent\n"
-        "if __name__ == '__main__':\n"
-        "    spawn = multiprocessing.get_context('spawn')\n"
-        "    pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)\n"
-        "    print(pool.submit(abs, -1).result(), flush=True)\n"
-        "    pool.submit(time.sleep, 600)\n"
-        "    time.sleep(600)\n"
-    )
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == b"1\n"
-    parent.kill()
-    # The worker has the other end of the pipe as well: it closes when both are gone.
-    assert parent.communicate(timeout=60)[0] == b""
+@pytest.mark.parametrize("sent", [False, True])
+def test_workers_of_a_scheduler_give_the_same_report(
+    sent: bool, whole: Path, how: tuple[Any, ...], cluster: str, tmp_path: Path
+) -> None:
+    """They join while it waits; recordings are read from the same paths or are sent."""
+    shutil.copy(whole / "kernels.json", tmp_path)
+    words = ["--backends", "cpu,int32", "-o", tmp_path, "--scheduler", cluster, "--resume"]
+    done = evaluate(*how, *words, *["--send-audio"] * sent)
+    assert done.exit_code == 0, done.output
+    assert without_times(tmp_path) == without_times(whole)
 
 
 def test_scoring_again_gives_the_same_and_a_gate_exits_by_the_verdict(whole: Path, tmp_path: Path) -> None:
@@ -322,8 +319,7 @@ def test_a_limit_makes_a_part(how: tuple[Any, ...], tmp_path: Path) -> None:
         (["--backends", "cpu,cpu"], 2, "name each once"),
         (["--backends", ""], 2, "at least one"),
         (["--backends", "cpu,int32", "--candidate", "int8"], 2, "candidate 'int8': it has to be one of the"),
-        (["--shard", "3/2"], 2, "shard '3/2': it is I/N"),
-        (["--shard", "half"], 2, "shard 'half': it is I/N"),
+        (["--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], 2, "has workers of its own: give one"),
         (["--margin", "-1"], 2, "--margin: it has to be a number from 0 to 100"),
         (["--limits", "absent.toml"], 2, "absent.toml"),
         (["--model", "tiny.de"], 2, "tiny.de"),
@@ -488,10 +484,15 @@ def test_batches_do_not_depend_on_the_order_given() -> None:
     assert first == batches(utterances[::-1], 3)
     assert [len(batch) for batch in first] == [3, 3, 3, 1]
     assert [u.id for u in first[0]] == ["u3", "u7", "u2"]
-    shards = [batch for i in (1, 2, 3) for batch in first[shard(f"{i}/3")]]
-    assert sorted(map(first.index, shards)) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="shard '0/3'"):
-        shard("0/3")
+
+
+def test_without_dask_it_says_what_to_install(how: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    refused = evaluate(*how, "--workers", "2")
+    assert refused.exit_code == 5
+    assert refused.stderr == (
+        "error: --workers and --scheduler need a package that is not here: pip install 'tilescribe[cluster]'\n"
+    )
 
 
 def test_the_folder_is_named_after_data_and_model() -> None:

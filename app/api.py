@@ -33,7 +33,6 @@ from models.decoding.segments import Segment
 from models.decoding.segments import Word as Word
 from models.features import LogMelFeatures
 from models.voice import VadOptions as VadOptions
-from models.voice import VoiceActivity
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError
 
@@ -324,11 +323,10 @@ class Transcriber:
         """
         options = (options or DecodeOptions()).for_model(self.weights.model)
         with _source(audio, sample_rate, name, allow_truncated, audio_track) as source:
-            voice = None if options.vad is None else VoiceActivity(options.vad)
             features = LogMelFeatures(
                 _counted(source.blocks(), on_reading),
                 self.weights.model.dims.n_mels,
-                voice,
+                options.vad,
                 source.expected_seconds,
             )
         past = [f"{start:g}" for start in options.clips[::2] if start >= features.duration]

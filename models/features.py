@@ -18,7 +18,7 @@ import numpy as np
 from kernels.arrays import Reals
 from models.openai import asset
 from models.temporary import check_room, temporary_file
-from models.voice import VoiceActivity
+from models.voice import VadOptions, VoiceActivity
 
 __all__ = [
     "FRAMES_PER_SECOND",
@@ -67,13 +67,13 @@ class LogMelFeatures:
         self,
         blocks: Iterable[Reals],
         n_mels: int = 80,
-        voice: VoiceActivity | None = None,
+        vad: VadOptions | None = None,
         expected: float | None = None,
     ) -> None:
         """Consume a stream: `blocks` of any lengths (n,), mono at 16 kHz, into frames of 80 or 128 bins.
 
-        Where there is a `voice`, it hears the stream as well, and what is not speech is not to be decoded. The room
-        that the `expected` seconds take on the disk is looked for before.
+        With `vad`, a `voice` hears the stream as well, and what is not speech by these options is not to be decoded. The
+        room that the `expected` seconds take on the disk is looked for before.
 
         Raises:
             ValueError: a block is not one-dimensional, a sample is not finite, or there is no such `n_mels`.
@@ -92,11 +92,11 @@ class LogMelFeatures:
         self._spool: Any = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
         self._level = array("f")
         self._maximum = _SILENCE
-        self.voice = voice
+        self.voice = None if vad is None else VoiceActivity(vad)
         needed = (expected or 0.0) * FRAMES_PER_SECOND * 4 * n_mels
         if needed > _SPOOL_BYTES:
             check_room(needed, f"audio of {(expected or 0.0) / 3600:.1f} h")
-        self._consume(blocks if voice is None else voice.listen(blocks))
+        self._consume(blocks if self.voice is None else self.voice.listen(blocks))
 
     @property
     def content_frames(self) -> int:

@@ -171,6 +171,11 @@ def report(
     output_dir: Annotated[
         Path | None, Option("--output-dir", "-o", help="The first folder unless given.")
     ] = None,
+    dataset: Annotated[
+        str | None,
+        Option(help="The data set, to link its recordings and to show those that a backend broke."),
+    ] = None,
+    data_dir: Annotated[Path | None, Option(help="The set's folder, as `evaluate` takes it.")] = None,
     limits: Limits = None,
     margin: Margin = None,
     bench: Bench = None,
@@ -183,12 +188,14 @@ def report(
     from app.evaluation import reporting
     from app.evaluation.records import EvidenceError
     from app.evaluation.rules import read_limits
+    from datasets.dataset import open_dataset
 
     with edge(others={OSError: LACKING}):
         if bench is not None:
             reporting.keep_bench(bench, folders[0])
         judging = reporting.Judging(read_limits(limits, margin=margin), replications, seed)
-        evaluation = reporting.write_report(folders, output_dir or folders[0], judging)
+        opened = open_dataset(dataset, data_dir, allow_missing=True) if dataset is not None else None
+        evaluation = reporting.write_report(folders, output_dir or folders[0], judging, dataset=opened)
         if gate:
             name = reporting.candidate_of(candidate, [b.backend for b in evaluation.backends])
             if name is None:

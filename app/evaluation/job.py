@@ -87,8 +87,7 @@ class EvaluationJob:
         # The model is loaded here too: kernels are measured with it, and its facts are what workers are held to.
         worker = self.setup.load(self._threads)
         self._transcribe(worker, self._runs(worker, min(self.batch_size, len(utterances))), chosen)
-        audio = {utterance.id: utterance.audio for batch in chosen for utterance in batch}
-        return reporting.write_report([self.folder], self.folder, self.judging, audio=audio)
+        return reporting.write_report([self.folder], self.folder, self.judging, dataset=self.dataset)
 
     def _records(self, backend: str) -> Path:
         return self.folder / "records" / f"{backend}.jsonl"

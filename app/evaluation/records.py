@@ -110,6 +110,24 @@ class SpeechCoverage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     findings: dict[str, int] = {}
 
 
+class SegmentRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A segment with text, as the backend left it; its mean log-probability is that of its window's tokens."""
+
+    start: Seconds
+    end: Seconds
+    text: str
+    avg_logprob: float
+
+
+class FindingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See `models.decoding.coverage.Finding`."""
+
+    kind: str
+    start: Seconds
+    end: Seconds
+    text: str = ""
+
+
 class UtteranceRecord(
     msgspec.Struct,
     frozen=True,
@@ -131,6 +149,8 @@ class UtteranceRecord(
         silent: whether the recording has no signal.
         cpu_seconds: that all of the process' threads computed in `seconds`.
         coverage: of its speech; None where voice activity detection was off.
+        segments: whose texts joined are the hypothesis; None in records from before they were kept.
+        findings: those that `coverage` counts, in the order of the recording.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
@@ -148,6 +168,8 @@ class UtteranceRecord(
     silent: bool = False
     cpu_seconds: Seconds | None = None
     coverage: SpeechCoverage | None = None
+    segments: tuple[SegmentRecord, ...] | None = None
+    findings: tuple[FindingRecord, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.hypothesis is None) == (self.error is None):

@@ -7,20 +7,25 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from app.console import say
 from app.evaluation import kernels
 from app.evaluation.evaluation import Evaluation, summarise
 from app.evaluation.records import EvidenceError, load, reading
 from app.evaluation.report.measured import Bench
 from app.evaluation.report.metrics import BACKENDS
 from app.evaluation.report.page import render_markdown, render_page
+from app.evaluation.report.strips import write_strips
 from app.evaluation.rules import Limits
 from app.output import tables
 from app.output.writers import write_whole
 from kernels.backends import DEFAULT, REFERENCE, UnknownBackendError, find
+
+if TYPE_CHECKING:
+    from datasets.dataset import Dataset
 
 BENCH_FILE = "bench.json"
 """Beside the records: latency and energy, as `tilescribe bench --json` wrote them, where somebody measured them."""
@@ -42,14 +47,14 @@ class BenchFile(Bench, kw_only=True):
 
 
 def write_report(
-    folders: Sequence[Path], output: Path, judging: Judging, *, audio: Mapping[str, Path] | None = None
+    folders: Sequence[Path], output: Path, judging: Judging, *, dataset: Dataset | None = None
 ) -> Evaluation:
     """Score the records of some folders, of one run or of its parts, write the report to `output`, and sum it up.
 
-    `audio` has recordings by utterance, to be played from the page.
+    The recordings of the `dataset` are played from the page, and those that a backend broke are shown.
 
     Raises:
-        EvidenceError: there are no records, or they do not belong together.
+        EvidenceError: there are no records, they do not belong together, or are of another data set.
         OSError: the report cannot be written.
     """
     paths: dict[str, list[Path]] = {}
@@ -73,16 +78,31 @@ def write_report(
         seed=judging.seed,
     )
     output.mkdir(parents=True, exist_ok=True)
-    links = {name: os.path.relpath(path, output) for name, path in (audio or {}).items()}
+    audio = _recordings(dataset, evaluation)
+    strips = write_strips(evaluation, records, audio, output)
+    if strips.lacking:
+        say(f"note: {strips.lacking}")
+    links = {name: os.path.relpath(path, output) for name, path in audio.items()}
     bench = next((folder / BENCH_FILE for folder in folders if (folder / BENCH_FILE).exists()), None)
     extras = {**figures.extras, "latency": read_bench(bench) if bench else {}}
-    page = render_page(evaluation, extras=extras, audio=links)
+    page = render_page(evaluation, extras=extras, audio=links, strips=strips)
     text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(output / "report.json", text + "\n")
     write_whole(output / "report.md", render_markdown(evaluation))
     write_whole(output / "report.html", page)
     print_summary(evaluation, output)
     return evaluation
+
+
+def _recordings(dataset: Dataset | None, evaluation: Evaluation) -> Mapping[str, Path]:
+    """By utterance."""
+    if dataset is None:
+        return {}
+    if evaluation.dataset.sha256 not in (None, dataset.content_sha256):
+        raise EvidenceError(
+            f"{dataset.name} is another data set, or another part of it, than the records are of"
+        )
+    return {utterance.id: utterance.audio for utterance in dataset.utterances}
 
 
 def print_summary(evaluation: Evaluation, folder: Path) -> None:

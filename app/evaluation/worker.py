@@ -16,7 +16,7 @@ from app.audio.reading import open_audio
 from app.cluster.work import SharedFile
 from app.configuration import Configuration
 from app.console import say
-from app.evaluation.records import SpeechCoverage, UtteranceRecord
+from app.evaluation.records import FindingRecord, SegmentRecord, SpeechCoverage, UtteranceRecord
 from datasets.utterance import Utterance
 
 if TYPE_CHECKING:
@@ -149,12 +149,9 @@ class BatchWorker:
     def hear(self, utterance: Utterance, path: str | None = None) -> Heard:
         """Listen to a recording, at another path if one is given. Raises `AudioError` and OSError."""
         from models.features import LogMelFeatures
-        from models.voice import VoiceActivity
 
-        vad = self._options.vad
         with open_audio(path or utterance.audio, name=str(utterance.audio)) as source:
-            voice = None if vad is None else VoiceActivity(vad)
-            features = LogMelFeatures(source.blocks(), self.model.dims.n_mels, voice)
+            features = LogMelFeatures(source.blocks(), self.model.dims.n_mels, self._options.vad)
         return Heard(utterance, features, source.findings.peak < SILENCE)
 
     def _decode(self, transcriber: Transcriber, heard: Sequence[Heard]) -> list[UtteranceRecord]:
@@ -220,6 +217,15 @@ class Heard(NamedTuple):
             silent=self.silent,
             cpu_seconds=round(cpu, 4),
             coverage=None if coverage is None else _recorded(coverage),
+            segments=tuple(
+                SegmentRecord(round(s.start, 2), round(s.end, 2), s.text, round(s.avg_logprob, 4))
+                for s in segments
+                if s.text
+            ),
+            findings=tuple(
+                FindingRecord(f.kind, round(f.start, 2), round(f.end, 2), f.text)
+                for f in (coverage.findings if coverage is not None else ())
+            ),
         )
 
 

@@ -100,13 +100,12 @@ def render_page(
     """
     script = transcript_script()
     coverage = transcript.coverage
-    voice = transcript.run.options.vad
     context = {
         "transcript": transcript,
         "run": transcript.run,
         "device": t.DEVICES.get(transcript.run.device, transcript.run.device),
         "coverage": coverage,
-        "dropped": voice is None or voice.drop_unspoken,
+        "vad": transcript.run.options.vad,
         "title": "standard input" if name == STANDARD_INPUT else os.path.basename(name),
         "audio": audio,
         "inside": (audio or "").startswith("data:"),

@@ -37,7 +37,7 @@ def transcribed(
     """Segments with text, and the coverage."""
     found: list[Coverage] = []
     how = DecodeOptions(**{"temperature": 0.0, **options})
-    with LogMelFeatures([audio], voice=VoiceActivity(vad)) as features:
+    with LogMelFeatures([audio], vad=vad or VadOptions()) as features:
         if form == "windows":
             segments = list(transcribe_windows(recogniser, features, how, on_coverage=found.append))
         elif form == "batched":

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from material.sounds import SECOND, noises
 from silero_vad import load_silero_vad
 from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
@@ -13,7 +14,6 @@ from models.decoding.recogniser import Recogniser
 from models.features import LogMelFeatures
 from models.voice import VadOptions, VoiceActivity, common, speech_spans, without
 
-SECOND = 16000
 RANDOM = np.random.default_rng(3)
 
 
@@ -30,30 +30,6 @@ def heard(audio: np.ndarray, options: VadOptions | None = None, blocks: int = 1)
     passed = list(voice.listen(np.split(audio.astype(np.float32), cuts)))
     np.testing.assert_array_equal(np.concatenate(passed), audio.astype(np.float32))
     return voice
-
-
-def noises(seconds: int) -> dict[str, np.ndarray]:
-    """What is no speech."""
-    count = seconds * SECOND
-    at = np.arange(count) / SECOND
-    white = RANDOM.standard_normal(count)
-    spectrum = np.fft.rfft(white)
-    pink = np.fft.irfft(spectrum / np.sqrt(np.arange(1, len(spectrum) + 1)), count)
-    pink /= abs(pink).max()
-    chord = sum(np.sin(2 * np.pi * f * at) for f in (261.6, 329.6, 392.0)) / 10
-    return {
-        "digital silence": np.zeros(count),
-        "one step of 16 bits": np.round(white) / 2**15,
-        "faint white noise": white * 0.002,
-        "white noise": white * 0.05,
-        "loud noise": np.clip(white * 0.5, -1, 1),
-        "pink noise": pink * 0.3,
-        "hum": 0.2 * np.sin(2 * np.pi * 50 * at) + 0.1 * np.sin(2 * np.pi * 150 * at),
-        "a tone": 0.3 * np.sin(2 * np.pi * 440 * at),
-        "a chord": chord,
-        "chords": chord * (np.sin(2 * np.pi * at) > 0),
-        "like breathing": pink * 0.2 * np.clip(np.sin(np.pi * at / 2), 0, 1) ** 2,
-    }
 
 
 @pytest.mark.parametrize("name", noises(1))
@@ -167,7 +143,7 @@ def test_noise_between_two_parts_is_not_decoded_and_times_are_of_the_recording(
         return recogniser.encode(mel)
 
     counting = Recogniser(recogniser.weights, encode, recogniser.decoder)
-    with LogMelFeatures([audio], voice=VoiceActivity()) as features:
+    with LogMelFeatures([audio], vad=VadOptions()) as features:
         options = DecodeOptions(temperature=0.0)
         if batch == 1:
             segments = list(transcribe_windows(counting, features, options))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from app.evaluation.evaluation import Evaluation
 from app.evaluation.report import charts, metrics, transcripts
+from app.evaluation.report.strips import Strips
 from app.output import tables as t
 from app.output.page import house_style
 from app.output.svg import legend_mark
@@ -21,7 +22,11 @@ from kernels.backends import find
 
 
 def render_page(
-    evaluation: Evaluation, *, extras: Mapping[str, Any] | None = None, audio: Mapping[str, str] | None = None
+    evaluation: Evaluation,
+    *,
+    extras: Mapping[str, Any] | None = None,
+    audio: Mapping[str, str] | None = None,
+    strips: Strips | None = None,
 ) -> str:
     """The report as one HTML page that needs nothing else: no network, no other file, no script for what it says.
 
@@ -37,11 +42,13 @@ def render_page(
             latency: what `tilescribe bench --json` wrote: its measurements, cost model and energy.
             notes: by any of these names a sentence on how it was measured.
         audio: by utterance a path relative to the page, or a URL, of its recording. Nothing is embedded.
+        strips: pages beside this one, of utterances that were broken.
 
     Raises:
         kernels.backends.UnknownBackendError: the evaluation has a backend that there is not.
     """
     extras, backends, differing = extras or {}, evaluation.backends, evaluation.differing
+    strips = strips or Strips()
     links = {key: transcripts.audio_url(path) for key, path in (audio or {}).items()}
     names = [b.backend for b in backends]
     bench, errors = extras.get("latency") or {}, extras.get("encoder_error") or {}
@@ -67,6 +74,7 @@ def render_page(
         "bench": bench,
         "notes": extras.get("notes") or {},
         "audio": links,
+        "strips": strips,
         "settings": settings,
         "cpu": [
             f"{b.backend} {t.number(b.speed.cpu_per_minute, 1)}"
@@ -78,7 +86,7 @@ def render_page(
         "tables": metrics.tables(evaluation, extras.get("validation") or (), errors, bench),
         "charts": charts.draw(evaluation, errors, ranges),
         "first_few": [(utterance, transcripts.lay_out(utterance.transcripts)) for utterance in first],
-        "json": transcripts.as_json(differing, names, links),
+        "json": transcripts.as_json(differing, names, links, strips.paths),
         "styles": Markup(house_style() + _text("styles.css")),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

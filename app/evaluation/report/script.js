@@ -102,7 +102,14 @@
     head.append(element("small", about.join(", ")));
     made.append(head);
     const broken = Object.entries(one.k || {}).filter(([b]) => only === null || Number(b) === only);
-    if (broken.length) made.append(element("p", "Broken: " + broken.map(([b, k]) => `${names[b]} (${k.join(", ")})`).join("; "), { class: "kinds" }));
+    if (broken.length) {
+      const told = element("p", "Broken: ", { class: "kinds" }), strips = one.p || {};
+      broken.forEach(([b, k], place) => {
+        const what = `${names[b]} (${k.join(", ")})`;
+        told.append(place ? "; " : "", strips[b] ? element("a", what, { href: strips[b] }) : what);
+      });
+      made.append(told);
+    }
     if (one.a) made.append(element("audio", "", { controls: "", preload: "none", src: one.a, "aria-label": `Recording of ${one.i}` }));
     const rows = one.g.filter(([who], place) => only === null || place === 0 || who.includes(only));
     made.append(aligned(one, rows));

@@ -141,17 +141,23 @@ def ordered(utterances: Sequence[DifferingUtterance]) -> list[DifferingUtterance
 
 
 def as_json(
-    utterances: Sequence[DifferingUtterance], backends: Sequence[str], audio: Mapping[str, str]
+    utterances: Sequence[DifferingUtterance],
+    backends: Sequence[str],
+    audio: Mapping[str, str],
+    strips: Mapping[tuple[str, str], str] | None = None,
 ) -> Markup:
     """The data of the page's script, safe inside a script element.
 
     Each utterance is `{i: id, s: speaker, d: seconds, n: words, r: reference, w: reference by column, g: rows,
-    t: texts, k: broken, a: audio}`. A row is `[numbers of its backends, errors, cells]`; cells are runs of columns that
-    are as the reference (a number) and words: `~word` substituted, `+word` inserted, `-` deleted. Texts are
-    `[numbers of backends, raw text]`, `k` is `{number of backend: kinds}`.
+    t: texts, k: broken, a: audio, p: strips}`. A row is `[numbers of its backends, errors, cells]`; cells are runs of
+    columns that are as the reference (a number) and words: `~word` substituted, `+word` inserted, `-` deleted. Texts
+    are `[numbers of backends, raw text]`, `k` is `{number of backend: kinds}`, `p` `{number of backend: path}`.
     """
     numbers = {name: place for place, name in enumerate(backends)}
-    data = {"names": backends, "utterances": [_compact(one, numbers, audio) for one in ordered(utterances)]}
+    data = {
+        "names": backends,
+        "utterances": [_compact(one, numbers, audio, strips or {}) for one in ordered(utterances)],
+    }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # `<` opens the tags and comments that would end the element; the line separators are no JavaScript of old.
     for letter in "<>&\u2028\u2029":
@@ -166,12 +172,16 @@ def audio_url(path: str) -> str:
 
 
 def _compact(
-    utterance: DifferingUtterance, numbers: Mapping[str, int], audio: Mapping[str, str]
+    utterance: DifferingUtterance,
+    numbers: Mapping[str, int],
+    audio: Mapping[str, str],
+    strips: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     columns = lay_out(utterance.transcripts)
     texts: dict[str, list[int]] = {}
     for transcript in utterance.transcripts:
         texts.setdefault(transcript.hypothesis, []).append(numbers[transcript.backend])
+    shown = {str(numbers[b]): strips[b, utterance.id] for b in numbers if (b, utterance.id) in strips}
     data = {
         "i": utterance.id,
         "s": utterance.speaker,
@@ -183,6 +193,7 @@ def _compact(
         "t": [[who, text] for text, who in texts.items()],
         "k": {str(numbers[t.backend]): t.broken for t in utterance.transcripts if t.broken} or None,
         "a": audio.get(utterance.id),
+        "p": shown or None,
     }
     return {key: value for key, value in data.items() if value is not None}
 

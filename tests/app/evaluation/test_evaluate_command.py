@@ -123,6 +123,8 @@ def test_a_run_leaves_records_and_three_reports(whole: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", head["model_sha256"])
     assert sorted(line["id"] for line in lines) == ["u0", "u1", "u2", "u3", "u4"]
     assert len({line["hypothesis"] for line in lines}) == 5
+    for line in lines:
+        assert "".join(segment["text"] for segment in line["segments"]).strip() == line["hypothesis"]
     assert all(line["audio_seconds"] > 2 and line["seconds"] > 0 < line["cpu_seconds"] for line in lines)
     evaluation = json.loads((whole / "report.json").read_text())
     words = {b["backend"]: b["rates"]["words"] for b in evaluation["backends"]}
@@ -183,6 +185,24 @@ def test_real_speech_is_transcribed_and_a_legacy_kernel_is_held(
     verdict = next(line for line in done.stdout.splitlines() if line.startswith("legacy-int8  HOLD"))
     assert "correlation 0.1888 with FP32 on the founding report's tile, target 0.70" in verdict
     assert "2 of 2 broken that the cpu did not break" in verdict
+    strips = sorted((tmp_path / "strips").iterdir())
+    assert [strip.name for strip in strips] == ["legacy-int8-001-u0.html", "legacy-int8-002-u1.html"]
+    page = tmp_path / "report.html"
+    assert all(f'href="strips/{strip.name}"' in page.read_text() for strip in strips)
+
+    without = report(tmp_path, *FEW)
+    assert without.exit_code == 0, without.output
+    assert "broken utterances without a strip: 2 whose recordings are not at hand" in without.stderr
+    assert 'href="strips/' not in page.read_text()
+    assert report(tmp_path, *FEW, "--dataset", how[1]).exit_code == 0
+    assert page.read_text().count('href="strips/') == 2
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"audio": "0.flac", "text": "else"}\n')
+    refused = report(tmp_path, *FEW, "--dataset", other, "--data-dir", how[1].parent)
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        "error: other.jsonl is another data set, or another part of it, than the records are of\n"
+    )
 
 
 def test_the_emulator_is_never_called_an_npu(whole: Path) -> None:

@@ -72,8 +72,8 @@ class LogMelFeatures:
     ) -> None:
         """Consume a stream: `blocks` of any lengths (n,), mono at 16 kHz, into frames of 80 or 128 bins.
 
-        With `vad`, a `voice` hears the stream as well, and what is not speech by these options is not to be decoded. The
-        room that the `expected` seconds take on the disk is looked for before.
+        With `vad`, a `voice` hears the stream as well, and what is not speech by these options is not to be decoded.
+        The room that the `expected` seconds take on the disk is looked for before.
 
         Raises:
             ValueError: a block is not one-dimensional, a sample is not finite, or there is no such `n_mels`.

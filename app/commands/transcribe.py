@@ -201,6 +201,9 @@ def transcribe(
     ] = 400,
     vad_recover: Annotated[bool, Option(help="Decode speech that got no text once more.")] = True,
     vad_drop_unspoken: Annotated[bool, Option(help="Drop text where nobody speaks.")] = True,
+    vad_snap_ends: Annotated[
+        bool, Option(help="End what is said before a pause where the voice ends.")
+    ] = True,
     strict: Annotated[
         bool, Option("--strict", help="Exit with 1 where speech is left without text, or text loops.")
     ] = False,

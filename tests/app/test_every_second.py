@@ -89,9 +89,8 @@ def test_a_sentence_before_two_minutes_of_noise_is_there_once(
     options = DecodeOptions(language="en")
     first = sentences[: round(2.9 * SECOND)]
     audio = np.concatenate([first, noises(120)["faint white noise"]])
-    assert text(told(transcriber.transcribe(audio, options, batch_size=batch_size))) == (
-        "the quiet harbour wakes before the sun"
-    )
+    alone = transcriber.transcribe(first, options)
+    assert text(told(transcriber.transcribe(audio, options, batch_size=batch_size))) == words(alone.text)
 
 
 def test_overlong_silence_does_not_move_the_times_of_words(
@@ -101,7 +100,7 @@ def test_overlong_silence_does_not_move_the_times_of_words(
     silence = np.zeros(100 * SECOND, np.float32)
 
     def times(audio: Any, offset: float = 0.0) -> Any:
-        found = told(transcriber.transcribe(audio, options), after=offset)
+        found = told(transcriber.transcribe(audio, options), after=offset - NEAR)
         return np.array([(w.start - offset, w.end - offset) for s in found for w in s.words or ()])
 
     alone = times(sentences)

@@ -13,7 +13,7 @@ from models.decoding.coverage import Coverage, Finding, Ledger
 from models.decoding.longform import transcribe_batched, transcribe_group, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
-from models.decoding.segments import Segment
+from models.decoding.segments import Segment, Word
 from models.features import LogMelFeatures
 from models.voice import VadOptions, VoiceActivity
 
@@ -159,7 +159,7 @@ class Spoken(VoiceActivity):
     def __init__(self, spans: list[tuple[float, float]], seconds: float, **options: Any) -> None:
         super().__init__(VadOptions(**options))
         at = np.arange(round(seconds / 0.032)) * 0.032
-        self._found = [np.any([(a <= at) & (at < b) for a, b in spans], axis=0).astype(np.float32)]
+        self._found = [np.any([(a <= at) & (at < b) for a, b in spans], axis=0).astype(np.float32)[None]]
         self.samples = round(seconds * SECOND)
 
 
@@ -173,7 +173,7 @@ def nothing(span: tuple[float, float], temperature: float) -> list[Segment]:
 
 @pytest.mark.parametrize("drop", [True, False])
 def test_text_where_nobody_speaks_is_dropped_or_kept_and_reported(drop: bool) -> None:
-    ledger = Ledger(Spoken([(0, 5)], 30, drop_unspoken=drop), [(0, 3000)])
+    ledger = Ledger(Spoken([(0, 5)], 30, drop_unspoken=drop, snap_ends=False), [(0, 3000)])
     said, invented = (
         segment(0, 5, " Said by somebody, and long enough for that."),
         segment(20, 22, " Thank you."),
@@ -206,6 +206,30 @@ def test_text_that_is_there_with_other_times_is_not_put_in_twice() -> None:
     kept = ledger.check([told], None, lambda span, temperature: [segment(12, 16, " The rest too")])
     assert kept == [told]
     assert ledger.coverage().findings == ()
+
+
+@pytest.mark.parametrize("snap", [True, False])
+def test_what_is_said_before_a_pause_ends_where_the_voice_does(snap: bool) -> None:
+    ledger = Ledger(Spoken([(0, 9.6), (16, 25.6)], 40, snap_ends=snap), [(0, 4000)])
+    early = [segment(0, 5, " a" * 50), segment(5, 9, " b" * 50)]
+    late = [segment(16, 25, " c" * 50), segment(25, 25.2, " d"), segment(25.2, 30, " e" * 9)]
+    kept = ledger.check(early, 12.0, nothing) + ledger.check(late, None, nothing)
+    ends = [one.end for one in kept]
+    assert ends == (pytest.approx([5, 9.6, 25, 25.2, 25.6]) if snap else [5, 9, 25, 25.2, 30])
+    assert ledger.coverage().findings == ()
+
+
+def test_ends_that_words_have_or_that_are_no_stretchs_last_stay() -> None:
+    timed = replace(segment(0, 9, " a" * 60), words=(Word(" a", 0, 9, 0.9),))
+    ledger = Ledger(Spoken([(0, 9.6)], 40), [(0, 4000)])
+    assert ledger.check([timed], None, nothing) == [timed]
+    for until, *told in (
+        (9.5, segment(0, 9, " a" * 60)),  # its stretch goes on in the next window
+        (None, segment(0, 8, " a" * 60)),
+        (None, segment(0, 9, " a" * 60), segment(9.1, 9.3, " b")),
+    ):
+        ledger = Ledger(Spoken([(0, 9.6)], 40), [(0, 4000)])
+        assert next(one.end for one in ledger.check(told, until, nothing)) == told[0].end
 
 
 def test_speech_at_a_windows_end_waits_for_the_next_one() -> None:

@@ -42,6 +42,16 @@ def test_a_quiet_voice_is_a_voice(decibels: int, sentences: np.ndarray) -> None:
     assert heard(np.clip(sentences * 10 ** (decibels / 20), -1, 1)).spans() == [(0, len(sentences) / SECOND)]
 
 
+@pytest.mark.parametrize("after", ["nothing", "digital silence", "faint white noise"])
+@pytest.mark.parametrize("decibels", [0, -40])
+def test_a_voice_ends_at_one_time_whatever_its_level_and_what_follows(
+    decibels: int, after: str, sentences: np.ndarray
+) -> None:
+    follows = noises(5).get(after, np.zeros(0))
+    ((_, end),) = heard(np.concatenate([sentences * 10 ** (decibels / 20), follows])).ends()
+    assert end == pytest.approx(14.05, abs=0.1)
+
+
 def test_probabilities_are_those_of_the_package(
     sentences: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

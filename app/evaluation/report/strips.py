@@ -115,7 +115,7 @@ def _vad(run: RunDescription) -> VadOptions:
     """The run's; where it had none, those by which speech is found and nothing is changed."""
     given = run.decoding.get("vad")
     if given is None:
-        return VadOptions(recover=False, drop_unspoken=False)
+        return VadOptions(recover=False, drop_unspoken=False, snap_ends=False)
     try:
         return msgspec.convert(given, VadOptions)
     except msgspec.ValidationError as error:

@@ -147,7 +147,7 @@ class _Service:
         if self._taken >= self.limits.requests:
             raise RequestError(
                 429,
-                f"{self._taken} requests are being served, which is all that are taken at once",
+                f"the server is full: it takes {self.limits.requests} at a time",
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(self.engine.retry_after())},
             )

@@ -62,7 +62,7 @@
 
   async function run(note) {
     clear();
-    if (key && !key.hidden && !key.value) {
+    if (!key.hidden && !key.value) {
       show();
       return refuse("The server wants an API key.", key);
     }
@@ -191,7 +191,7 @@
   }
   async function speak() {
     if (microphone) return end();
-    clear();
+    trouble.textContent = "";
     if (!navigator.mediaDevices || !window.MediaRecorder) {
       return refuse("Browsers give the microphone to pages over https and of this machine alone.");
     }

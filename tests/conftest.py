@@ -24,6 +24,7 @@ from app import Transcriber, load_model
 from app.audio.reading import load_audio
 from datasets.sample import sample
 from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from models.decoding.recogniser import Recogniser
 from models.features import LogMelFeatures
 from models.weights.building import Model
@@ -54,11 +55,11 @@ def recogniser(tiny: Model) -> Recogniser:
 
 
 @pytest.fixture(scope="session")
-def states(tiny: Model, spoken: Utterance) -> Any:
+def states(tiny: Model, sentences: Reals) -> Any:
     """Encoder states of tiny.en for two windows: speech, and white noise."""
-    audio = load_audio(spoken.audio)
-    noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32) * 0.1
-    mels = [LogMelFeatures([samples]).window(0, len(audio) // 160, pad_to=3000) for samples in (audio, noise)]
+    noise = np.random.default_rng(0).standard_normal(len(sentences)).astype(np.float32) * 0.1
+    frames = len(sentences) // 160
+    mels = [LogMelFeatures([samples]).window(0, frames, pad_to=3000) for samples in (sentences, noise)]
     with torch.no_grad():
         return tiny.whisper.encoder(torch.from_numpy(np.stack(mels))).numpy()
 
@@ -77,6 +78,12 @@ def one_thread() -> Iterator[None]:
 def spoken() -> Utterance:
     """The project's own sample."""
     return sample()
+
+
+@pytest.fixture(scope="session")
+def sentences(spoken: Utterance) -> Reals:
+    """The sample's own sound: three sentences in 14 s."""
+    return load_audio(spoken.audio)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import app
-from app.audio.reading import load_audio
 from app.configuration import Configuration
 from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from models.compute import compute_reason, resolve_compute_type
 from models.decoding.segments import Segment
 from models.encoder import Encoder
@@ -30,13 +30,13 @@ def test_load_model_takes_a_configuration_field_by_field() -> None:
 
 
 def test_a_path_a_file_and_an_array_give_the_same_transcript(
-    tiny_en: app.Transcriber, spoken: Utterance
+    tiny_en: app.Transcriber, spoken: Utterance, sentences: Reals
 ) -> None:
     whole = tiny_en.transcribe(spoken.audio)
     with spoken.audio.open("rb") as file:
         assert tiny_en.transcribe(file).segments == whole.segments
-    assert tiny_en.transcribe(load_audio(spoken.audio)).segments == whole.segments
-    twice = np.repeat(load_audio(spoken.audio), 2)
+    assert tiny_en.transcribe(sentences).segments == whole.segments
+    twice = np.repeat(sentences, 2)
     assert tiny_en.transcribe(twice, sample_rate=32000).text[:20] == whole.text[:20]
 
 
@@ -60,8 +60,8 @@ def test_a_transcript_says_what_made_it(tiny_en: app.Transcriber, spoken: Uttera
     assert all(word.start <= word.end for s in transcript.segments for word in s.words or ())
 
 
-def test_segments_come_one_by_one_and_the_rest_on_demand(tiny_en: app.Transcriber, spoken: Utterance) -> None:
-    three = np.concatenate([load_audio(spoken.audio)] * 3)
+def test_segments_come_one_by_one_and_the_rest_on_demand(tiny_en: app.Transcriber, sentences: Reals) -> None:
+    three = np.tile(sentences, 3)
     seen: list[tuple[float, float]] = []
     stream = tiny_en.stream(three, on_progress=lambda done, total: seen.append((done, total)))
     first = next(stream)
@@ -75,8 +75,8 @@ def test_segments_come_one_by_one_and_the_rest_on_demand(tiny_en: app.Transcribe
     assert seen[-1] == (pytest.approx(42.28, abs=0.02), pytest.approx(42.28, abs=0.02))
 
 
-def test_batches_cover_the_recording_once(tiny_en: app.Transcriber, spoken: Utterance) -> None:
-    three = np.concatenate([load_audio(spoken.audio)] * 3)
+def test_batches_cover_the_recording_once(tiny_en: app.Transcriber, sentences: Reals) -> None:
+    three = np.tile(sentences, 3)
     transcript = tiny_en.transcribe(three, batch_size=4)
     assert transcript.text.count("every basket of fish") == 3
     assert transcript.text.count("has been sold") == 3

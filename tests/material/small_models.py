@@ -28,6 +28,16 @@ def small_random_model(n_vocab: int = 51864) -> Model:
     return model_of(model)
 
 
+def steep_model(n_mels: int) -> Model:
+    """3 heads, 2 layers and windows of 4 s; its attention is steep, unlike that of fresh weights."""
+    torch.manual_seed(0)
+    model = Whisper(ModelDimensions(n_mels, 200, 192, 3, 2, 51864, 448, 192, 3, 2))
+    for block in model.encoder.blocks:
+        block.attn.query.weight.data *= 8
+    torch.nn.init.normal_(model.decoder.positional_embedding)
+    return model_of(model)
+
+
 def recogniser_of(model: Model, compute_type: ComputeType = "float32") -> Recogniser:
     """A model with whisper's own encoder, and a decoder that computes in `compute_type`."""
 

@@ -6,9 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from material.small_models import model_of
-from whisper.model import ModelDimensions, Whisper
+from material.small_models import steep_model
 
 from kernels.arrays import Reals
 from models.attention import Attention, CpuAttention, open_attention
@@ -16,22 +14,14 @@ from models.capture import LayerResult, measure_layers
 from models.encoder import Encoder
 from models.weights.building import Model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KERNELS: tuple[str, ...] = ("int32", "int8", "legacy-int32", "legacy-int8")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread(one_thread: None) -> None:
-    return one_thread
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """3 heads, 2 layers and windows of 4 s; its attention is steep, unlike that of fresh weights."""
-    torch.manual_seed(0)
-    model = Whisper(ModelDimensions(80, 200, 192, 3, 2, 51864, 448, 192, 3, 2))
-    for block in model.encoder.blocks:
-        block.attn.query.weight.data *= 8
-    return model_of(model)
+    return steep_model(80)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 from jiwer import wer
 
 import models.decoding.longform as longform
-from app.audio.reading import load_audio
-from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from models.decoding.coverage import Coverage, Finding, Ledger
 from models.decoding.longform import transcribe_batched, transcribe_group, transcribe_windows
 from models.decoding.options import DecodeOptions
@@ -18,13 +17,6 @@ from models.features import LogMelFeatures
 from models.voice import VadOptions, VoiceActivity
 
 SECOND = 16000
-Array = np.ndarray[Any, np.dtype[np.float32]]
-
-
-@pytest.fixture(scope="module")
-def sentences(spoken: Utterance) -> Array:
-    """Three sentences in 14 s."""
-    return load_audio(spoken.audio)
 
 
 def words(text: str) -> list[str]:
@@ -32,7 +24,7 @@ def words(text: str) -> list[str]:
 
 
 def transcribed(
-    recogniser: Recogniser, audio: Array, form: str, vad: VadOptions | None = None, **options: Any
+    recogniser: Recogniser, audio: Reals, form: str, vad: VadOptions | None = None, **options: Any
 ) -> tuple[list[Segment], Coverage]:
     """Segments with text, and the coverage."""
     found: list[Coverage] = []
@@ -55,7 +47,7 @@ FORMS = pytest.mark.parametrize("form", ["windows", "batched", "group"])
 
 
 @FORMS
-def test_what_is_said_is_covered(form: str, recogniser: Recogniser, sentences: Array) -> None:
+def test_what_is_said_is_covered(form: str, recogniser: Recogniser, sentences: Reals) -> None:
     told, coverage = transcribed(recogniser, sentences, form)
     assert coverage.findings == coverage.left_over == ()
     assert 10 < coverage.covered <= coverage.speech < 14.2
@@ -87,7 +79,7 @@ def test_text_that_ends_early_is_recovered(
     untimed: bool,
     keep: int,
     recogniser: Recogniser,
-    sentences: Array,
+    sentences: Reals,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, _ = transcribed(recogniser, sentences, form, without_timestamps=untimed)
@@ -104,7 +96,7 @@ def test_text_that_ends_early_is_recovered(
 
 @FORMS
 def test_what_cannot_be_recovered_is_reported(
-    form: str, recogniser: Recogniser, sentences: Array, monkeypatch: pytest.MonkeyPatch
+    form: str, recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_text(monkeypatch, 0, calls=99)
     told, coverage = transcribed(recogniser, sentences, form)
@@ -115,7 +107,7 @@ def test_what_cannot_be_recovered_is_reported(
 
 
 def test_recovering_can_be_turned_off(
-    recogniser: Recogniser, sentences: Array, monkeypatch: pytest.MonkeyPatch
+    recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_text(monkeypatch, 0)
     off = VadOptions(recover=False)
@@ -129,7 +121,7 @@ def test_recovering_can_be_turned_off(
 
 
 def test_a_gap_between_pieces_is_recovered(
-    recogniser: Recogniser, sentences: Array, monkeypatch: pytest.MonkeyPatch
+    recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = transcribed(recogniser, sentences, "batched")
     monkeypatch.setattr(longform, "quiet_pieces", lambda levels, start, end: [(start, 300), (900, end)])
@@ -140,7 +132,7 @@ def test_a_gap_between_pieces_is_recovered(
 
 
 def test_a_window_at_the_token_limit_and_a_loop_are_named(
-    recogniser: Recogniser, sentences: Array, monkeypatch: pytest.MonkeyPatch
+    recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = longform.decode_with_fallback
 

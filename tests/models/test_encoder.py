@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,12 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 import torch
-from material.small_models import model_of
+from material.small_models import model_of, steep_model
 from openvino import Type
 from whisper.model import ModelDimensions, Whisper
 
 from app.audio.reading import load_audio
-from datasets.utterance import Utterance
 from kernels.arrays import Reals
 from kernels.backends import BACKEND_NAMES
 from kernels.contract import ContractError
@@ -30,6 +28,8 @@ from models.features import LogMelFeatures
 from models.graphs.encoder import GraphEncoder
 from models.weights.building import Model
 from models.weights.loading import WeightsError, load
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Make: TypeAlias = type[Encoder] | type[GraphEncoder]
 
@@ -55,16 +55,6 @@ def published(name: str) -> Model:
         return replace(load(name).model, sha256=None)
     except WeightsError as error:
         pytest.skip(f"no weights of {name}: {error}")
-
-
-def random_model() -> Model:
-    """128 bins, 3 heads, 2 layers and windows of 4 s; its attention is steep, unlike that of fresh weights."""
-    torch.manual_seed(0)
-    model = Whisper(ModelDimensions(128, 200, 192, 3, 2, 51864, 448, 192, 3, 2))
-    for block in model.encoder.blocks:
-        block.attn.query.weight.data *= 8
-    torch.nn.init.normal_(model.decoder.positional_embedding)
-    return model_of(model)
 
 
 @torch.no_grad()
@@ -96,10 +86,9 @@ def clips(speech: Path, count: int) -> Reals:
     return np.stack([window(load_audio(path)) for path in paths])
 
 
-def sample_windows(spoken: Utterance) -> Reals:
+def sample_windows(sentences: Reals) -> Reals:
     """Windows of the project's own sample: the whole, and its second half."""
-    audio = load_audio(spoken.audio)
-    return np.stack([window(audio), window(audio[len(audio) // 2 :])])
+    return np.stack([window(sentences), window(sentences[len(sentences) // 2 :])])
 
 
 def relative_error(states: Reals, expected: Reals) -> float:
@@ -113,28 +102,14 @@ def hash_of(model: Model) -> str:
     return digest.hexdigest()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads that wait for each other take many times as long on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Model:
-    return published("tiny.en")
-
-
 @pytest.fixture(scope="module")
 def small() -> Model:
-    return random_model()
+    return steep_model(128)
 
 
 @pytest.fixture(scope="module", params=["voice-like tone", "sample"])
-def windows(request: pytest.FixtureRequest, spoken: Utterance) -> Reals:
-    return sample_windows(spoken) if request.param == "sample" else window(voice_like())[None]
+def windows(request: pytest.FixtureRequest, sentences: Reals) -> Reals:
+    return sample_windows(sentences) if request.param == "sample" else window(voice_like())[None]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +124,7 @@ def int32_states(tiny: Model, windows: Reals) -> Reals:
 
 @pytest.fixture(scope="module")
 def noise() -> Reals:
-    """Three windows for `random_model`."""
+    """Three windows for `steep_model`."""
     return normal(3, 128, 400, seed=1)
 
 
@@ -269,8 +244,8 @@ def test_int8_is_worse_than_int32_on_tiny_en(
     assert 2 * relative_error(int32_states[:1], expected[:1]) < int8 < 0.06
 
 
-def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Model, spoken: Utterance) -> None:
-    windows = sample_windows(spoken)
+def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Model, sentences: Reals) -> None:
+    windows = sample_windows(sentences)
     encoder = Encoder(tiny, open_attention("int32"))
     one_by_one = np.concatenate([encoder(mel[None]) for mel in windows])
     # Another order of float32 sums may move a projection, and with it a quantised value by a step.
@@ -279,9 +254,11 @@ def test_windows_of_tiny_en_together_are_windows_one_by_one(tiny: Model, spoken:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("material", ["sample", "nine clips"])
-def test_base(material: str, request: pytest.FixtureRequest, spoken: Utterance) -> None:
+def test_base(material: str, request: pytest.FixtureRequest, sentences: Reals) -> None:
     model = published("base")
-    windows = sample_windows(spoken) if material == "sample" else clips(request.getfixturevalue("speech"), 9)
+    windows = (
+        sample_windows(sentences) if material == "sample" else clips(request.getfixturevalue("speech"), 9)
+    )
     expected = whispers_states(model, windows)
     cpu = Encoder(model, open_attention("cpu"))(windows)
     assert abs(cpu - expected).max() < 1e-4

@@ -12,7 +12,7 @@ from material.small_models import model_of, recogniser_of
 from whisper.model import ModelDimensions, Whisper
 
 from app.audio.reading import load_audio
-from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from models.attention import open_attention
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
@@ -24,17 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SECOND = 16000
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
-
 
 @pytest.fixture(scope="module")
-def sentences(spoken: Utterance) -> Array:
-    """Three sentences in 14 s."""
-    return load_audio(spoken.audio)
-
-
-@pytest.fixture(scope="module")
-def long(sentences: Array) -> Array:
+def long(sentences: Reals) -> Reals:
     """The sentences four times in 64 s, with pauses that put the borders of windows into other words each time."""
     pauses = [np.zeros(round(seconds * SECOND), np.float32) for seconds in (1.3, 4.1, 0.4, 1.8)]
     return np.concatenate([part for pause in pauses for part in (sentences, pause)])
@@ -45,14 +37,14 @@ class CountingEncoder:
 
     def __init__(self, recogniser: Recogniser) -> None:
         self._encode = recogniser.encode
-        self.windows: list[Array] = []
+        self.windows: list[Reals] = []
 
-    def __call__(self, mel: Array) -> Array:
+    def __call__(self, mel: Reals) -> Reals:
         self.windows.extend(mel)
         return self._encode(mel)
 
 
-def assert_equals_whisper(recogniser: Recogniser, audio: Array, **options: Any) -> list[dict[str, Any]]:
+def assert_equals_whisper(recogniser: Recogniser, audio: Reals, **options: Any) -> list[dict[str, Any]]:
     """Transcribe with both; returns the segments. Theirs may end after the recording, and hold words of no length."""
     options = {"temperature": 0.0, "language": "en", **options}
     sampling = options["temperature"] != 0.0
@@ -92,13 +84,13 @@ def assert_equals_whisper(recogniser: Recogniser, audio: Array, **options: Any) 
     ],
 )
 def test_a_short_recording_is_transcribed_as_by_whisper(
-    recogniser: Recogniser, sentences: Array, options: dict[str, Any]
+    recogniser: Recogniser, sentences: Reals, options: dict[str, Any]
 ) -> None:
     segments = assert_equals_whisper(recogniser, sentences, **options)
     assert "market" in "".join(segment["text"] for segment in segments)
 
 
-def test_windows_that_follow_each_other_as_by_whisper(recogniser: Recogniser, long: Array) -> None:
+def test_windows_that_follow_each_other_as_by_whisper(recogniser: Recogniser, long: Reals) -> None:
     segments = assert_equals_whisper(recogniser, long[: 40 * SECOND])
     assert len({segment["seek"] for segment in segments}) > 1
 
@@ -118,7 +110,7 @@ def test_windows_that_follow_each_other_as_by_whisper(recogniser: Recogniser, lo
         pytest.param({"temperature": (0.0, 0.4, 0.8), "logprob_threshold": -0.2}, id="fallback"),
     ],
 )
-def test_a_minute_as_by_whisper(recogniser: Recogniser, long: Array, options: dict[str, Any]) -> None:
+def test_a_minute_as_by_whisper(recogniser: Recogniser, long: Reals, options: dict[str, Any]) -> None:
     assert assert_equals_whisper(recogniser, long, **options)
 
 
@@ -134,7 +126,7 @@ def test_a_chapter_as_by_whisper(recogniser: Recogniser, speech: Path, options: 
 
 @pytest.mark.slow
 def test_hallucinations_around_silence_are_treated_as_by_whisper(
-    recogniser: Recogniser, sentences: Array
+    recogniser: Recogniser, sentences: Reals
 ) -> None:
     noise = np.random.default_rng(0).standard_normal(40 * SECOND).astype(np.float32) * 0.02
     silence = np.zeros(25 * SECOND, np.float32)
@@ -158,7 +150,7 @@ def test_audio_shorter_than_a_frame_has_no_segments(recogniser: Recogniser) -> N
     assert not encoder.windows
 
 
-def test_a_clip_past_the_end_is_cut_there(recogniser: Recogniser, sentences: Array) -> None:
+def test_a_clip_past_the_end_is_cut_there(recogniser: Recogniser, sentences: Reals) -> None:
     def texts(clips: str) -> list[str]:
         options = DecodeOptions(clip_timestamps=clips)
         return [s.text for s in transcribe_windows(recogniser, LogMelFeatures([sentences]), options)]
@@ -193,7 +185,7 @@ def test_the_language_is_detected_on_the_first_thirty_seconds(seconds: int, enco
 
 
 @pytest.mark.parametrize("silence", [0, 19, 40])
-def test_the_language_is_detected_on_speech(silence: int, sentences: Array) -> None:
+def test_the_language_is_detected_on_speech(silence: int, sentences: Reals) -> None:
     torch.manual_seed(0)
     recogniser = recogniser_of(model_of(Whisper(ModelDimensions(80, 1500, 64, 1, 1, 51865, 448, 64, 1, 1))))
     encoder = CountingEncoder(recogniser)
@@ -213,7 +205,7 @@ def of_any_length(recogniser: Recogniser) -> tuple[Recogniser, CountingEncoder]:
 
 @pytest.mark.parametrize(("seconds", "frames"), [(2, 1024), (14, 2304), (22.5, 3000)])
 def test_a_short_context_holds_the_audio_and_eight_seconds(
-    seconds: float, frames: int, sentences: Array, recogniser: Recogniser
+    seconds: float, frames: int, sentences: Reals, recogniser: Recogniser
 ) -> None:
     audio = np.resize(sentences, round(seconds * SECOND))
     given, encoder = of_any_length(recogniser)
@@ -226,7 +218,7 @@ def test_a_short_context_holds_the_audio_and_eight_seconds(
 
 
 def test_what_is_doubtful_in_a_short_context_is_decoded_in_the_whole_one(
-    sentences: Array, recogniser: Recogniser
+    sentences: Reals, recogniser: Recogniser
 ) -> None:
     options = DecodeOptions(temperature=(0.0, 0.4), logprob_threshold=0.0)  # no text is that probable
     features = LogMelFeatures([sentences])
@@ -254,7 +246,7 @@ def test_a_text_without_an_end_is_doubtful() -> None:
 @pytest.mark.parametrize("batch", [0, 4])
 @pytest.mark.parametrize("words", [False, True])
 def test_segments_and_words_are_within_the_recording(
-    recogniser: Recogniser, sentences: Array, words: bool, batch: int
+    recogniser: Recogniser, sentences: Reals, words: bool, batch: int
 ) -> None:
     options = DecodeOptions(temperature=0.0, word_timestamps=words)
     for start, seconds in ((0.0, 0.6), (2.0, 1.15), (4.3, 2.5), (9.0, 4.7)):
@@ -274,7 +266,7 @@ def test_segments_and_words_are_within_the_recording(
 
 
 def _batched(
-    recogniser: Recogniser, audio: Array, batch_size: int, **options: Any
+    recogniser: Recogniser, audio: Reals, batch_size: int, **options: Any
 ) -> tuple[list[Segment], list[float]]:
     progress: list[float] = []
     segments = transcribe_batched(
@@ -287,7 +279,7 @@ def _batched(
     return list(segments), progress
 
 
-def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long: Array) -> None:
+def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long: Reals) -> None:
     audio = long[: 48 * SECOND]
     segments, progress = _batched(recogniser, audio, 2)
     alone, _ = _batched(recogniser, audio, 1)
@@ -307,7 +299,7 @@ def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long:
 
 
 def test_a_prompt_goes_to_the_first_piece_only_unless_carried(
-    recogniser: Recogniser, long: Array, monkeypatch: pytest.MonkeyPatch
+    recogniser: Recogniser, long: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import models.decoding.longform
 

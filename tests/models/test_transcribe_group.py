@@ -9,8 +9,7 @@ import pytest
 from whisper.tokenizer import get_tokenizer
 
 from app import DecodeOptions, Transcriber
-from app.audio.reading import load_audio
-from datasets.utterance import Utterance
+from kernels.arrays import Reals
 from models.decoding.fallback import decode_with_fallback
 from models.decoding.longform import transcribe_batched, transcribe_group
 from models.decoding.segments import Segment
@@ -22,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def features(spoken: Utterance) -> list[LogMelFeatures]:
+def features(sentences: Reals) -> list[LogMelFeatures]:
     """A second of silence, a sentence, the whole sample, and 33 s of it over and over."""
-    samples = load_audio(spoken.audio)
-    recordings = np.zeros(16000, np.float32), samples[: 5 * 16000], samples, np.tile(samples, 3)[: 33 * 16000]
+    over_and_over = np.tile(sentences, 3)[: 33 * 16000]
+    recordings = np.zeros(16000, np.float32), sentences[: 5 * 16000], sentences, over_and_over
     return [LogMelFeatures([recording]) for recording in recordings]
 
 

@@ -6,8 +6,6 @@ from silero_vad import load_silero_vad
 from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
 import models.voice
-from app.audio.reading import load_audio
-from datasets.utterance import Utterance
 from models.decoding.longform import transcribe_batched, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
@@ -15,12 +13,6 @@ from models.features import LogMelFeatures
 from models.voice import VadOptions, VoiceActivity, common, speech_spans, without
 
 RANDOM = np.random.default_rng(3)
-
-
-@pytest.fixture(scope="module")
-def sentences(spoken: Utterance) -> np.ndarray:
-    """Three sentences in 14 s."""
-    return load_audio(spoken.audio)
 
 
 def heard(audio: np.ndarray, options: VadOptions | None = None, blocks: int = 1) -> VoiceActivity:

@@ -158,6 +158,8 @@ def test_each_route_asks_for_its_task() -> None:
     assert options(transcriptions, model="base") == DecodeOptions()
     assert options(transcriptions, model="base", language="german").language == "de"
     assert options(translations, model="base") == DecodeOptions(task="translate")
+    own = options(translations, model="base", language="de", stream="true")
+    assert own == DecodeOptions(task="translate", language="de")
     assert options(inference, translate="true", temperature_inc="0") == DecodeOptions(
         task="translate", temperature=(0.0,)
     )

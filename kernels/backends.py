@@ -49,7 +49,7 @@ class Backend:
 NPU = ("npu", "emulator")
 BACKENDS = (
     Backend("cpu", "softmax attention in floating point, the reference", "float", None, ("cpu",)),
-    Backend("int32", "this project's kernel, exact scores", "tile", "int32", NPU),
+    Backend("int32", "this project's kernel, scores summed up in INT32", "tile", "int32", NPU),
     Backend("int8", "the same kernel, scores held in INT8: the fair rival", "tile", "int8", NPU),
     Backend("legacy-int32", "the founding report's INT32 kernel", "legacy", "int32", ("emulator",)),
     Backend("legacy-int8", "the founding report's INT8 kernel", "legacy", "int8", ("emulator",)),

@@ -21,10 +21,13 @@ DEFAULT_TILE_SIZE = TILE_SIZES[0]
 MAX_KEYS = 4096  # padding included: what the 32-bit accumulator is sized for
 
 KEY_MULTIPLIER_MAX = 255
+SCORE_SHIFT = (
+    5  # scores are at most 2^20: rounded by so many bits, 16 hold them, and 32 every product with them
+)
 KEY_SHIFT = 8  # a score is first scaled by its key's multiplier / 2^8
-MULTIPLIER_MAX = 1023  # scores are at most 2^20, so their product with a 10-bit multiplier fits in 32 bits
-SHIFT_MIN, SHIFT_MAX = 2, 28
-FRACTION_BITS = 8  # of the base-2 logits z
+MULTIPLIER_MAX = 32767
+SHIFT_MIN, SHIFT_MAX = 2, 22
+FRACTION_BITS = 8  # of the base-2 logits, as far as weights see them
 INT8_SCORE_STEP = 160  # of the `int8` kernel, in 2^-8 octaves: 0.625 octaves, chosen as CONTRACT.md tells
 
 PROBABILITY_MAX = 2047  # the largest weight p: 64 products of 11 bits with INT8 values stay under 2^24
@@ -33,7 +36,7 @@ EXP2_COEFFICIENTS = (22645, 7557, 1290)  # of x, x^2, x^3 in 2^-x, times EXP2_ON
 
 SUM_FRACTION_BITS = 7  # the sum counts weights in 1/128, so that merging rounds it as finely as the values
 MERGE_SHIFT_MAX = 30  # a tile whose exponent lies further under the running one no longer counts
-RECIPROCAL_BITS = 45  # the reciprocal is floor(2^45 / sum), under 2^28 since the sum is over 2^17
+RECIPROCAL_BITS = 45  # the reciprocal is floor(2^45 / sum), at most 2^28 since the sum is at least 2^17
 OUTPUT_FRACTION_BITS = 8  # of the INT16 output, in units of the value's quantisation step
 
 ScoreType = Literal["int32", "int8"]
@@ -72,8 +75,8 @@ class Operands:
         k: keys, int8, shape (n, keys, 64).
         v: values, int8, shape (n, keys, 64 or 128).
         key_multiplier: uint8, shape (n, keys), 1..255: each key's own scale, in units of 1/256.
-        multiplier: uint16, shape (n, rows), 1..1023: with `shift` it turns a scaled score into a base-2 logit.
-        shift: int32, shape (n,), 2..28.
+        multiplier: uint16, shape (n, rows), 1..32767: with `shift` it turns a scaled score into a base-2 logit.
+        shift: int32, shape (n,), 2..22.
         valid_keys: how many leading keys count; the rest is padding. 1..keys.
     """
 

@@ -38,7 +38,7 @@ class Device(Protocol):
 
         Args:
             operands: the integers of the run.
-            scores: `int32` keeps exact scores; `int8` holds them in INT8.
+            scores: `int32` sums scores up exactly and scales them in 16 bits; `int8` holds them in INT8.
             tile_size: keys per tile: 64, 128 or 256.
             output_bits: 16 for the value's step / 256, 8 for the value's step.
 

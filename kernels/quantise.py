@@ -156,7 +156,7 @@ def _head(q, k, v, logit, space, v_out, k_out, key_multiplier, q_out, multiplier
         if not steps[i] < np.inf:
             return -1
         top = max(top, steps[i])
-    key_step = np.float64(unit) * 2**c.KEY_SHIFT
+    key_step = np.float64(unit) * 2 ** (c.KEY_SHIFT + c.SCORE_SHIFT)
     # The largest row's multiplier uses all its bits; the shift is the head's own.
     largest = np.float64(top) * key_step * logit
     bits = math.floor(math.log2(c.MULTIPLIER_MAX / largest)) if largest > 0 else c.SHIFT_MAX

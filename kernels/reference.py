@@ -32,23 +32,30 @@ def attention(
         shift = int(operands.shift[h])
         for r in range(rows):
             query, multiplier = operands.q[h, r].tolist(), int(operands.multiplier[h, r])
-            z = [
-                logit(score(query, key), of_key, multiplier, shift, scores)
+            scaled = [
+                scale(score(query, key), of_key) * multiplier
                 for key, of_key in zip(keys, of_keys, strict=True)
             ]
-            total, accumulator = merged(z, values, tile_size)
+            if scores == "int8":
+                total, accumulator = merged([int8_logit(z, shift) for z in scaled], 0, values, tile_size)
+            else:
+                total, accumulator = merged(scaled, shift, values, tile_size)
             out[h, r] = [output(a, total, output_bits) for a in accumulator]
     return out
 
 
-def merged(z: list[int], values: list[list[int]], tile_size: int) -> tuple[int, list[int]]:
-    """A row's sum of weights and its sums of weighted values, tile by tile, from its logits."""
+def merged(z: list[int], shift: int, values: list[list[int]], tile_size: int) -> tuple[int, list[int]]:
+    """A row's sum of weights and its sums of weighted values, tile by tile.
+
+    Its base-2 logits have 8 fraction bits, and `shift` more, which are rounded away from their distances alone.
+    """
+    octave = c.FRACTION_BITS + shift
     exponent: int | None = None
     total, accumulator = 0, [0 for _ in values[0]]
     for start in range(0, len(z), tile_size):
         tile = slice(start, start + tile_size)
-        m = -((-max(z[tile])) >> c.FRACTION_BITS)  # ceiling
-        p = [weight((m << c.FRACTION_BITS) - x) for x in z[tile]]
+        m = -((-max(z[tile])) >> octave)  # ceiling
+        p = [weight(round_shift(_int32((m << octave) - _int32(x)), shift)) for x in z[tile]]
         tile_total = sum(p) << c.SUM_FRACTION_BITS
         tile_accumulator = [sum(map(mul, p, column)) for column in zip(*values[tile], strict=True)]
         if exponent is None:
@@ -74,13 +81,15 @@ def score(query: list[int], key: list[int]) -> int:
     return s
 
 
-def logit(s: int, key_multiplier: int, multiplier: int, shift: int, scores: c.ScoreType) -> int:
-    """The base-2 logit of a score, with 8 fraction bits."""
-    scaled = round_shift(_int32(s * key_multiplier), c.KEY_SHIFT)
-    z = round_shift(_int32(scaled * multiplier), shift)
-    if scores == "int8":
-        return max(-128, min(127, z)) * c.INT8_SCORE_STEP
-    return z
+def scale(s: int, key_multiplier: int) -> int:
+    """A score in 16 bits, rounded to 32 of its units, times its key's multiplier / 2^8."""
+    held = max(-(1 << 15), min((1 << 15) - 1, round_shift(s, c.SCORE_SHIFT)))
+    return round_shift(held * key_multiplier, c.KEY_SHIFT)
+
+
+def int8_logit(z: int, shift: int) -> int:
+    """The base-2 logit of the `int8` kernel, with 8 fraction bits, from the `int32` kernel's."""
+    return max(-128, min(127, round_shift(_int32(z), shift))) * c.INT8_SCORE_STEP
 
 
 def weight(distance: int) -> int:

@@ -19,7 +19,7 @@ def random_operands(
     random: np.random.Generator | None = None,
     *,
     width: int = c.HEAD_DIM,
-    multipliers: tuple[int, int] = (600, c.MULTIPLIER_MAX),
+    multipliers: tuple[int, int] = (c.MULTIPLIER_MAX // 2, c.MULTIPLIER_MAX),
     shifts: tuple[int, int] = (16, 16),
 ) -> c.Operands:
     """One head of random operands, the last two keys being padding; always the same unless `random` is given.

@@ -19,7 +19,7 @@ from kernels.npu.program.memory_map import MemoryMap
 from kernels.npu.program.plan import CORE, MEMORY, Plan
 
 REGIONS = (
-    "stack", "queries", "input", "keys and values", "output", "state", "logits", "weights", "constants",
+    "stack", "queries", "input", "keys and values", "output", "state", "scores", "weights", "constants",
 )  # fmt: skip
 Row = tuple[MemoryMap, int | None]
 """A program's map, and the bytes of stack that a build of it was measured to take."""

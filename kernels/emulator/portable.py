@@ -19,7 +19,7 @@ from kernels.workers import WorkSpace
 
 _ROWS = 128
 _MASK = (1 << c.FRACTION_BITS) - 1
-_Space = namedtuple("_Space", "keys values scores logits weights exponents sums products accumulators")
+_Space = namedtuple("_Space", "keys values scores scaled weights exponents sums products accumulators")
 
 
 def _make_space(tiles: int, tile_size: int, width: int) -> _Space:
@@ -29,7 +29,7 @@ def _make_space(tiles: int, tile_size: int, width: int) -> _Space:
         keys=np.empty((c.HEAD_DIM, padded), np.float32),
         values=np.empty((blocks, BLOCK, width), np.float32),
         scores=np.empty((_ROWS, padded), np.float32),
-        logits=np.empty(tile_size, np.int32),
+        scaled=np.empty(tile_size, np.int32),
         weights=np.empty((blocks, _ROWS, BLOCK), np.float32),
         exponents=np.empty((tiles, _ROWS), np.int32),
         sums=np.empty((tiles, _ROWS), np.int32),
@@ -56,13 +56,13 @@ def attend(head: Head, out: npt.NDArray[np.int16]) -> None:
         n = len(part.q)
         scores = np.matmul(part.q.astype(np.float32), space.keys, out=space.scores[:n])
         weights = space.weights[:, :n]
-        _weights(part, scores, space.logits, weights, space.exponents, space.sums)
+        _weights(part, scores, space.scaled, weights, space.exponents, space.sums)
         products = np.matmul(weights, space.values, out=space.products[:, :n])
         _merge(part, products, space.exponents, space.sums, space.accumulators, out[rows])
 
 
 @jit
-def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
+def _weights(head, s, scaled, p, exponents, sums):  # type: ignore[no-untyped-def]
     """Scores (rows, keys) to weights (blocks, rows, 64), with each tile's exponent and sum (tiles, rows).
 
     numba widens products and shifts of 32-bit integers to 64 bits; narrowing each result at once lets LLVM keep
@@ -72,6 +72,7 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
     c1, c2, c3 = c.EXP2_COEFFICIENTS
     tile_size, valid, shift = head.tile_size, head.k.shape[0], head.shift
     half = i32(i32(1) << i32(shift - 1))
+    octave = i32(c.FRACTION_BITS) if head.int8_scores else i32(shift + c.FRACTION_BITS)
     blocks_per_tile = tile_size // BLOCK
     for r in range(s.shape[0]):
         m = i32(head.multiplier[r])
@@ -82,25 +83,28 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
             scores, of_key = s[r, start : start + width], head.key_multiplier[start : start + width]
             top = i32(-2147483648)
             for j in range(width):
-                x = i32(i32(scores[j]) * i32(of_key[j]))
+                x = i32(i32(i32(scores[j]) + i32(1 << (c.SCORE_SHIFT - 1))) >> i32(c.SCORE_SHIFT))
+                x = i32(min(x, i32(32767)) * i32(of_key[j]))
                 x = i32(i32(x + i32(1 << (c.KEY_SHIFT - 1))) >> i32(c.KEY_SHIFT))
-                x = i32(i32(i32(x * m) + half) >> shift)
-                z[j] = x
-                top = max(top, x)
+                scaled[j] = i32(x * m)
+                top = max(top, scaled[j])
             if head.int8_scores:
-                top = i32(max(i32(-128), min(i32(127), top)) * i32(c.INT8_SCORE_STEP))
+                top = _int8_logit(top, half, shift)
                 for j in range(width):
-                    z[j] = i32(max(i32(-128), min(i32(127), z[j])) * i32(c.INT8_SCORE_STEP))
-            exponent = i32(i32(top + i32(_MASK)) >> i32(c.FRACTION_BITS))
-            ceiling = i32(exponent << i32(c.FRACTION_BITS))
+                    scaled[j] = _int8_logit(scaled[j], half, shift)
+            exponent = i32(i32(top + i32(i32(i32(1) << octave) - i32(1))) >> octave)
+            ceiling = i32(exponent << octave)
             total = i32(0)
             for b in range(blocks_per_tile):
                 first = b * BLOCK
                 count = min(BLOCK, max(0, width - first))
-                logits, weights = z[first : first + count], p[t * blocks_per_tile + b, r]
+                logits, weights = scaled[first : first + count], p[t * blocks_per_tile + b, r]
                 for j in range(count):
                     # 12 octaves down the weight rounds to nothing
-                    d = min(i32(ceiling - logits[j]), i32(12 << c.FRACTION_BITS))
+                    d = i32(ceiling - logits[j])
+                    if not head.int8_scores:
+                        d = i32(i32(d + half) >> shift)
+                    d = min(d, i32(12 << c.FRACTION_BITS))
                     f = i32(d & i32(_MASK))
                     e = i32(i32(i32(f * i32(c3)) + i32(128)) >> i32(8))
                     e = i32(i32(i32(f * i32(i32(c2) - e)) + i32(128)) >> i32(8))
@@ -114,6 +118,12 @@ def _weights(head, s, z, p, exponents, sums):  # type: ignore[no-untyped-def]
                     weights[j] = np.float32(0)
             exponents[t, r] = exponent
             sums[t, r] = total
+
+
+@jit
+def _int8_logit(z, half, shift):  # type: ignore[no-untyped-def]
+    score = np.int32(np.int32(z + half) >> shift)
+    return np.int32(max(np.int32(-128), min(np.int32(127), score)) * np.int32(c.INT8_SCORE_STEP))
 
 
 @jit

@@ -17,13 +17,14 @@ from kernels.workers import WorkSpace
 
 _LANE_BYTES = 4 * BLOCK
 _VALUE_BYTES = 2 * 64 * BLOCK
-_LOGIT_BYTES = 4 * BLOCK * ROWS
+_WORD_BYTES = 2 * BLOCK
+_SCORE_BYTES = _WORD_BYTES * ROWS
 _SUM_BYTES = 4 * 64 * ROWS
 
 
 _Space = namedtuple(
     "_Space",
-    "keys start of_key values queries of_row logits tops ceilings weights sums products running totals merged down up",
+    "keys start of_key values queries of_row scores tops ceilings weights sums products running totals merged down up",
 )
 """What a head is packed to and worked on in, or the addresses of that; its class says for which instructions."""
 
@@ -62,11 +63,11 @@ def _make_space(kind: type[_Space512], blocks: int, panels: int) -> tuple[_Space
     space = kind(
         keys=np.empty((blocks, c.HEAD_DIM // channels, BLOCK, channels), key),
         start=np.zeros((blocks, BLOCK), np.int32),
-        of_key=np.empty((blocks, BLOCK), np.int32),
+        of_key=np.empty((blocks, BLOCK), np.int16),
         values=np.empty((blocks, panels, 32, 64, 2), np.int16),
         queries=np.zeros((ROWS, c.HEAD_DIM), query),
-        logits=np.empty((max(c.TILE_SIZES) // BLOCK, ROWS, BLOCK), np.int32),
-        tops=np.empty((ROWS, registers.lanes), np.int32),
+        scores=np.empty((max(c.TILE_SIZES) // BLOCK, ROWS, BLOCK), np.int16),
+        tops=np.empty((ROWS, 2 * registers.lanes), np.int16),
         weights=np.empty((ROWS, BLOCK), np.int16),
         products=np.empty((panels, ROWS, 64), np.int32),
         merged=np.empty((panels, ROWS, 64), np.int32),
@@ -84,7 +85,7 @@ def _pack(head, space):  # type: ignore[no-untyped-def]
     k, v = head.k, head.v
     keys, start, of_key, values = space.keys, space.start, space.of_key, space.values
     panels, channels = values.shape[1], keys.shape[3]
-    offset = _offset(space)
+    offset, half = _offset(space), np.int32(1 << (c.SCORE_SHIFT - 1))
     for block in range(keys.shape[0]):
         for j in range(BLOCK):
             key = block * BLOCK + j
@@ -95,14 +96,14 @@ def _pack(head, space):  # type: ignore[no-untyped-def]
                         x = k[key, i * channels + part]
                         keys[block, i, j, part] = x
                         total += np.int32(x)
-                start[block, j] = -offset * total
-                of_key[block, j] = np.int32(head.key_multiplier[key])
+                start[block, j] = half - offset * total
+                of_key[block, j] = np.int16(head.key_multiplier[key]) << np.int16(15 - c.KEY_SHIFT)
                 for panel in range(panels):
                     for i in range(64):
                         values[block, panel, j >> 1, i, j & 1] = np.int16(v[key, panel * 64 + i])
             else:
-                start[block, j] = np.int32(0)
-                of_key[block, j] = np.int32(0)
+                start[block, j] = half
+                of_key[block, j] = np.int16(0)
                 keys[block, :, j, :] = np.int8(0)
                 values[block, :, j >> 1, :, j & 1] = np.int16(0)
 
@@ -132,22 +133,27 @@ def _attend(head, space, at, out):  # type: ignore[no-untyped-def]
         space.merged[:] = np.int32(0)
         for begin in range(0, blocks, blocks_per_tile):
             end = min(blocks, begin + blocks_per_tile)
-            space.tops[:] = np.int32(-2147483648)
+            space.tops[:] = np.int16(-32768)
             for b in range(begin, end):
-                z = at.logits + (b - begin) * _LOGIT_BYTES
+                t = at.scores + (b - begin) * _SCORE_BYTES
                 k, start = at.keys + b * key_bytes, at.start + b * _LANE_BYTES
-                of_key = at.of_key + b * _LANE_BYTES
-                if head.int8_scores:
-                    code.scores_int8(at, at.queries, k, start, of_key, at.of_row, head.shift, z, at.tops)
-                else:
-                    code.scores_int32(at, at.queries, k, start, of_key, at.of_row, head.shift, z, at.tops)
-            if end * BLOCK > head.k.shape[0]:
-                _mask(space.logits, space.tops, head.k.shape[0] - begin * BLOCK)
-            code.ceilings(at, at.tops, at.ceilings)
+                code.scores(at, at.queries, k, start, at.of_key + b * _WORD_BYTES, t, at.tops)
+            counting = head.k.shape[0] - begin * BLOCK
+            if counting < (end - begin) * BLOCK:
+                _find_tops(space.scores, space.tops, counting)
+            if head.int8_scores:
+                code.ceilings_int8(at, at.tops, at.of_row, head.shift, at.ceilings)
+            else:
+                code.ceilings_int32(at, at.tops, at.of_row, head.shift, at.ceilings)
             space.sums[:] = np.int32(0)
             space.products[:] = np.int32(0)
             for b in range(begin, end):
-                code.weights(at, at.logits + (b - begin) * _LOGIT_BYTES, at.ceilings, at.weights, at.sums)
+                t = at.scores + (b - begin) * _SCORE_BYTES
+                if head.int8_scores:
+                    code.weights_int8(at, t, at.of_row, head.shift, at.ceilings, at.weights, at.sums)
+                else:
+                    code.weights_int32(at, t, at.of_row, head.shift, at.ceilings, at.weights, at.sums)
+                _leave_out(space.weights, space.sums, counting - (b - begin) * BLOCK)
                 for panel in range(panels):
                     v = at.values + (b * panels + panel) * _VALUE_BYTES
                     code.add_values(at, at.weights, v, at.products + panel * _SUM_BYTES)
@@ -163,13 +169,19 @@ def _attend(head, space, at, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _mask(logits, tops, count):  # type: ignore[no-untyped-def]
-    """Makes the keys of a tile from `count` on weigh nothing, and finds the largest logits of the others."""
-    tops[:] = np.int32(-2147483648)
-    lane = tops.shape[1] - 1
-    for b in range(-(-count // BLOCK)):
+def _find_tops(scores, tops, count):  # type: ignore[no-untyped-def]
+    """The largest scores of a tile's first `count` keys: the others are padding."""
+    tops[:] = np.int16(-32768)
+    word = tops.shape[1] - 1
+    for r in range(ROWS):
+        for i in range(count):
+            j = i % BLOCK
+            tops[r, j & word] = max(tops[r, j & word], scores[i // BLOCK, r, j])
+
+
+@jit
+def _leave_out(weights, sums, count):  # type: ignore[no-untyped-def]
+    """Takes the weights of a block's keys from `count` on out of the sums. Their values are zeros."""
+    for j in range(count, BLOCK):
         for r in range(ROWS):
-            for j in range(BLOCK):
-                if b * BLOCK + j >= count:
-                    logits[b, r, j] = np.int32(NEVER)
-                tops[r, j & lane] = max(tops[r, j & lane], logits[b, r, j])
+            sums[r] -= np.int32(weights[r, j])

@@ -118,21 +118,36 @@ class Writer:
         signature = ir.FunctionType(kind, [a.type for a in arguments])
         return self.b.call(_cgutils.get_or_insert_function(self.b.module, signature, name), arguments)
 
-    def larger(self, x: Any, y: Any) -> Any:
-        """The larger of each two signed lanes."""
-        return self.call(f"llvm.smax.v{x.type.count}i32", x.type, x, y)
+    def each(self, name: str, x: Any, y: Any) -> Any:
+        """What LLVM's function of that name makes of each two signed numbers: `smax`, `smin`, `ssub.sat`."""
+        return self.call(f"llvm.{name}.v{x.type.count}i{x.type.element.width}", x.type, x, y)
 
-    def smaller(self, x: Any, y: Any) -> Any:
-        """The smaller of each two signed lanes."""
-        return self.call(f"llvm.smin.v{x.type.count}i32", x.type, x, y)
+    def clamped(self, x: Any, low: int, high: int) -> Any:
+        """The numbers held within two ends."""
+        return self.each("smax", self.each("smin", x, self.splat(x.type, high)), self.splat(x.type, low))
 
     def high(self, x: Any, y: Any) -> Any:
         """(x y + 2^14) >> 15 of signed words (VPMULHRSW)."""
         return self.call(self._named("pmul.hr.sw"), self.words, x, y)
 
+    def packed(self, x: Any, y: Any) -> Any:
+        """Two registers of lanes as one of words, 128 bits of each in turn; what does not fit is saturated."""
+        return self.call(self._named("packssdw"), self.words, x, y)
+
+    def unpacked(self, words: Any) -> tuple[Any, Any]:
+        """The unsigned lanes of the two registers that `packed` makes words of."""
+        count = words.type.count
+        zeros = self.splat(words.type, 0)
+        registers = []
+        for first in (0, 4):
+            order = [8 * (i // 8) + first + i % 8 // 2 + i % 2 * count for i in range(count)]
+            mask = ir.Constant(ir.VectorType(I32, count), order)
+            registers.append(self.b.bitcast(self.b.shuffle_vector(words, zeros, mask), self.lanes))
+        return registers[0], registers[1]
+
     def narrowed(self, x: Any, y: Any) -> Any:
         """Two registers of lanes as one of words, in order; what does not fit is saturated."""
-        words = self.call(self._named("packssdw"), self.words, x, y)  # 128 bits of each in turn
+        words = self.packed(x, y)
         pairs = ir.VectorType(I64, self.registers.bits // 64)
         order = [*range(0, pairs.count, 2), *range(1, pairs.count, 2)]
         mask = ir.Constant(ir.VectorType(I32, pairs.count), order)

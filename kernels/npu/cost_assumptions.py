@@ -53,8 +53,8 @@ DISPATCH = Assumption("one dispatch without its work, the NPU awake", 127, 1300,
     "kernel, on a device that it does not name; after ten seconds' pause it is 136 ms (question 2944): not counted")
 SYNC = Assumption("synchronising buffers with the CPU's caches", 40, 10, "GB/s",
     "assumed: flushing runs at the memory's speed")
-DIVISION = Assumption("floor(2^45 / sum) of a row on the scalar unit", 140, 400, "cycles",
-    "28 steps in aie/attention.hpp, assumed to take 5 to 14 cycles each")
+DIVISION = Assumption("floor(2^45 / sum) of a row on the scalar unit", 145, 406, "cycles",
+    "29 steps in aie/attention.hpp, assumed to take 5 to 14 cycles each")
 TILE_CALL = Assumption("locks and calls around a tile", 60, 150, "cycles",
     "assumed: acquire, call, loop set-up, release")
 # fmt: on
@@ -97,21 +97,19 @@ class VectorCount:
 
 SOFTMAX_COUNTS = (
     VectorCount("transpose keys", 4, "one 8 x 8 block for each 8 channels, shared by eight rows"),
-    VectorCount("scores", 2, "out of the accumulator"),
-    VectorCount(
-        "key multiplier", 13, "32 x 16 bits in 16-bit parts: 4 shuffles, 4 products, 4 shifts; 1 to replicate"
-    ),
-    VectorCount("row multiplier", 12, "the same: 4 shuffles, 4 products, 4 shifts"),
-    VectorCount("padding and maximum", 4, "a selection and a maximum on two halves"),
-    VectorCount("distance", 8, "subtract, narrow to 16 bits, clamp to 12 octaves, mask the fraction"),
+    VectorCount("scores", 2, "out of the accumulator, in 16 bits"),
+    VectorCount("key multiplier", 4, "1 to replicate, 1 product, 2 shifts"),
+    VectorCount("padding and maximum", 2, "a selection and a maximum"),
+    VectorCount("distance", 3, "1 product with the row's multiplier off the exponent, 2 shifts"),
+    VectorCount("its ends", 3, "clamp to 12 octaves, padding, mask the fraction"),
     VectorCount("exponential", 12, "3 products, 6 shifts, 3 subtractions"),
     VectorCount("power of two", 16, "4 comparisons, 3 masks, 6 selections, 1 product, 2 shifts"),
     VectorCount("weight", 3, "1 product, 2 shifts"),
     VectorCount("sum and blocks", 3, "1 sum, 2 shuffles into the blocks of the product with V"),
 )
-"""Counted in aie/attention.hpp: score_rows, logits_of, weigh_rows, weights_of."""
+"""Counted in aie/attention.hpp: score_rows, weigh_rows, distances_of, weights_of."""
 
-INT8_SCORE_COUNTS = (VectorCount("INT8 score", 9, "narrow to 16 bits, clamp, multiply by the step, widen"),)
+INT8_SCORE_COUNTS = (VectorCount("INT8 score", 5, "1 product with the row's multiplier, 2 shifts, clamp"),)
 
 MERGE_COUNTS = (
     VectorCount(

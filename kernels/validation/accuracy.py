@@ -62,11 +62,14 @@ def natural_scores(operands: c.Operands, head: int, scores: c.ScoreType) -> Doub
     keys = operands.k[head, : operands.valid_keys]
     # At most 2^20, so that float32 holds every sum exactly; what follows fits in 32 bits, as the contract shows.
     s = (operands.q[head].astype(np.float32) @ keys.astype(np.float32).T).astype(np.int32)
+    s = np.minimum((s + (1 << (c.SCORE_SHIFT - 1))) >> c.SCORE_SHIFT, (1 << 15) - 1)
     s = (s * operands.key_multiplier[head, : operands.valid_keys].astype(np.int32) + 128) >> c.KEY_SHIFT
     s *= operands.multiplier[head, :, None].astype(np.int32)
     shift = int(operands.shift[head])
-    s = (s + (1 << (shift - 1))) >> shift
-    natural: Doubles = s * (INT8_STEP if scores == "int8" else NATURAL_PER_LOGIT)
+    unit = NATURAL_PER_LOGIT / (1 << shift)
+    if scores == "int8":
+        s, unit = (s + (1 << (shift - 1))) >> shift, INT8_STEP
+    natural: Doubles = s * unit
     return natural
 
 

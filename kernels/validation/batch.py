@@ -214,7 +214,12 @@ def cases(
         keys = tile_size * min(1 + int(random.integers(3)), tiles - first)
         width = c.VALUE_WIDTHS[int(random.integers(2))]
         plain = random_operands(
-            ROWS, keys, random, width=width, multipliers=(512, c.MULTIPLIER_MAX), shifts=(12, 20)
+            ROWS,
+            keys,
+            random,
+            width=width,
+            multipliers=(c.MULTIPLIER_MAX // 2, c.MULTIPLIER_MAX),
+            shifts=(12, 20),
         )
         # Some of the last tile's keys are padding.
         plain = replace(plain, valid_keys=int(random.integers(keys - tile_size + 1, keys + 1)))

@@ -13,6 +13,7 @@ from material.operands import (
     constant_operands,
     gaussian_operands,
     heads_of,
+    least_sum,
     two_levels,
 )
 from numba import config
@@ -70,7 +71,7 @@ def alternating() -> Operands:
 
 def mixed_multipliers(scores: ScoreType) -> Operands:
     operands = gaussian_operands(13, scores, rows=4)
-    operands.multiplier[...] = (1, 1023, 1, 1023)
+    operands.multiplier[...] = (1, c.MULTIPLIER_MAX, 1, c.MULTIPLIER_MAX)
     return operands
 
 
@@ -89,8 +90,8 @@ def key_multipliers_of_a_tile(scores: ScoreType) -> Operands:
 
 
 def mixed_shifts() -> Operands:
-    operands = any_operands(14, heads=2, rows=1, multiplier=(500, 1023))
-    operands.shift[...] = (2, 28)
+    operands = any_operands(14, heads=2, rows=1, multiplier=(16000, c.MULTIPLIER_MAX))
+    operands.shift[...] = (c.SHIFT_MIN, c.SHIFT_MAX)
     return operands
 
 
@@ -101,10 +102,11 @@ def stairs(scores: ScoreType, tile_size: int, octaves: list[int]) -> Operands:
     """
     operands = any_operands(15, rows=3, keys=len(octaves) * tile_size - 7)
     k, q = np.zeros_like(operands.k), np.zeros_like(operands.q)
-    k[0, : len(octaves) * tile_size, 0] = np.repeat(octaves, tile_size)
-    k[0, :, 1] = -(operands.k[0, :, 1].astype(np.int16) & 127)
-    k[0, ::tile_size, 1] = 0
-    q[0, :, 0], q[0, :, 1] = (32, 32, -32), (2, 6, 2)
+    k[0, : len(octaves) * tile_size, :16] = np.repeat(octaves, tile_size)[:, None]
+    k[0, :, 16:19] = -(operands.k[0, :, :1].astype(np.int16) & 127)
+    k[0, ::tile_size, 16:19] = 0
+    q[0, :, :16], q[0, :, 16] = np.array([64, 64, -64])[:, None], 64
+    q[0, 1, 17:19] = 64
     operands.key_multiplier[...] = 128
     operands.multiplier[...], operands.shift[...] = (64, 61, 64), 10 if scores == "int8" else 2
     return replace(operands, q=q, k=k)
@@ -113,8 +115,8 @@ def stairs(scores: ScoreType, tile_size: int, octaves: list[int]) -> Operands:
 def saturating(scores: ScoreType) -> Operands:
     """Scores about the ends of INT8, all of a row at one end."""
     operands = any_operands(16, rows=2)
-    operands.q[...], operands.k[..., 0] = 0, -120 - (operands.k[..., 0] & 7)
-    operands.q[0, :, 0] = (16, -16)
+    operands.q[...], operands.k[..., :32] = 0, -120 - (operands.k[..., :1] & 7)
+    operands.q[0, :, :32] = np.array([16, -16])[:, None]
     operands.key_multiplier[...] = 250 + operands.key_multiplier % 6
     operands.multiplier[...], operands.shift[...] = 67, 10 if scores == "int8" else 6
     return operands
@@ -124,11 +126,11 @@ def ties(scores: ScoreType) -> Operands:
     """Two weights of 2047, two of 1: their sum is 2^12, so that every other channel ends half-way, for 8 bits too."""
     operands = any_operands(17, rows=1, keys=70)
     operands.q[...], operands.k[...] = 0, 0
-    operands.q[0, 0, 0] = 32
-    operands.k[0, :, 0] = -128
+    operands.q[0, 0, :32] = 32
+    operands.k[0, :, :32] = -128
     operands.key_multiplier[0, 2:4] = 128  # the first two score 0, whatever multiplies that
     operands.key_multiplier[0, 4:] |= 128
-    operands.k[0, :4, 0] = (0, 0, -18, -18) if scores == "int8" else (0, 0, -11, -11)
+    operands.k[0, :2, :32], operands.k[0, 2:4, :32] = 0, -18 if scores == "int8" else -11
     operands.multiplier[...], operands.shift[...] = 64, 10 if scores == "int8" else 2
     odd = operands.v[0, 0, ::2] | 1
     operands.v[0, :4, ::2] = np.stack([odd, 0 * odd, odd, 0 * odd])
@@ -141,25 +143,32 @@ CASES: dict[str, Callable[[ScoreType, int], Operands]] = {
     "gaussian, steep, 2 rows": lambda s, _: gaussian_operands(3, s, spread=8),
     "any scale, 10 rows": lambda s, _: any_operands(4, heads=10, rows=1),
     "any scale, 2 rows x 1500 keys": lambda s, _: any_operands(5, heads=2, rows=1, keys=1500),
-    "all -128, 1 row": lambda s, _: constant_operands(-128, -128, -128, keys=321, multiplier=1023, shift=2),
-    "all 127, 1 row": lambda s, _: constant_operands(127, 127, 127, keys=321, multiplier=1023, shift=2),
-    "least score, 1 row": lambda s, _: constant_operands(-128, 127, 127, keys=321, multiplier=1023, shift=2),
+    "all -128, 1 row": lambda s, _: constant_operands(
+        -128, -128, -128, keys=321, multiplier=c.MULTIPLIER_MAX, shift=2
+    ),
+    "all 127, 1 row": lambda s, _: constant_operands(
+        127, 127, 127, keys=321, multiplier=c.MULTIPLIER_MAX, shift=2
+    ),
+    "least score, 1 row": lambda s, _: constant_operands(
+        -128, 127, 127, keys=321, multiplier=c.MULTIPLIER_MAX, shift=2
+    ),
     "smallest factor, 1 row": lambda s, _: constant_operands(
-        -128, 127, -128, keys=321, multiplier=1, shift=28
+        -128, 127, -128, keys=321, multiplier=1, shift=c.SHIFT_MAX
     ),
     "zeros, 1 row": lambda s, _: constant_operands(0, 0, 0, keys=321, multiplier=1, shift=2),
     "zero scores, 1 row": lambda s, _: constant_operands(0, 0, -128, keys=321, multiplier=1, shift=2),
     "one hot query, 3 rows": lambda s, _: hot_row("q"),
     "one hot key, 3 rows": lambda s, _: hot_row("k"),
     "alternating 127 and -128, 2 rows": lambda s, _: alternating(),
-    "multipliers 1 and 1023, 4 rows": lambda s, _: mixed_multipliers(s),
+    "least and largest multipliers, 4 rows": lambda s, _: mixed_multipliers(s),
     "key multipliers 1 and 255, 3 rows": lambda s, _: extreme_key_multipliers(s),
     "every key multiplier, 3 rows": lambda s, _: key_multipliers_of_a_tile(s),
     "key multipliers of 1, 1 row": lambda s, _: constant_operands(
-        -128, -128, 127, keys=321, multiplier=1023, shift=2, key_multiplier=1
+        -128, -128, 127, keys=321, multiplier=c.MULTIPLIER_MAX, shift=2, key_multiplier=1
     ),
-    "shifts 2 and 28, 2 rows": lambda s, _: mixed_shifts(),
+    "least and largest shift, 2 rows": lambda s, _: mixed_shifts(),
     "scores about the ends of int8, 2 rows": lambda s, _: saturating(s),
+    "least sum, 1 row": lambda *_: least_sum(),
     "outputs half-way, 1 row": lambda s, _: ties(s),
     "exponents rise, 3 rows x 8 tiles": lambda s, t: stairs(s, t, list(range(-8, 16, 3))),
     "exponents fall, 3 rows x 8 tiles": lambda s, t: stairs(s, t, list(range(15, -9, -3))),
@@ -184,7 +193,7 @@ def test_bits_are_the_references(case: str, scores: ScoreType, tile_size: int, o
 @pytest.mark.parametrize(("scores", "tile_size", "output_bits"), COMBINATIONS)
 def test_bits_over_as_many_keys_as_there_may_be(scores: ScoreType, tile_size: int, output_bits: int) -> None:
     """Worst values throughout, then 3 rows whose exponent jumps by about 30 over a full accumulator."""
-    worst = constant_operands(-128, -128, -128, keys=c.MAX_KEYS, multiplier=1023, shift=2)
+    worst = constant_operands(-128, -128, -128, keys=c.MAX_KEYS, multiplier=c.MULTIPLIER_MAX, shift=2)
     assert (worst.key_multiplier == 255).all()
     assert_same_bits(worst, scores, tile_size, output_bits)
     assert_same_bits(two_levels(scores), scores, tile_size, output_bits)
@@ -195,8 +204,8 @@ def test_bits_of_every_weight() -> None:
     distance = np.arange(12 * 256 + 20)
     operands = any_operands(18, rows=len(distance), keys=2)
     operands.q[...], operands.k[...], operands.v[...] = 0, 0, 0
-    operands.q[0, :, 0], operands.q[0, :, 1] = distance // 64, distance % 64
-    operands.k[0, 1, :2], operands.key_multiplier[0, 1] = (-128, -2), 128
+    operands.q[0, :, :32], operands.q[0, :, 32] = distance[:, None] // 64, distance % 64
+    operands.k[0, 1, :32], operands.k[0, 1, 32], operands.key_multiplier[0, 1] = -128, -64, 128
     operands.v[0, 1] = 127
     operands.multiplier[...], operands.shift[...] = 4, 2
     assert_same_bits(operands, "int32", 64, 16)
@@ -210,8 +219,8 @@ def test_the_stairs_have_the_exponents_that_they_claim() -> None:
     q, k = (x[0].astype(int).tolist() for x in (operands.q, operands.k))
     for start, octave in zip(range(0, 320, 64), octaves, strict=True):
         keys = range(start, min(start + 64, operands.valid_keys))
-        z = [reference.logit(reference.score(q[0], k[j]), 128, 64, 2, "int32") for j in keys]
-        assert -(-max(z) // 256) == octave
+        z = [reference.scale(reference.score(q[0], k[j]), 128) * 64 for j in keys]
+        assert -(-max(z) // (256 * 2**2)) == octave
         assert len(set(z)) > 10
 
 
@@ -352,6 +361,7 @@ def test_a_key_of_half_the_size_with_twice_the_multiplier_is_the_same(
     attention: Attention, scores: ScoreType, shift: int
 ) -> None:
     operands = any_operands(28, rows=3, keys=200, shift=(shift, shift))
+    operands.q[...] &= -32  # scores that lose nothing in 16 bits
     operands.k[...] //= 2
     operands.key_multiplier[...] = np.maximum(1, operands.key_multiplier // 2)
     expected = attention(operands, scores=scores)
@@ -379,7 +389,7 @@ def test_a_row_of_logits_may_move_by_whole_octaves(
     operands = any_operands(25, rows=2, keys=200, shift=(shift, shift))
     operands.q[...] //= 4
     operands.k[...] //= 4
-    operands.multiplier[...] = 64
+    operands.multiplier[...] = 2048
     assert 8 * c.INT8_SCORE_STEP % 256 == 0  # the move of the int8 scores below, by a multiple of 8
     operands.q[..., 63], operands.k[..., 63] = 64, 0
     operands.key_multiplier[...] = np.where(operands.key_multiplier % 2, 64, 128)

@@ -50,9 +50,9 @@ def key_unit(k: Floats) -> Doubles:
 
 
 def logit_units(k: Floats, quantised: Quantised, scores: ScoreType) -> Doubles:
-    """Logits per unit of (integer queries * multiplier) . (scaled keys), before the shift: (heads, 1, 1)."""
+    """Logits per unit of (integer queries * multiplier) . (scaled keys) / 32, before the shift: (heads, 1, 1)."""
     step = c.INT8_SCORE_STEP if scores == "int8" else 1
-    unit = key_unit(k)[:, 0, 0] * 256 * math.log2(math.e) / 8 * 256 / step
+    unit = key_unit(k)[:, 0, 0] * 256 * 2**c.SCORE_SHIFT * math.log2(math.e) / 8 * 256 / step
     return (unit * np.exp2(quantised.operands.shift))[:, None, None]
 
 
@@ -224,11 +224,11 @@ def test_queries_lie_within_half_a_step_that_their_multiplier_states_exactly(sco
 
 
 @pytest.mark.parametrize("scores", SCORES)
-def test_the_largest_multiplier_of_a_head_uses_its_ten_bits(scores: ScoreType) -> None:
+def test_the_largest_multiplier_of_a_head_uses_its_fifteen_bits(scores: ScoreType) -> None:
     for seed in range(8):
         operands = quantise(*layer(seed), scores).operands
         assert (operands.shift < c.SHIFT_MAX).all()
-        assert ((511 <= operands.multiplier.max(1)) & (operands.multiplier.max(1) <= 1023)).all()
+        assert ((16383 <= operands.multiplier.max(1)) & (operands.multiplier.max(1) <= 32767)).all()
 
 
 @pytest.mark.parametrize("scores", SCORES)
@@ -236,7 +236,7 @@ def test_integer_scores_are_the_real_logits(scores: ScoreType) -> None:
     q, k, v = layer(4)
     operands = quantise(q, k, v, scores).operands
     s = operands.q.astype(np.int64) @ operands.k[:, :300].astype(np.int64).swapaxes(1, 2)
-    s = s * operands.key_multiplier[:, None, :300] / 256
+    s = s * operands.key_multiplier[:, None, :300] / 256 / 2**c.SCORE_SHIFT
     octaves = s * operands.multiplier[..., None] / np.exp2(operands.shift)[:, None, None] / 256
     if scores == "int8":
         octaves *= c.INT8_SCORE_STEP

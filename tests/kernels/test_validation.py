@@ -64,12 +64,13 @@ def test_natural_scores_are_the_contracts() -> None:
     operands = tile_operands("int32", *tile_data(3))
     operands.multiplier[0, 1], operands.key_multiplier[0, 2] = 3, 7
     operands = replace(operands, valid_keys=60)
-    found = natural_scores(operands, 0, "int32") / NATURAL_PER_LOGIT
-    assert found.shape == (64, 60)
-    for r, j in ((0, 0), (1, 2), (1, 59), (63, 2)):
-        s = reference.score([int(x) for x in operands.q[0, r]], [int(x) for x in operands.k[0, j]])
-        factors = int(operands.key_multiplier[0, j]), int(operands.multiplier[0, r]), int(operands.shift[0])
-        assert round(found[r, j]) == reference.logit(s, *factors, "int32")
+    for scores, unit in (("int32", NATURAL_PER_LOGIT / 2**4), ("int8", INT8_STEP)):
+        found = natural_scores(operands, 0, scores) / unit
+        assert found.shape == (64, 60)
+        for r, j in ((0, 0), (1, 2), (1, 59), (63, 2)):
+            s = reference.score([int(x) for x in operands.q[0, r]], [int(x) for x in operands.k[0, j]])
+            z = reference.scale(s, int(operands.key_multiplier[0, j])) * int(operands.multiplier[0, r])
+            assert round(found[r, j]) == (z if scores == "int32" else reference.round_shift(z, 4))
 
 
 def test_what_int8_clips_is_counted_to_the_last_score() -> None:

@@ -47,8 +47,8 @@ def random_operands(
         "k": integers(-spread, spread, heads, keys, 64).astype(np.int8),
         "v": integers(-128, 128, heads, keys, 64).astype(np.int8),
         "key_multiplier": integers(1, 256, heads, keys).astype(np.uint8),
-        "multiplier": integers(1, 1024, heads, rows).astype(np.uint16),
-        "shift": integers(2, 29, heads).astype(np.int32),
+        "multiplier": integers(1, c.MULTIPLIER_MAX + 1, heads, rows).astype(np.uint16),
+        "shift": integers(c.SHIFT_MIN, c.SHIFT_MAX + 1, heads).astype(np.int32),
         "valid_keys": int(random.integers(1, keys + 1)),
     }
     return Operands(**(values | fixed))
@@ -117,6 +117,11 @@ def constant_operands(
     )
 
 
+def least_sum() -> Operands:
+    """One key, a little over a whole octave: with the least weight that the highest key of a row can have, 1024."""
+    return constant_operands(1, 1, 5, keys=1, multiplier=1, shift=c.SHIFT_MIN, key_multiplier=128)
+
+
 def two_levels(scores: ScoreType, keys: int = 4034) -> Operands:
     """All but the last two keys at one score; those lift the exponent by 29, 30 and 31, one row for each.
 
@@ -129,8 +134,8 @@ def two_levels(scores: ScoreType, keys: int = 4034) -> Operands:
     operands.q[0, :, 0] = octaves * 256 // c.INT8_SCORE_STEP if scores == "int8" else 4 * octaves
     operands.multiplier[...], operands.shift[...] = (64, 6) if scores == "int8" else (256, 2)
     operands.q[0, :, 1] = 1
-    operands.k[0, keys - 2 : keys, 0] = 2
-    operands.k[0, keys - 1, 1] = -2
+    operands.k[0, keys - 2 : keys, 0] = 64
+    operands.k[0, keys - 1, 1] = -64
     operands.key_multiplier[0, keys - 2 : keys] = 128  # the others' scores are 0, whatever multiplies them
     operands.v[0, : keys - 2, ::2] = -128
     operands.v[0, : keys - 2, 1::2] = 127

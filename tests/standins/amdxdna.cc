@@ -58,7 +58,7 @@ struct Control {
 struct Program {
     uint32_t key[4];
     int32_t single, int8_scores, tile_size, blocks, stored, tiles;
-    int32_t query_block_bytes, tile_bytes, output_block_bytes, state_words, score_words, weight_halves;
+    int32_t query_block_bytes, tile_bytes, output_block_bytes, state_words, score_halves, weight_halves;
 };
 
 struct Buffer {
@@ -333,7 +333,7 @@ class Device {
         const auto some = [&](uint64_t first, int count) {
             const char *refusal =
                 stream_(p.int8_scores, p.tile_size, count, p.blocks, p.stored, p.tiles, p.query_block_bytes,
-                        p.tile_bytes, p.output_block_bytes, p.state_words, p.score_words, p.weight_halves,
+                        p.tile_bytes, p.output_block_bytes, p.state_words, p.score_halves, p.weight_halves,
                         queries + first * p.stored * p.query_block_bytes, keys + first * p.tiles * p.tile_bytes,
                         output + first * p.stored * p.output_block_bytes);
             if (refusal) give_up(refusal);
@@ -414,21 +414,17 @@ template <typename F> void *map_file(F real, void *where, size_t size, int acces
 
 extern "C" {
 
-int open(const char *path, int flags, ...) {
-    va_list rest;
-    va_start(rest, flags);
-    const mode_t mode = va_arg(rest, mode_t);
-    va_end(rest);
-    return open_file(next("open", &open), path, flags, mode);
-}
-
-int open64(const char *path, int flags, ...) {
-    va_list rest;
-    va_start(rest, flags);
-    const mode_t mode = va_arg(rest, mode_t);
-    va_end(rest);
-    return open_file(next("open64", &open64), path, flags, mode);
-}
+#define OPEN(name)                                             \
+    int name(const char *path, int flags, ...) {               \
+        va_list rest;                                          \
+        va_start(rest, flags);                                 \
+        const mode_t mode = va_arg(rest, mode_t);              \
+        va_end(rest);                                          \
+        return open_file(next(#name, &name), path, flags, mode); \
+    }
+OPEN(open)
+OPEN(open64)
+#undef OPEN
 
 int close(int file) {
     if (is_device(file)) device.load()->close();

@@ -167,7 +167,7 @@ def _shim(moved: Iterable[transfers.Transfer]) -> TileMap:
 
 def _core_regions(streams: Buffers, work: Work) -> tuple[Region, ...]:
     """Stack, buffers, constants."""
-    own = {"state": 4 * work.state_words, "logits": 4 * work.score_words, "weights": 2 * work.weight_halves}
+    own = {"state": 4 * work.state_words, "scores": 2 * work.score_halves, "weights": 2 * work.weight_halves}
     placed = _placed({**streams, **{name: (nbytes, 1) for name, nbytes in own.items()}}, p.STACK_BYTES)
     end = placed[-1].address + placed[-1].nbytes
     return (Region("stack", 0, p.STACK_BYTES), *placed, Region("constants", end, CONSTANT_BYTES))

@@ -58,7 +58,7 @@ SINGLE_TILE = 64  # rows and keys of the single-tile run
 SINGLE_TILE_INPUT_BYTES = 3 * SINGLE_TILE * HEAD_DIM  # Q, K and V, row-major INT8, one after the other
 SINGLE_TILE_OUTPUT_BYTES = SINGLE_TILE * HEAD_DIM  # INT8, row-major
 SINGLE_TILE_KEY_MULTIPLIER = 255
-SINGLE_TILE_LOGIT: dict[ScoreType, tuple[int, int]] = {"int32": (742, 4), "int8": (593, 11)}
+SINGLE_TILE_LOGIT: dict[ScoreType, tuple[int, int]] = {"int32": (23730, 4), "int8": (18984, 11)}
 """Multiplier and shift of the single-tile run: log2(e) / 8 * 256 * 256 / 255 a unit of Q K^T (`int8`: over 160)."""
 
 STACK_BYTES = 4096
@@ -70,18 +70,18 @@ class Work(NamedTuple):
 
     Attributes:
         state_words: 32-bit words of the running state: accumulator, exponents, sums, and the count of keys seen.
-        score_words: 32-bit words for the logits of the eight rows in work.
-        weight_halves: 16-bit halves for their weights.
+        score_halves: 16-bit halves for the scores of the eight rows in work.
+        weight_halves: as many for their weights.
     """
 
     state_words: int
-    score_words: int
+    score_halves: int
     weight_halves: int
 
     @classmethod
     def on(cls, rows: int, keys: int) -> Work:
         """Of a core that holds so many query rows, for tiles of so many keys."""
-        return cls(state_words=rows * (HEAD_DIM + 2) + 8, score_words=8 * keys, weight_halves=8 * keys)
+        return cls(state_words=rows * (HEAD_DIM + 2) + 8, score_halves=8 * keys, weight_halves=8 * keys)
 
 
 SINGLE_TILE_WORK = Work.on(SINGLE_TILE, SINGLE_TILE)

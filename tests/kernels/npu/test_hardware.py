@@ -1,7 +1,7 @@
 """For whoever has the device: the real NPU against the reference and the emulator, bit for bit, and a verdict.
 
 `python -m pytest -m hardware tests/kernels/npu/test_hardware.py` runs it. Where the NPU cannot be used every test
-skips and says why; what is not built is skipped, and the verdict fails where no streaming program with exact scores
+skips and says why; what is not built is skipped, and the verdict fails where no streaming program with INT32 scores
 was validated.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material.operands import random_operands
+from material.operands import least_sum, random_operands
 from places import ROOT
 
 from kernels import contract as c
@@ -73,12 +73,12 @@ def test_whole_runs_equal_the_emulator(host: HostKernel, scores: c.ScoreType, ti
 
 
 @pytest.mark.parametrize("scores", ["int32", "int8"])
-@pytest.mark.parametrize("shift", [2, 16, 28])
+@pytest.mark.parametrize("shift", [c.SHIFT_MIN, 16, c.SHIFT_MAX])
 def test_extremes_equal_the_reference(host: HostKernel, scores: c.ScoreType, shift: int) -> None:
     """The ends of every operand's range, in every combination: nothing overflows (the stand-in would refuse it)."""
     keys, valid = 136, 130
     for q, k, v in itertools.product((-128, 127, 0, 1), (-128, 127), (-128, 127)):
-        for multiplier, key_multiplier in itertools.product((1, 1023), (1, 255)):
+        for multiplier, key_multiplier in itertools.product((1, c.MULTIPLIER_MAX), (1, 255)):
             operands = c.Operands(
                 q=np.full((1, 1, 64), q, np.int8),
                 k=np.full((1, keys, 64), k, np.int8)
@@ -97,9 +97,9 @@ def test_extremes_equal_the_reference(host: HostKernel, scores: c.ScoreType, shi
 def test_merging_across_any_distance_of_exponents(host: HostKernel, key: int, rising: bool) -> None:
     """Two tiles whose logits lie 127 * `key` / 256 octaves apart, half an octave a step: shifts of 0 to 63."""
     keys = np.zeros((1, 128, 64), np.int8)
-    keys[0, (np.arange(128) >= 64) == rising, 0] = key
+    keys[0, (np.arange(128) >= 64) == rising, :32] = key
     q = np.zeros((1, 1, 64), np.int8)
-    q[0, 0, 0] = 127
+    q[0, 0, :32] = 127
     operands = c.Operands(
         q=q,
         k=keys,
@@ -110,6 +110,10 @@ def test_merging_across_any_distance_of_exponents(host: HostKernel, key: int, ri
         valid_keys=128,
     )
     assert_equals_the_reference(host, operands)
+
+
+def test_the_least_sum_has_its_reciprocal(host: HostKernel) -> None:
+    assert_equals_the_reference(host, least_sum())
 
 
 @pytest.mark.parametrize("valid", range(1, 65))

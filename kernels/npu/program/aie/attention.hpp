@@ -3,9 +3,9 @@
 // A core holds `Rows` query rows of a head. Key and value tiles of `Keys` keys stream past; per row it keeps the
 // accumulator, the running exponent and the sum. Eight rows are worked on at a time:
 //
-//   logits    S = Q K^T by the 4x8x8 INT8 matrix unit, scaled by key and row to z (32-bit, in `logits`), and each row's
-//             largest
-//   weights   p = 2^(z - m), 11 bits, 32 lanes of 16 bits (in `weights`), and their sums
+//   scores    S = Q K^T by the 4x8x8 INT8 matrix unit, rounded to 16 bits and scaled by key (in `scores`), and each
+//             row's largest
+//   weights   p = 2^(z - m) of the logits z, 11 bits, 32 lanes of 16 bits (in `weights`), and their sums
 //   values    a = P V by the 4x4x8 INT16 x INT8 matrix unit, merged into the accumulator
 //
 // Block layouts are those of ../layout.py. Every function sets the rounding and saturation modes that it needs: the
@@ -21,7 +21,9 @@ namespace attention {
 constexpr unsigned HeadDim = 64;
 constexpr unsigned HeaderShift = 0, HeaderValid = 1, HeaderOutputBits = 2;  // words of the header
 
-constexpr int32_t Padding = -(1 << 30);    // the logit of a key that does not count: further down than any other
+constexpr int ScoreShift = 5, KeyShift = 8, FractionBits = 8;
+constexpr int16_t Farthest = 12 << FractionBits;  // from so many 1/256 octaves on a weight is 0
+constexpr int16_t Padding = -32768;         // the score of a key that does not count: lower than any other
 constexpr int32_t NoExponent = -(1 << 24);  // before the first tile; every real exponent is at least 2^-20 away from it
 constexpr int MergeShiftMax = 31;           // shifting by 31 leaves 0 of every sum below 2^30
 constexpr int16_t Int8Step = 160;           // the int8 kernel's score step, in 1/256 octaves
@@ -50,38 +52,29 @@ template <typename T> inline aie::vector<T, 32> by_row(const T *values) {
                        aie::broadcast<T, 8>(values[2]), aie::broadcast<T, 8>(values[3]));
 }
 
-inline aie::vector<int16_t, 32> narrow(const aie::vector<int32_t, 32> &v) {
-    aie::accum<acc32, 32> wide;
-    wide.from_vector(v);
-    return wide.to_vector<int16_t>();  // saturates
-}
-
 // Which of a block's 4 x 8 lanes hold keys that do not count; `left` of the eight keys do.
 inline aie::mask<32> padding_mask(int left) {
     const uint32_t counting = left >= 8 ? 0xffu : left <= 0 ? 0u : (1u << left) - 1;
     return aie::mask<32>::from_uint32(~(counting * 0x01010101u));
 }
 
-// Steps 1 and 2 of the contract for a 4 x 8 block of scores.
+// Steps 2 to 4 for a 4 x 8 block of scaled scores: how far logits lie under their row's exponent, which is `top` in the
+// logits' own units. Those have `shift` bits more than the distance, 0 for the int8 kernel.
 template <bool Int8Scores>
-inline aie::vector<int32_t, 32> logits_of(const aie::vector<int32_t, 32> &scores,
-                                          const aie::vector<int16_t, 32> &key_multiplier,
-                                          const aie::vector<int16_t, 32> &row_multiplier, int shift) {
-    const aie::vector<int32_t, 32> scaled =
-        aie::mul<acc64>(scores, key_multiplier).template to_vector<int32_t>(8);
-    const aie::vector<int32_t, 32> z =
-        aie::mul<acc64>(scaled, row_multiplier).template to_vector<int32_t>(shift);
+inline aie::vector<int16_t, 32> distances_of(const aie::vector<int16_t, 32> &scaled,
+                                             const aie::vector<int16_t, 32> &multiplier, int shift,
+                                             const aie::accum<acc32, 32> &top) {
     if constexpr (Int8Scores) {
-        const aie::vector<int16_t, 32> clamped = aie::max(aie::min(narrow(z), int16_t(127)), int16_t(-128));
-        return aie::mul<acc32>(clamped, Int8Step).template to_vector<int32_t>();
+        const aie::vector<int16_t, 32> z = aie::mul<acc32>(scaled, multiplier).template to_vector<int16_t>(shift);
+        const aie::vector<int16_t, 32> clamped = aie::max(aie::min(z, int16_t(127)), int16_t(-128));
+        return aie::msc(top, clamped, Int8Step).template to_vector<int16_t>();
     } else {
-        return z;
+        return aie::msc(top, scaled, multiplier).template to_vector<int16_t>(shift);
     }
 }
 
-// Step 4: p = 2^(-d / 256) in units of 1/2047, for d >= 0, and 0 from 12 octaves on.
-inline aie::vector<int16_t, 32> weights_of(const aie::vector<int32_t, 32> &distance) {
-    const aie::vector<int16_t, 32> d = aie::min(narrow(distance), int16_t(12 * 256));
+// Step 5: p = 2^(-d / 256) in units of 1/2047, for d from 0 to 12 octaves.
+inline aie::vector<int16_t, 32> weights_of(const aie::vector<int16_t, 32> &d) {
     const aie::vector<int16_t, 32> f = aie::bit_and(int16_t(255), d);
 
     aie::vector<int16_t, 32> t = aie::mul<acc32>(f, int16_t(1290)).to_vector<int16_t>(8);
@@ -103,15 +96,14 @@ inline aie::vector<int16_t, 32> weights_of(const aie::vector<int32_t, 32> &dista
     return aie::mul<acc32>(mantissa, power).to_vector<int16_t>(16);
 }
 
-// Logits of eight rows against the tile's first `blocks` * 8 keys; `largest` gets each row's.
-template <unsigned Keys, bool Int8Scores>
-inline void score_rows(const int8_t *__restrict q, const int16_t *__restrict multiplier, int shift,
-                       const int8_t *__restrict k, const int16_t *__restrict key_multiplier, int valid,
-                       unsigned blocks, int32_t *__restrict logits, int32_t *__restrict largest) {
+// Scores of eight rows against the tile's first `blocks` * 8 keys, scaled by the keys; `largest` gets each row's.
+template <unsigned Keys>
+inline void score_rows(const int8_t *__restrict q, const int8_t *__restrict k,
+                       const int16_t *__restrict key_multiplier, int valid, unsigned blocks,
+                       int16_t *__restrict scores, int16_t *__restrict largest) {
     using Product = aie::mmul<4, 8, 8, int8_t, int8_t, acc32>;
     const int8_t *q0 = q, *q1 = q + 4 * HeadDim;
-    const aie::vector<int16_t, 32> multiplier0 = by_row(multiplier), multiplier1 = by_row(multiplier + 4);
-    aie::vector<int32_t, 32> most0 = aie::broadcast<int32_t, 32>(Padding), most1 = most0;
+    aie::vector<int16_t, 32> most0 = aie::broadcast<int16_t, 32>(Padding), most1 = most0;
 
     for (unsigned block = 0; block < blocks; ++block) {
         const int8_t *keys = k + block * 8 * HeadDim;
@@ -129,14 +121,15 @@ inline void score_rows(const int8_t *__restrict q, const int16_t *__restrict mul
         }
         const aie::vector<int16_t, 32> scale = aie::load_v<8>(key_multiplier + block * 8).template grow_replicate<32>();
         const aie::mask<32> padding = padding_mask(valid - int(block * 8));
-        const auto z0 = aie::select(
-            logits_of<Int8Scores>(s0.template to_vector<int32_t>(), scale, multiplier0, shift), Padding, padding);
-        const auto z1 = aie::select(
-            logits_of<Int8Scores>(s1.template to_vector<int32_t>(), scale, multiplier1, shift), Padding, padding);
-        most0 = aie::max(most0, z0);
-        most1 = aie::max(most1, z1);
-        aie::store_v(logits + block * 32, z0);
-        aie::store_v(logits + (Keys / 8 + block) * 32, z1);
+        const auto scaled = [&](const Product &s) {
+            const aie::vector<int16_t, 32> held = s.template to_vector<int16_t>(ScoreShift);
+            return aie::select(aie::mul<acc32>(held, scale).template to_vector<int16_t>(KeyShift), Padding, padding);
+        };
+        const aie::vector<int16_t, 32> t0 = scaled(s0), t1 = scaled(s1);
+        most0 = aie::max(most0, t0);
+        most1 = aie::max(most1, t1);
+        aie::store_v(scores + block * 32, t0);
+        aie::store_v(scores + (Keys / 8 + block) * 32, t1);
     }
     for (unsigned row = 0; row < 4; ++row) {
         largest[row] = aie::reduce_max(most0.template extract<8>(row));
@@ -145,13 +138,18 @@ inline void score_rows(const int8_t *__restrict q, const int16_t *__restrict mul
 }
 
 // Weights of four rows, cut into the 4 x 4 blocks that the product with V takes; `sums` gets each row's.
-template <unsigned Keys>
-inline void weigh_rows(const int32_t *__restrict logits, const int32_t *__restrict tops, unsigned blocks,
-                       int16_t *__restrict weights, int32_t *__restrict sums) {
-    const aie::vector<int32_t, 32> top = by_row(tops);
-    aie::accum<acc32, 32> total = aie::zeros<acc32, 32>();
+template <unsigned Keys, bool Int8Scores>
+inline void weigh_rows(const int16_t *__restrict scores, const int16_t *__restrict multiplier, int shift,
+                       const int32_t *__restrict tops, int valid, unsigned blocks, int16_t *__restrict weights,
+                       int32_t *__restrict sums) {
+    const aie::vector<int16_t, 32> by = by_row(multiplier);
+    aie::accum<acc32, 32> top, total = aie::zeros<acc32, 32>();
+    top.from_vector(by_row(tops));
     for (unsigned block = 0; block < blocks; ++block) {
-        const aie::vector<int16_t, 32> p = weights_of(aie::sub(top, aie::load_v<32>(logits + block * 32)));
+        const aie::vector<int16_t, 32> far =
+            aie::min(distances_of<Int8Scores>(aie::load_v<32>(scores + block * 32), by, shift, top), Farthest);
+        const aie::vector<int16_t, 32> p =
+            weights_of(aie::select(far, Farthest, padding_mask(valid - int(block * 8))));
         total = aie::mac(total, p, int16_t(1));
         const auto [first, second] =
             aie::interleave_unzip(p.template extract<16>(0), p.template extract<16>(1), 4);
@@ -223,7 +221,7 @@ template <unsigned Rows> inline void start(int32_t *words) {
 template <unsigned Rows, unsigned Keys, bool Int8Scores>
 inline void tile(const int8_t *__restrict q, const int16_t *__restrict multiplier, const int32_t *__restrict header,
                  const int8_t *__restrict k, const int8_t *__restrict v, const int16_t *__restrict key_multiplier,
-                 int32_t *__restrict words, int32_t *__restrict logits, int16_t *__restrict weights) {
+                 int32_t *__restrict words, int16_t *__restrict scores, int16_t *__restrict weights) {
     static_assert(Rows % 8 == 0 && Keys % 8 == 0);
     set_modes();
     State<Rows> state(words);
@@ -233,20 +231,29 @@ inline void tile(const int8_t *__restrict q, const int16_t *__restrict multiplie
     const int valid = left < int(Keys) ? left : int(Keys);
     const unsigned blocks = unsigned(valid + 7) / 8;
 
+    const int shift = header[HeaderShift];
+    const int octave = Int8Scores ? FractionBits : shift + FractionBits;
+
     for (unsigned row = 0; row < Rows; row += 8) {
+        int16_t largest[8];
         int32_t tops[8], sums[8], older[8], newer[8];
-        score_rows<Keys, Int8Scores>(q + row * HeadDim, multiplier + row, header[HeaderShift], k, key_multiplier,
-                                     valid, blocks, logits, tops);
+        score_rows<Keys>(q + row * HeadDim, k, key_multiplier, valid, blocks, scores, largest);
         for (unsigned i = 0; i < 8; ++i) {
-            const int32_t exponent = (tops[i] + 255) >> 8, before = state.exponent[row + i];
+            int32_t z = int32_t(largest[i]) * multiplier[row + i];
+            if constexpr (Int8Scores) {
+                z = round_shift(z, shift);
+                z = (z > 127 ? 127 : z < -128 ? -128 : z) * Int8Step;
+            }
+            const int32_t exponent = (z + (int32_t(1) << octave) - 1) >> octave, before = state.exponent[row + i];
             const int32_t rise = exponent - before;
             older[i] = rise <= 0 ? 0 : rise < MergeShiftMax ? rise : MergeShiftMax;
             newer[i] = rise >= 0 ? 0 : -rise < MergeShiftMax ? -rise : MergeShiftMax;
             if (rise > 0) state.exponent[row + i] = exponent;
-            tops[i] = exponent * 256;
+            tops[i] = exponent * (int32_t(1) << octave);
         }
-        weigh_rows<Keys>(logits, tops, blocks, weights, sums);
-        weigh_rows<Keys>(logits + 4 * Keys, tops + 4, blocks, weights + 4 * Keys, sums + 4);
+        for (unsigned half = 0; half < 8; half += 4)
+            weigh_rows<Keys, Int8Scores>(scores + half * Keys, multiplier + row + half, shift, tops + half, valid,
+                                         blocks, weights + half * Keys, sums + half);
         for (unsigned i = 0; i < 8; ++i) {
             int32_t &sum = state.sum[row + i];
             sum = round_shift(sum, older[i]) + round_shift(sums[i] * 128, newer[i]);
@@ -255,10 +262,10 @@ inline void tile(const int8_t *__restrict q, const int16_t *__restrict multiplie
     }
 }
 
-// floor(2^45 / sum), bit by bit; 2^17 < sum < 2^30, so the first 18 bits of the dividend give no quotient.
+// floor(2^45 / sum), bit by bit; 2^17 <= sum < 2^30, so the first 17 bits of the dividend give no quotient.
 inline int32_t reciprocal(int32_t sum) {
-    uint32_t rest = uint32_t(1) << 17, quotient = 0;
-    for (unsigned bit = 0; bit < 28; ++bit) {
+    uint32_t rest = uint32_t(1) << 16, quotient = 0;
+    for (unsigned bit = 0; bit < 29; ++bit) {
         rest <<= 1;
         quotient <<= 1;
         if (rest >= uint32_t(sum)) {

@@ -60,14 +60,14 @@ def streaming(plan: Plan, heads: int) -> str:
     finish = Kernel("attention_finish", OBJECT, [query_block, work["state"], output_block])
 
     def core(  # type: ignore[no-untyped-def]
-        queries, keys_and_values, outputs, state, logits, weights, start, tile, finish
+        queries, keys_and_values, outputs, state, scores, weights, start, tile, finish
     ):
         block = queries.acquire(1)
         output = outputs.acquire(1)
         start(state)
         for _ in range_(plan.tiles):
             key_value = keys_and_values.acquire(1)
-            tile(block, key_value, state, logits, weights)
+            tile(block, key_value, state, scores, weights)
             keys_and_values.release(1)
         finish(block, state, output)
         queries.release(1)
@@ -138,10 +138,10 @@ def single_tile() -> str:
     work = _work_types(p.SINGLE_TILE_WORK)
     attention = Kernel("attention_single", OBJECT, [matrix, matrix, matrix, *work.values(), matrix])
 
-    def core(inputs, outputs, state, logits, weights, attention):  # type: ignore[no-untyped-def]
+    def core(inputs, outputs, state, scores, weights, attention):  # type: ignore[no-untyped-def]
         qkv = inputs.acquire(memory_map.SINGLE_TILE_INPUTS)
         output = outputs.acquire(1)
-        attention(qkv[0], qkv[1], qkv[2], state, logits, weights, output)
+        attention(qkv[0], qkv[1], qkv[2], state, scores, weights, output)
         inputs.release(memory_map.SINGLE_TILE_INPUTS)
         outputs.release(1)
 
@@ -176,7 +176,7 @@ def _work_types(work: Work) -> dict[str, Any]:
     """What a core works in, in the order in which its functions take it."""
     return {
         "state": _array(np.int32, work.state_words),
-        "logits": _array(np.int32, work.score_words),
+        "scores": _array(np.int16, work.score_halves),
         "weights": _array(np.int16, work.weight_halves),
     }
 

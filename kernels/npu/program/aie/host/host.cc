@@ -55,7 +55,7 @@ namespace {
 
 struct Program {
     void (*start)(int32_t *);
-    void (*tile)(const int8_t *, const int8_t *, int32_t *, int32_t *, int16_t *);
+    void (*tile)(const int8_t *, const int8_t *, int32_t *, int16_t *, int16_t *);
     void (*finish)(const int8_t *, int32_t *, int16_t *);
 };
 
@@ -109,11 +109,11 @@ extern "C" {
 // A streaming run of some heads: the first `blocks` of each head's `stored` query blocks, against all of its tiles.
 const char *host_stream(int int8_scores, int tile_size, int heads, int blocks, int stored, int tiles,
                         int query_block_bytes, int tile_bytes, int output_block_bytes, int state_words,
-                        int score_words, int weight_halves, const int8_t *queries, const int8_t *stream,
+                        int score_halves, int weight_halves, const int8_t *queries, const int8_t *stream,
                         int8_t *output) {
     return guarded([&] {
         const Program run = program(int8_scores, tile_size);
-        Local state(4 * state_words), logits(4 * score_words), weights(2 * weight_halves);
+        Local state(4 * state_words), scores(2 * score_halves), weights(2 * weight_halves);
         Local query(query_block_bytes), tile(tile_bytes), out(output_block_bytes);
         for (int head = 0; head < heads; ++head) {
             for (int block = 0; block < blocks; ++block) {
@@ -123,14 +123,14 @@ const char *host_stream(int int8_scores, int tile_size, int heads, int blocks, i
                 for (int t = 0; t < tiles; ++t) {
                     const int8_t *next = stream + (size_t(head) * tiles + t) * tile_bytes;
                     std::memcpy(tile.as<int8_t>(), next, tile_bytes);
-                    run.tile(query.as<int8_t>(), tile.as<int8_t>(), state.as<int32_t>(), logits.as<int32_t>(),
+                    run.tile(query.as<int8_t>(), tile.as<int8_t>(), state.as<int32_t>(), scores.as<int16_t>(),
                              weights.as<int16_t>());
                 }
                 run.finish(query.as<int8_t>(), state.as<int32_t>(), out.as<int16_t>());
                 std::memcpy(output + index * output_block_bytes, out.as<int8_t>(), output_block_bytes);
             }
         }
-        for (const Local *local : {&state, &logits, &weights, &query, &tile, &out}) local->check();
+        for (const Local *local : {&state, &scores, &weights, &query, &tile, &out}) local->check();
     });
 }
 
@@ -138,15 +138,15 @@ const char *host_stream(int int8_scores, int tile_size, int heads, int blocks, i
 const char *host_single(int int8_scores, const int8_t *blocks, int8_t *output) {
     return guarded([&] {
         Local q(4096), k(4096), v(4096), out(4096);
-        Local state(4 * (64 * 66 + 8)), logits(4 * 8 * 64), weights(2 * 8 * 64);
+        Local state(4 * (64 * 66 + 8)), scores(2 * 8 * 64), weights(2 * 8 * 64);
         std::memcpy(q.as<int8_t>(), blocks, 4096);
         std::memcpy(k.as<int8_t>(), blocks + 4096, 4096);
         std::memcpy(v.as<int8_t>(), blocks + 8192, 4096);
         (int8_scores ? attention_single_int8 : attention_single_int32)(
-            q.as<int8_t>(), k.as<int8_t>(), v.as<int8_t>(), state.as<int32_t>(), logits.as<int32_t>(),
+            q.as<int8_t>(), k.as<int8_t>(), v.as<int8_t>(), state.as<int32_t>(), scores.as<int16_t>(),
             weights.as<int16_t>(), out.as<int8_t>());
         std::memcpy(output, out.as<int8_t>(), 4096);
-        for (const Local *local : {&q, &k, &v, &out, &state, &logits, &weights}) local->check();
+        for (const Local *local : {&q, &k, &v, &out, &state, &scores, &weights}) local->check();
     });
 }
 

@@ -3,7 +3,7 @@
 //
 // Where each rule was read: aie_api of March 2025 (github.com/Xilinx/aie_api, commit dc3ab77), files under include/aie_api:
 //   aie.hpp              documented semantics (pseudo-code) of load_v, store_v, select, bit_and, comparisons, min, max,
-//                        add, sub, mul, mac, reduce_*, interleave_unzip, transpose, broadcast, zeros, concat
+//                        add, sub, mul, mac, msc, reduce_*, interleave_unzip, transpose, broadcast, zeros, concat
 //   aie_types.hpp        rounding modes: positive_inf is to the nearest, halves towards positive infinity
 //   mask.hpp             mask<32>::from_uint32: bit i is lane i
 //   detail/mmul.hpp      the modes an AIE-ML (XDNA 1) core has as one instruction: 4x8x8 for 8b x 8b, 4x4x8 for 16b x 8b
@@ -299,6 +299,16 @@ template <unsigned N> inline accum<acc32, N> mac(const accum<acc32, N> &acc, con
     for (unsigned i = 0; i < N; ++i)
         out.lane[i] = fits<int32_t>(int64_t(acc.lane[i]) + int32_t(a.lane[i]) * b, "mac: acc32 overflows");
     return out;
+}
+template <unsigned N>
+inline accum<acc32, N> msc(const accum<acc32, N> &acc, const vector<int16_t, N> &a, const vector<int16_t, N> &b) {
+    accum<acc32, N> out;
+    for (unsigned i = 0; i < N; ++i)
+        out.lane[i] = fits<int32_t>(int64_t(acc.lane[i]) - int32_t(a.lane[i]) * b.lane[i], "msc: acc32 overflows");
+    return out;
+}
+template <unsigned N> inline accum<acc32, N> msc(const accum<acc32, N> &acc, const vector<int16_t, N> &a, int16_t b) {
+    return msc(acc, a, broadcast<int16_t, N>(b));
 }
 
 // A row-major matrix of `rows` x `columns` becomes one of `columns` x `rows`.

@@ -21,7 +21,7 @@ from app.output.spectrogram import ROW_SECONDS
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from app.api import Transcript
+    from app.transcript import Transcript
     from models.decoding.coverage import Finding
     from models.decoding.segments import Segment
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from app.output.page import audio_url, embedded, render_page
 
 if TYPE_CHECKING:
-    from app.api import Transcript
     from app.audio.inputs import Recording
+    from app.transcript import Transcript
     from models.decoding.segments import Segment
 
 Format = Literal["txt", "srt", "vtt", "tsv", "json", "html"]

@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from app.api import Transcript
 from app.output.writers import render
 from app.serving.fields import Asked
+from app.transcript import Transcript
 from models.decoding.segments import Segment
 from models.openai import LANGUAGES
 

@@ -10,8 +10,8 @@ from jiwer import wer
 from material.sounds import SECOND, Samples, noises, whispered
 
 from app import DecodeOptions, Transcriber, load_model
-from app.api import Transcript
 from app.audio.reading import load_audio
+from app.transcript import Transcript
 from datasets.utterance import Utterance
 from models.decoding.segments import Segment
 

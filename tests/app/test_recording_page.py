@@ -16,13 +16,13 @@ from material.web_pages import Browser, Page
 from typer.testing import CliRunner
 
 from app import Transcriber
-from app.api import Run, Transcript
 from app.audio.reading import array_blocks, load_audio
 from app.cli import _transcribe as command
 from app.output.page import audio_url, clock, embedded, plays_as_it_is, render_page
 from app.output.sound import Encoded
 from app.output.spectrogram import Spectrogram
 from app.output.writers import Output
+from app.transcript import Run, Transcript
 from datasets.utterance import Utterance
 from models.decoding.coverage import Coverage, Finding
 from models.decoding.options import DecodeOptions

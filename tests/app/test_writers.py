@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from app.api import Run, Transcript
 from app.audio.inputs import Recording
 from app.output.writers import (
     ALL,
@@ -22,6 +21,7 @@ from app.output.writers import (
     write_segments,
     write_whole,
 )
+from app.transcript import Run, Transcript
 from models.decoding.options import DecodeOptions
 from models.decoding.segments import Segment, Word
 

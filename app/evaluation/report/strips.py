@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from app.api import Run, Transcript
 from app.audio.containers import AudioError
 from app.audio.reading import open_audio
 from app.evaluation.breakage import Broken
@@ -20,6 +19,7 @@ from app.evaluation.records import BackendRecords, EvidenceError, RunDescription
 from app.output.page import audio_url, render_page
 from app.output.spectrogram import Spectrogram
 from app.output.writers import write_whole
+from app.transcript import Run, Transcript
 from kernels.backends import REFERENCE
 from models.decoding.coverage import Coverage, Finding, Ledger
 from models.decoding.options import DecodeOptions

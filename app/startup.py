@@ -15,8 +15,6 @@ INTERRUPTED = 130
 
 gc.set_threshold(50_000, 20, 20)
 
-_SCIPY_BLAS = "scipy.linalg.cython_blas"
-
 _came = False
 
 
@@ -62,19 +60,3 @@ if (
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
     signal.signal(signal.SIGINT, _leave)
-
-
-def load_numba() -> None:
-    """Load numba's array functions without SciPy, which they only ask whether it is there.
-
-    Nothing compiled here does linear algebra, and importing it (with f2py, which comes along) takes 0.2 s. To be
-    called while no other thread imports anything.
-    """
-    if _SCIPY_BLAS in sys.modules:
-        return
-    modules: dict[str, Any] = sys.modules
-    modules[_SCIPY_BLAS] = None
-    try:
-        import numba.np.arraymath  # noqa: F401
-    finally:
-        del modules[_SCIPY_BLAS]

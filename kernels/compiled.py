@@ -1,75 +1,253 @@
 """Functions that are compiled for this processor when they are first called, and kept for the next process.
 
-A cache that can't be written or is damaged costs a compilation, and nothing else.
+numba compiles them. What is kept is the machine code alone: a process that finds it loads neither numba nor LLVM, which
+take 0.4 s and 120 MB. So compiled functions allocate nothing, and modules that need numba come `later`. A cache that
+can't be written or is damaged costs a compilation, and nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import hashlib
+import importlib
 import logging
 import os
-import pickle
-from typing import Any
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from types import FunctionType
+from typing import Any, NamedTuple
 
-import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
-from numba.core.serialize import dumps
+import numpy as np
+import platformdirs
+
+from kernels.machine_code import load
+from kernels.processor import cpuinfo
+
+__all__ = ["Fixed", "jit", "later"]
 
 _log = logging.getLogger(__name__)
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_DONE = (0, -2)
+"""What numba's functions return where they raised nothing."""
+_SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 
 
 def jit(function: Any) -> Any:
-    """Compile a function, without the GIL; what it is called with decides the types."""
-    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    try:
-        compiled._cache = _Cache(function)
-    except RuntimeError:  # numba found no folder
-        compiled._cache = _NoCache()
-    return compiled
+    """Compile a function, without the GIL; what it is called with decides the types.
+
+    From Python it is called with arrays, numbers and named tuples of them, and returns an integer or nothing; from
+    other compiled functions, with anything that numba knows.
+    """
+    if platform.machine() != "x86_64":
+        import numba
+
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+    return _Compiled(function)
 
 
-class _Checked(CompileResultCacheImpl):
-    """Machine code with its SHA-256: code that was changed would run, and crash or compute something else."""
-
-    def reduce(self, cres: Any) -> tuple[bytes, bytes]:
-        data = dumps(super().reduce(cres))
-        return hashlib.sha256(data).digest(), data
-
-    def rebuild(self, target_context: Any, payload: tuple[bytes, bytes]) -> Any:
-        digest, data = payload
-        if hashlib.sha256(data).digest() != digest:
-            raise ValueError
-        return super().rebuild(target_context, pickle.loads(data))
+def later(module: str) -> Any:
+    """A module that compiled functions use, and that is imported where they are compiled."""
+    return importlib.import_module(module) if platform.machine() != "x86_64" else _Later(module)
 
 
-class _Cache(FunctionCache):
-    _impl_class = _Checked
+class Fixed:
+    """Arguments whose arrays stay where they are: they are looked through once, not at every call."""
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def __init__(self, *arguments: Any) -> None:
+        """Keep these."""
+        self.arguments = arguments
+        self.flat = [_flat(argument) for argument in arguments]
+
+
+class _Later(NamedTuple):
+    module: str
+
+
+class _Kind(NamedTuple):
+    """An argument's: of arrays dtype, dimensions and layout; of named tuples their class and what they hold."""
+
+    name: str
+    dimensions: int = 0
+    layout: str = ""
+    like: type | None = None
+    parts: tuple[_Kind, ...] = ()
+
+
+_Flat = tuple[_Kind, list[Any]]
+
+
+def _flat(x: Any) -> _Flat:
+    """An argument's kind, and the numbers that numba's functions take in its place."""
+    if isinstance(x, np.ndarray):
+        flags = x.flags
+        layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+        data = x.__array_interface__["data"][0]
+        return _Kind(x.dtype.str, x.ndim, layout), [0, 0, x.size, x.itemsize, data, *x.shape, *x.strides]
+    if isinstance(x, tuple):
+        flat = [_flat(part) for part in x]
+        kind = _Kind("tuple", like=type(x), parts=tuple(kind for kind, _ in flat))
+        return kind, [value for _, values in flat for value in values]
+    if isinstance(x, (bool, int, float)):
+        return _Kind(type(x).__name__), [x]
+    return _Kind(x.dtype.str), [x.item() if x.dtype.kind in "iub" else ctypes.c_float(x)]
+
+
+class _Compiled:
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self._ready: dict[tuple[_Kind, ...], Callable[..., int]] = {}
+        self._lock = Lock()
+
+    def __call__(self, *arguments: Any) -> int:
+        kinds: list[_Kind] = []
+        numbers: list[Any] = []
+        for argument in arguments:
+            for kind, values in argument.flat if isinstance(argument, Fixed) else (_flat(argument),):
+                kinds.append(kind)
+                numbers += values
+        key = tuple(kinds)
+        run = self._ready.get(key)
+        if run is None:
+            with self._lock:
+                run = self._ready.get(key) or self._ready.setdefault(key, self._made(key, numbers))
+        result, error = ctypes.c_int64(), ctypes.c_void_p()
+        if run(ctypes.byref(result), ctypes.byref(error), *numbers) not in _DONE:
+            raise RuntimeError(f"{self.__name__}: compiled code failed")
+        return result.value
+
+    def _made(self, kinds: tuple[_Kind, ...], numbers: list[Any]) -> Callable[..., int]:
+        """The function for arguments of these kinds: the one that was kept, or made and kept now."""
+        name = f"{self._function.__name__}-{self._digest(kinds)[:32]}.code"
+        address = next(filter(None, (_kept(folder / name) for folder in self._folders())), None)
+        if address is None:
+            _tell(logging.INFO, "compiling the kernels for this processor, which takes up to a minute")
+            symbol, code = self._compile(kinds)
+            _keep(self._folders(), name, symbol.encode() + b"\0" + code)
+            address = load(code, symbol)
+        taken = (
+            ctypes.c_double
+            if isinstance(number, float)
+            else ctypes.c_float
+            if isinstance(number, ctypes.c_float)
+            else ctypes.c_int64
+            for number in numbers
+        )
+        return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *taken)(address)
+
+    def _compile(self, kinds: tuple[_Kind, ...]) -> tuple[str, bytes]:
+        """The symbol and the object of the function for arguments of these kinds."""
+        dispatcher = self.dispatcher
+        dispatcher.compile(tuple(map(_type, kinds)))
+        compiled = next(reversed(dispatcher.overloads.values()))
+        library = compiled.library
+        code: bytes = library.codegen._tm.emit_object(library._final_module)
+        return compiled.fndesc.llvm_func_name, code
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """The function as numba has it, with those that it calls."""
+        import numba
+
+        function = self._function
+        known = {**function.__globals__}
+        for name in function.__code__.co_names:
+            if isinstance(known.get(name), _Compiled):
+                known[name] = known[name].dispatcher
+            elif isinstance(known.get(name), _Later):
+                known[name] = importlib.import_module(known[name].module)
+        copy = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
+        copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+        njit: Any = numba.njit  # whose type leaves some of its options out
+        return njit(nogil=True, error_model="numpy", no_cpython_wrapper=True)(copy)
+
+    def _digest(self, kinds: tuple[_Kind, ...]) -> str:
+        """Of everything that the machine code depends on."""
+        source = Path(self._function.__code__.co_filename)
+        about = _surroundings(), source.read_bytes(), self._function.__qualname__, kinds
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
+    def _folders(self) -> Iterator[Path]:
+        """Where machine code may be kept, in the order in which it is tried."""
+        named = os.environ.get("NUMBA_CACHE_DIR")
+        if named:
+            yield Path(named)
+        else:
+            yield Path(self._function.__code__.co_filename).parent / "__pycache__"
+            yield platformdirs.user_cache_path("tilescribe") / "compiled"
+
+
+def _type(kind: _Kind) -> Any:
+    """What numba calls it."""
+    from numba import from_dtype, types
+
+    if kind.like is not None:
+        named: Any = types.BaseTuple
+        return named.from_types(tuple(map(_type, kind.parts)), kind.like)
+    if kind.layout:
+        array: Any = types.Array
+        return array(from_dtype(np.dtype(kind.name)), kind.dimensions, kind.layout)
+    python = {"bool": types.boolean, "int": types.int64, "float": types.float64}
+    return python.get(kind.name) or from_dtype(np.dtype(kind.name))
+
+
+@cache
+def _surroundings() -> tuple[object, ...]:
+    """This processor, what compiles for it, and the code that compiled functions call."""
+    here = Path(__file__).parent
+    sources = [path.read_bytes() for path in sorted((*here.glob("*.py"), *here.glob("emulator/*.py")))]
+    about = cpuinfo()
+    return (
+        hashlib.sha256(b"".join(sources)).digest(),
+        *map(version, ("numba", "llvmlite")),
+        sys.version_info[:2],
+        *map(about.get, ("model name", "flags")),
+        *map(os.environ.get, _SETTINGS),
+    )
+
+
+def _kept(path: Path) -> int | None:
+    """The address of what was kept there, now in memory; None where there is nothing, or it is damaged."""
+    with suppress(OSError, ValueError):
+        content = path.read_bytes()
+        data = content[_DIGEST_BYTES:]
+        # Code that was changed would run, and crash or compute something else.
+        if hashlib.sha256(data).digest() == content[:_DIGEST_BYTES]:
+            symbol, _, code = data.partition(b"\0")
+            return load(code, symbol.decode())
+    return None
+
+
+def _keep(folders: Iterator[Path], name: str, data: bytes) -> None:
+    """Write it into the first folder that can be written, whole or not at all; told once where there is none."""
+    problem = None
+    for folder in folders:
         try:
-            found = super().load_overload(sig, target_context)
-        except Exception:  # damage leads to any; what is left of it would stay in the way of what is kept now
-            found = None
-            with contextlib.suppress(OSError):
-                os.unlink(self._cache_file._index_path)
-        if found is None:
-            _tell_of_compiling()
-        return found
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except Exception as error:
-            _tell_of_loss(f"{self.cache_path}: {getattr(error, 'strerror', None) or error}")
-
-
-class _NoCache(NullCache):
-    def load_overload(self, sig: Any, target_context: Any) -> None:
-        _tell_of_compiling()
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        _tell_of_loss("neither this program's folder nor the user's cache can be written")
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                try:
+                    file.write(hashlib.sha256(data).digest() + data)
+                    file.flush()
+                    os.replace(file.name, folder / name)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+            return
+        except OSError as error:
+            problem = problem or f"{folder}: {error.strerror or error}"
+    _tell(
+        logging.WARNING,
+        "compiled kernels can't be kept, and are compiled again in every process: %s; "
+        "NUMBA_CACHE_DIR names another folder",
+        problem,
+    )
 
 
 _told: set[str] = set()
@@ -80,16 +258,3 @@ def _tell(level: int, text: str, *cause: object) -> None:
     if text not in _told:
         _told.add(text)
         _log.log(level, text, *cause)
-
-
-def _tell_of_compiling() -> None:
-    _tell(logging.INFO, "compiling the kernels for this processor, which takes up to a minute")
-
-
-def _tell_of_loss(cause: str) -> None:
-    _tell(
-        logging.WARNING,
-        "compiled kernels can't be kept, and are compiled again in every process: %s; "
-        "NUMBA_CACHE_DIR names another folder",
-        cause,
-    )

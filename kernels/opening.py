@@ -71,6 +71,5 @@ def _check(emulator: Device) -> None:
             scores=scores,
             tile_size=c.DEFAULT_TILE_SIZE,
             name=emulator.name,
-            remedy="if this is not a defect of it, numba's cache is stale: remove __pycache__ beside "
-            "kernels/emulator/__init__.py",
+            remedy="which is a defect of it, or of what compiled it",
         )

@@ -9,6 +9,7 @@ more columns, which hold in INT8 what the first rounding left over.
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,9 +18,10 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels.arrays import Reals
-from kernels.compiled import jit
-from kernels.rotation import rotate
+from kernels.compiled import Fixed, jit, later
 from kernels.workers import Workers, WorkSpace
+
+rotation = later("kernels.rotation")
 
 _INT8_MAX = 127.0
 _TINY = 1e-36  # what is smaller counts as zero: its reciprocal would not fit in float32
@@ -125,7 +127,24 @@ def quantise(
     return Quantised(operands, value_scale)
 
 
-_space = WorkSpace(lambda rows: np.empty((rows, c.HEAD_DIM), np.float32))
+_Space = namedtuple("_Space", "rows tops mean channels integers")
+"""What a head is worked on in: its rows, a number for each, and for each channel a float64, float32 and int32."""
+
+
+def _make_space(rows: int) -> Fixed:
+    width = c.HEAD_DIM
+    return Fixed(
+        _Space(
+            rows=np.empty((rows, width), np.float32),
+            tops=np.empty(rows, np.float32),
+            mean=np.empty(width, np.float64),
+            channels=np.empty(width, np.float32),
+            integers=np.empty(width, np.int32),
+        )
+    )
+
+
+_space = WorkSpace(_make_space)
 
 
 def _in_rows(x: Reals) -> Reals:
@@ -148,11 +167,11 @@ def _head(q, k, v, logit, space, v_out, k_out, key_multiplier, q_out, multiplier
     unit = _keys(k, space, k_out, key_multiplier)
     if unit < 0:
         return -1
-    steps = np.empty(q.shape[0], np.float32)
+    rows, steps = space.rows, space.tops
     top = np.float32(0)
     for i in range(q.shape[0]):
-        rotate(_address(q, i), _address(space, i))
-        steps[i] = _largest(space[i]) / np.float32(_INT8_MAX)
+        rotation.rotate(_address(q, i), _address(rows, i))
+        steps[i] = _largest(rows[i]) / np.float32(_INT8_MAX)
         if not steps[i] < np.inf:
             return -1
         top = max(top, steps[i])
@@ -161,7 +180,7 @@ def _head(q, k, v, logit, space, v_out, k_out, key_multiplier, q_out, multiplier
     largest = np.float64(top) * key_step * logit
     bits = math.floor(math.log2(c.MULTIPLIER_MAX / largest)) if largest > 0 else c.SHIFT_MAX
     shift = max(c.SHIFT_MIN, min(c.SHIFT_MAX, bits))
-    _queries(space[: q.shape[0]], steps, key_step * logit * 2.0**shift, multiplier, q_out)
+    _queries(rows[: q.shape[0]], steps, key_step * logit * 2.0**shift, multiplier, q_out)
     return shift
 
 
@@ -201,16 +220,16 @@ def _values(v, space, out, scale):  # type: ignore[no-untyped-def]
     Returns whether all are finite.
     """
     keys, width = v.shape
+    rows, inverse, top = space.rows, space.channels, space.integers
     for i in range(keys):
-        row, source = space[i], v[i]
+        row, source = rows[i], v[i]
         for j in range(width):
             row[j] = source[j]
-    inverse = np.empty(width, np.float32)
     for first in range(0, out.shape[1], width):
         step = scale[first : first + width]
-        top = np.zeros(width, np.int32)  # as `_largest` has it
+        top[:] = np.int32(0)  # as `_largest` has it
         for i in range(keys):
-            bits = space[i].view(np.int32)
+            bits = rows[i].view(np.int32)
             for j in range(width):
                 top[j] = max(top[j], np.int32(bits[j] & np.int32(0x7FFFFFFF)))
         for j in range(width):
@@ -223,11 +242,11 @@ def _values(v, space, out, scale):  # type: ignore[no-untyped-def]
         integers = out[:, first : first + width]
         for i in range(keys):
             for j in range(width):
-                integers[i, j] = _int8(space[i, j] * inverse[j])
+                integers[i, j] = _int8(rows[i, j] * inverse[j])
         if first + width < out.shape[1]:
             for i in range(keys):
                 for j in range(width):
-                    space[i, j] -= np.float32(integers[i, j]) * step[j]
+                    rows[i, j] -= np.float32(integers[i, j]) * step[j]
     out[keys:] = np.int8(0)
     return True
 
@@ -239,30 +258,33 @@ def _keys(k, space, out, multiplier):  # type: ignore[no-untyped-def]
     Returns the unit; -1 where something is not finite.
     """
     keys, width = k.shape
-    mean = np.zeros(width, np.float64)
+    rows, tops, mean, centre = space.rows, space.tops, space.mean, space.channels
+    mean[:] = 0.0
     for i in range(keys):
-        rotate(_address(k, i), _address(space, i))
+        rotation.rotate(_address(k, i), _address(rows, i))
     # Loops of their own: LLVM makes vectors of each of them, but not of all that could be done to a row at once.
     for i in range(keys):
         for j in range(width):
-            mean[j] += space[i, j]
-    centre = (mean / keys).astype(np.float32)
-    tops = np.empty(keys, np.float32)
+            mean[j] += rows[i, j]
+    for j in range(width):
+        centre[j] = np.float32(mean[j] / keys)
     for i in range(keys):
         for j in range(width):
-            space[i, j] -= centre[j]
+            rows[i, j] -= centre[j]
+    top = np.float32(0)
     for i in range(keys):
-        tops[i] = _largest(space[i])
+        tops[i] = _largest(rows[i])
         if not tops[i] < np.inf:
             return np.float32(-1)
-    unit = tops.max() / np.float32(_INT8_MAX * c.KEY_MULTIPLIER_MAX)
+        top = max(top, tops[i])
+    unit = top / np.float32(_INT8_MAX * c.KEY_MULTIPLIER_MAX)
     some = unit * np.float32(_INT8_MAX) >= np.float32(_TINY)
     for i in range(keys):
         m = min(max(np.ceil(tops[i] / (np.float32(_INT8_MAX) * unit)), 1.0), float(c.KEY_MULTIPLIER_MAX))
         multiplier[i] = np.uint8(m if some else 1)
         inverse = np.float32(1.0 / (m * unit) if some else 0)
         for j in range(width):
-            out[i, j] = _int8(space[i, j] * inverse)
+            out[i, j] = _int8(rows[i, j] * inverse)
     out[keys:] = np.int8(0)
     multiplier[keys:] = np.uint8(1)
     return unit if some else np.float32(0)

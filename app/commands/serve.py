@@ -23,7 +23,6 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import LACKING, USAGE, edge, pass_on, say, stop
-from app.startup import load_numba
 from models.compute import ComputeType
 
 _PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
@@ -78,7 +77,6 @@ def serve(
     with edge("interrupted"), listening:
         if log_format == "text":
             pass_on()
-        load_numba()
         import logging
 
         import uvicorn

@@ -36,7 +36,7 @@ from app.output.page import plays_as_it_is
 from app.output.sound import Encoded
 from app.output.spectrogram import Spectrogram
 from app.output.writers import FORMATS, Layout, Output, formats, stamped, write_segments
-from app.startup import interrupted, load_numba
+from app.startup import interrupted
 from kernels.backends import BACKENDS
 from models.compute import ComputeType
 
@@ -246,7 +246,6 @@ def transcribe(
         raise typer.Exit(FAILED if problems else 0)
     with edge("interrupted before the model was loaded"):
         pass_on(quiet)
-        load_numba()
         from app.api import Transcriber
 
         transcriber = Transcriber.load(configuration)

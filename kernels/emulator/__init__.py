@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels.emulator.head import Head
-from kernels.emulator.vectors import AVX2, AVX512, AVX_VNNI
+from kernels.emulator.registers import AVX2, AVX512, AVX_VNNI
 from kernels.workers import Workers
 
 PORTABLE = "portable"

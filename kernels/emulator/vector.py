@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels import contract as c
-from kernels.compiled import jit
-from kernels.emulator import vector_code as code
+from kernels.compiled import Fixed, jit, later
 from kernels.emulator.head import BLOCK, NEVER, Head, requantise
-from kernels.emulator.vectors import AVX2, AVX512, AVX_VNNI, ROWS, Registers
+from kernels.emulator.registers import AVX2, AVX512, AVX_VNNI, ROWS, Registers
 from kernels.workers import WorkSpace
+
+code = later("kernels.emulator.vector_code")
 
 _LANE_BYTES = 4 * BLOCK
 _VALUE_BYTES = 2 * 64 * BLOCK
@@ -49,14 +50,13 @@ def attention_in(registers: Registers) -> Callable[[Head, npt.NDArray[np.int16]]
     kind = next(kind for kind in _SPACES if kind.registers == registers)
 
     def attend(head: Head, out: npt.NDArray[np.int16]) -> None:
-        space, at = _space(kind, -(-len(head.k) // BLOCK), head.v.shape[1] // 64)
-        _pack(head, space)
-        _attend(head, space, at, out)
+        _run(head, _space(kind, -(-len(head.k) // BLOCK), head.v.shape[1] // 64), out)
 
     return attend
 
 
-def _make_space(kind: type[_Space512], blocks: int, panels: int) -> tuple[_Space, _Space]:
+def _make_space(kind: type[_Space512], blocks: int, panels: int) -> Fixed:
+    """A space, and the addresses of what is in it."""
     registers = kind.registers
     key, query, channels = (np.int8, np.uint8, 4) if registers.dot else (np.int16, np.int16, 2)
     lanes = [np.zeros(registers.lanes, np.int32) for _ in range(7)]
@@ -73,10 +73,17 @@ def _make_space(kind: type[_Space512], blocks: int, panels: int) -> tuple[_Space
         merged=np.empty((panels, ROWS, 64), np.int32),
         **dict(zip(("of_row", "ceilings", "sums", "running", "totals", "down", "up"), lanes, strict=True)),
     )
-    return space, kind(*(array.ctypes.data for array in space))
+    return Fixed(space, kind(*(array.ctypes.data for array in space)))
 
 
 _space = WorkSpace(_make_space)
+
+
+@jit
+def _run(head, space, at, out):  # type: ignore[no-untyped-def]
+    """A head, from its operands to its output."""
+    _pack(head, space)
+    _attend(head, space, at, out)
 
 
 @jit

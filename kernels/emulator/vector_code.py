@@ -11,7 +11,8 @@ from llvmlite import ir
 
 from kernels import contract as c
 from kernels.emulator.head import BLOCK
-from kernels.emulator.vectors import I16, I32, ROWS, Writer, piece
+from kernels.emulator.registers import ROWS
+from kernels.emulator.vectors import I16, I32, Writer, piece
 
 
 def _down(w: Writer, x: Any, octaves: Any) -> Any:

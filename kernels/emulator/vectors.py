@@ -5,76 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import config, extending, types
+from numba import extending, types
 from numba.core import cgutils
 
 from kernels.emulator.head import BLOCK
+from kernels.emulator.registers import Registers
 
 # Their own types do not fit what they make.
 _intrinsic: Any = extending.intrinsic
 _cgutils: Any = cgutils
 
-ROWS = 6
-"""Worked on together: with the columns of a group their sums fill three quarters of the registers."""
-
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-
-
-@dataclass(frozen=True)
-class Registers:
-    """A processor's integer vector instructions.
-
-    Attributes:
-        name: as the user knows them.
-        features: what the processor has to have, by LLVM's names.
-        bits: of a register.
-        group: registers of columns that are summed up together, for `ROWS` rows.
-        dot: whether products are added to sums by one instruction (VNNI), those of bytes too; otherwise there are
-            products of 16-bit words alone, and queries and keys are held in such.
-    """
-
-    name: str
-    features: tuple[str, ...]
-    bits: int
-    group: int
-    dot: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes of one."""
-        return self.bits // 8
-
-    @property
-    def lanes(self) -> int:
-        """32-bit numbers in one."""
-        return self.bits // 32
-
-    @property
-    def vectors(self) -> int:
-        """How many hold a row's 64 columns, or keys."""
-        return BLOCK // self.lanes
-
-    def present(self) -> bool:
-        """Whether code for this process may use them: the processor has them, and numba was not told to leave them."""
-        settings: Any = config
-        if settings.CPU_FEATURES is not None:
-            return all(f"+{name}" in settings.CPU_FEATURES.split(",") for name in self.features)
-        if settings.CPU_NAME:
-            return False
-        try:
-            found = binding.get_host_cpu_features()
-        except RuntimeError:
-            return False
-        return all(found.get(name, False) for name in self.features)
-
-
-AVX512 = Registers("avx512", ("avx512f", "avx512bw", "avx512vnni"), 512, 4, dot=True)
-AVX_VNNI = Registers("avx-vnni", ("avx2", "avxvnni"), 256, 2, dot=True)
-AVX2 = Registers("avx2", ("avx2",), 256, 2, dot=False)
 
 
 class Writer:

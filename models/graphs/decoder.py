@@ -132,12 +132,11 @@ class GraphDecoder:
         request = self._attend_to.request()
         for i, tensor in enumerate(memory.tensors()):
             request.set_output_tensor(i, tensor)
-        request.infer([states], share_inputs=True)
+        request.infer([states], share_inputs=True, share_outputs=True)
         return memory
 
     def start(self) -> _Cache:
         """See `models.decoder.Decoder`."""
-        self._vocabulary.forget()
         return _Cache(self._decode.request())
 
     def run(
@@ -164,6 +163,8 @@ class GraphDecoder:
         logits: npt.NDArray[np.float32] = self._score.infer([states], share_inputs=True, share_outputs=True)[
             0
         ].copy()
+        if position == 0:  # OpenVINO has rearranged all of it by then
+            self._vocabulary.forget()
         for row, state in zip(
             logits.reshape(-1, logits.shape[2]), states.reshape(-1, states.shape[2]), strict=True
         ):

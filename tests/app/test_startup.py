@@ -16,24 +16,6 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_numba_is_loaded_without_scipy_and_scipy_can_be_imported_afterwards() -> None:
-    printed = run(
-        """
-import sys
-from app.startup import load_numba
-load_numba()
-print("scipy.linalg" in sys.modules)
-import numba, numpy as np
-total = numba.njit(lambda x: x.sum() + np.exp(x).max())
-print(total(np.zeros(3)))
-import scipy.linalg.cython_blas, scipy.signal
-print(scipy.signal.medfilt(np.array([3.0, 9.0, 4.0])).tolist())
-load_numba()
-"""
-    )
-    assert printed.splitlines() == ["False", "1.0", "[3.0, 4.0, 4.0]"]
-
-
 @pytest.mark.parametrize("script", ["transcribe", "evaluate", "tilescribe"])
 def test_help_comes_without_loading_what_is_heavy(script: str, scripts: Path) -> None:
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}

@@ -16,13 +16,12 @@ from material.operands import (
     least_sum,
     two_levels,
 )
-from numba import config
 
 from kernels import contract as c
 from kernels import reference
 from kernels.contract import ContractError, Operands, ScoreType
 from kernels.emulator import Emulator, available
-from kernels.emulator.vectors import AVX2, AVX512, AVX_VNNI
+from kernels.emulator.registers import AVX2, AVX512, AVX_VNNI
 from kernels.workers import Workers
 
 EMULATOR = Emulator(Workers(2))  # one for all tests, so that what a run leaves in its work space could show
@@ -415,12 +414,11 @@ def test_every_way_to_compute_takes_whole_windows(name: str) -> None:
 
 
 def test_instructions_that_numba_was_told_to_leave_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "CPU_NAME", "haswell")
-    monkeypatch.setattr(config, "CPU_FEATURES", None)
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
     assert available() == ("portable",)
-    monkeypatch.setattr(config, "CPU_FEATURES", "+avx,+avx2,-avx512f,+fma")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx,+avx2,-avx512f,+fma")
     assert available() == ("avx2", "portable")
-    monkeypatch.setattr(config, "CPU_FEATURES", "+avx2,+avx512f,+avx512bw,+avx512vnni,+avxvnni")
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx2,+avx512f,+avx512bw,+avx512vnni,+avxvnni")
     assert available() == (AVX512.name, AVX_VNNI.name, AVX2.name, "portable")
 
 

@@ -27,6 +27,7 @@ RUN python3 -m venv --system-site-packages /opt/venv \
     && grep -Ev '^(torch|sympy|networkx|mpmath)==' constraints.txt > /tmp/constraints.txt \
     && /opt/venv/bin/pip install --no-cache-dir --constraint /tmp/constraints.txt --editable '.[serve]'
 
+# From their projects' pages; Peano's `nightly` keeps a build for a time; later it is under a tag with dates.
 ARG MLIR_AIE=1.4.2
 ARG LLVM_AIE=21.0.0.2026080301+c9c5ecb7
 RUN /opt/venv/bin/pip install --no-cache-dir "mlir_aie==$MLIR_AIE" "llvm-aie==$LLVM_AIE" \

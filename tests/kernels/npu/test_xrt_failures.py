@@ -270,7 +270,7 @@ def test_a_device_lost_in_the_middle_ends_the_command_and_keeps_what_is_done(
     inputs = [str(tmp_path / f"{name}.flac") for name in ("a", "b", "c")]
     machine.lost_from = 8  # the check, the four layers of the first file, the second file's third
     out = tmp_path / "out"
-    words = ["--model", "tiny.en", "--device", "npu", *inputs, "-o", str(out)]
+    words = ["--model", "tiny.en", "--device", "npu", *inputs, "-o", str(out), "--no-progress"]
     result = CliRunner().invoke(command, words)
     assert result.exit_code == 5, result.output
     said = result.stderr.splitlines()

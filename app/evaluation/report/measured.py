@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
 from app.evaluation.benchmark.results import Energy, Series, Setting
+from kernels.validation import Target
 
+Value = TypeVar("Value")
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Figure = Number | None
 """None where it is not finite, such as the correlation of a constant output."""
@@ -21,15 +23,6 @@ class Scores(Struct):
     largest: Number
     clipped: Number
     held: tuple[Number, Number] | None
-
-
-class Target(Struct):
-    """Of `kernels.validation.Target`."""
-
-    name: str
-    wanted: str
-    found: str
-    passed: bool
 
 
 class Tile(Struct, kw_only=True):
@@ -95,18 +88,11 @@ class End(Struct):
     bound: str
 
 
-class Ends(Struct):
+class Ends(Struct, Generic[Value]):
     """At both ends of the assumptions."""
 
-    best: End
-    worst: End
-
-
-class Factors(Struct):
-    """At both ends of the assumptions."""
-
-    best: Number
-    worst: Number
+    best: Value
+    worst: Value
 
 
 class Window(Struct):
@@ -124,8 +110,8 @@ class Window(Struct):
     attention_share_of_layers: Number
     attention_share_of_encoder: Number
     speedup_limit: Number
-    seconds: Ends
-    real_time_factor: Factors
+    seconds: Ends[End]
+    real_time_factor: Ends[Number]
 
 
 class CostModel(Struct):

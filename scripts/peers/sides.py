@@ -1,9 +1,10 @@
 """The programs that are measured, each made and called in a process of its own (`peers.process`).
 
 Each loads once, and then does the same work as the others: greedy, English, one temperature and so no fallback, no
-voice activity detection, no prompt from the text before. `long` is one recording in batches of pieces, `group` many
-recordings of up to 30 s in batches. All return texts, so that what was measured can be seen to be the same work; `peak`
-transcribes up to a second of a recording, and returns the megabytes that the process took at most.
+prompt from the text before. Ours hears voice activity, as it does by default; the others do not. `long` is one
+recording in batches of pieces, `group` many recordings of up to 30 s in batches. All return texts, so that what was
+measured can be seen to be the same work; `peak` transcribes up to a second of a recording, and returns the megabytes
+that the process took at most.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,25 @@ def test_a_system_that_has_xrts_binding_is_found(
     announced, first = (" ".join(line.split()) for line in done.stdout.splitlines()[:2])
     assert announced.startswith('echo "setting up /nowhere')
     assert first.removeprefix(f"{tmp_path}/") == f"{made}/nowhere"
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_pytorch_for_the_cpu_alone_is_taken_where_pip_finds_it(tmp_path: Path, reached: bool) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *+cpu) exit {0 if reached else 1};; esac\n'
+    )
+    python.chmod(0o755)
+    command = ["make", "setup", f"VENV={tmp_path}", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    made, first, rest = (
+        line for line in (tmp_path / "asked").read_text().splitlines() if "import" not in line
+    )
+    assert re.fullmatch(f"-m venv .*{tmp_path}", made)
+    assert re.search(r"-c constraints\.txt torch==[\d.]+\+cpu$", first)
+    assert rest.endswith("--editable .[dev]")
+    assert ("PIP_EXTRA_INDEX_URL=URL" in done.stdout) is not reached
 
 
 def test_what_is_asked_of_a_python(tmp_path: Path) -> None:

@@ -32,32 +32,47 @@ SIZES = (*map(str, TILE_SIZES), "all")
 
 def bench(
     model: Annotated[
-        str, Option(help="A name from `tilescribe models list`, or a path: sets heads and layers.")
+        str,
+        Option(
+            help="Model whose heads and layers are timed: a name from `tilescribe models list`, or a path."
+        ),
     ] = Configuration.model,
     backends: Annotated[
-        str, Option(help=f"Of {', '.join(BACKENDS)}, with commas; {REFERENCE} is FP32, encoder windows only.")
+        str,
+        Option(
+            help=f"Which of {', '.join(BACKENDS)} to time, with commas; {REFERENCE}, FP32, has encoder windows only."
+        ),
     ] = ",".join(TILE_BACKENDS),
     device: DeviceOption = Configuration.device,
     tile_size: Annotated[
         list[str] | None,
         Option(
-            metavar="|".join(SIZES), help=f"Keys per tile; {DEFAULT_TILE_SIZE} unless given; can be repeated."
+            metavar="|".join(SIZES),
+            help=f"Keys per tile, {DEFAULT_TILE_SIZE} unless given; several sizes by several such options.",
         ),
     ] = None,
     threads: Annotated[
         list[int] | None,
         Option(
-            metavar="N", min=1, max=MOST_THREADS, help="Processor threads; all unless given; can be repeated."
+            metavar="N",
+            min=1,
+            max=MOST_THREADS,
+            help="Processor threads to use, all unless given; several counts by several such options.",
         ),
     ] = None,
-    batch: Annotated[str, Option(help="Windows at once, with commas.")] = "1",
+    batch: Annotated[
+        str, Option(help="How many windows to encode at once; several numbers with commas.")
+    ] = "1",
     tiles: Annotated[int, Option(min=1, max=MOST, help="Single tiles to time.")] = 200,
     repeat: Annotated[
         int, Option(min=1, max=MOST, help="How often each layer and encoder window is timed.")
     ] = 5,
     model_only: Annotated[
         bool,
-        Option("--model-only", help="Print the cost model of the NPU alone; measures only the host's part."),
+        Option(
+            "--model-only",
+            help="Print the NPU's cost model alone, for which only the host's part is measured.",
+        ),
     ] = False,
     json_file: JsonFileOption = None,
 ) -> None:

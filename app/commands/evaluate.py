@@ -37,7 +37,9 @@ from models.compute import ComputeType
 
 # What judging takes, whether the records are new or old.
 Limits = Annotated[Path | None, Option(help="TOML file with the verdict's limits.", dir_okay=False)]
-Margin = Annotated[float | None, Option(min=0.0, max=100.0, help="Points of WER that a candidate may lose.")]
+Margin = Annotated[
+    float | None, Option(min=0.0, max=100.0, help="How many points of WER a candidate may lose.")
+]
 Bench = Annotated[
     Path | None,
     Option(help="JSON of `tilescribe bench`: its latency and energy go into the report.", dir_okay=False),
@@ -51,27 +53,34 @@ def evaluate(
     dataset: Annotated[
         str,
         Option(
-            help="librispeech-test-clean, -test-other, -dev-clean, -dev-other, or a .jsonl, .csv or .tsv manifest."
+            help="A manifest (.jsonl, .csv, .tsv), or librispeech-test-clean, -test-other, -dev-clean, -dev-other."
         ),
     ],
     data_dir: Annotated[
         Path | None,
-        Option(help="The set's folder, LibriSpeech or the one above it; the user's cache unless given."),
+        Option(help="Folder of the set, LibriSpeech or the one above it; the user's cache unless given."),
     ] = None,
     backends: Annotated[
-        str, Option(help=f"Of {', '.join(BACKEND_NAMES)}; {REFERENCE} is what the others are held against.")
+        str,
+        Option(
+            help=f"Which of {', '.join(BACKEND_NAMES)} to run, with commas; the others are held against {REFERENCE}."
+        ),
     ] = ",".join((REFERENCE, DEFAULT, RIVAL)),
     model: ModelOption = Configuration.model,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
     output_dir: Annotated[
-        Path | None, Option("--output-dir", "-o", help="evaluations/DATASET_MODEL unless given.")
+        Path | None,
+        Option(
+            "--output-dir", "-o", help="Folder of records and report; evaluations/DATASET_MODEL unless given."
+        ),
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with an interrupted run.")] = False,
     limit: Annotated[
-        int | None, Option(min=1, max=MOST, help="Only so many utterances: a part, and called one.")
+        int | None,
+        Option(min=1, max=MOST, help="Take only so many utterances, which the report calls a part."),
     ] = None,
-    batch_size: Annotated[int, Option(min=1, max=MOST_AT_ONCE, help="Utterances decoded at once.")] = 8,
+    batch_size: Annotated[int, Option(min=1, max=MOST_AT_ONCE, help="How many utterances to decode at once.")] = 8,
     threads: ThreadsOption = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -87,13 +96,19 @@ def evaluate(
     language: Annotated[
         str, Option(help="Language of the data set; auto detects it for each utterance.")
     ] = "en",
-    without_timestamps: Annotated[bool, Option("--without-timestamps", help="Decode text alone.")] = False,
+    without_timestamps: Annotated[
+        bool, Option("--without-timestamps", help="Decode text alone, without timestamps.")
+    ] = False,
     beam_size: Annotated[
-        int | None, Option(min=1, max=MOST_BEAMS, help="Beams; greedy unless given.")
+        int | None, Option(min=1, max=MOST_BEAMS, help="How many beams to search with; greedy unless given.")
     ] = None,
     temperature_increment_on_fallback: Annotated[
         float | None,
-        Option(min=0.0, max=10.0, help="Decode again at higher temperatures where it fails; not by default."),
+        Option(
+            min=0.0,
+            max=10.0,
+            help="How much higher to decode again where that fails; not at all unless given.",
+        ),
     ] = None,
     vad: Annotated[bool, Option(help="Decode only what voice activity detection calls speech.")] = False,
     limits: Limits = None,
@@ -105,7 +120,8 @@ def evaluate(
     ] = 0,
     gate: Gate = False,
     candidate: Annotated[
-        str | None, Option(help=f"Whose verdict --gate reads: {DEFAULT} where it ran, unless given.")
+        str | None,
+        Option(help=f"Backend whose verdict --gate goes by; {DEFAULT} where it ran, unless given."),
     ] = None,
     allow_missing: Annotated[
         bool, Option("--allow-missing", help="Leave out transcript lines without audio.")
@@ -169,7 +185,8 @@ def report(
         list[Path], Argument(metavar="FOLDER...", help="Folders of one run, or of its parts.")
     ],
     output_dir: Annotated[
-        Path | None, Option("--output-dir", "-o", help="The first folder unless given.")
+        Path | None,
+        Option("--output-dir", "-o", help="Folder to write the report to; the first one unless given."),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -182,7 +199,7 @@ def report(
     replications: Replications = 10_000,
     seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Seed of the bootstrap.")] = 0,
     gate: Gate = False,
-    candidate: Annotated[str | None, Option(help="Whose verdict --gate reads.")] = None,
+    candidate: Annotated[str | None, Option(help="Backend whose verdict --gate goes by.")] = None,
 ) -> None:
     """Score the records of `evaluate` again, joining parts of a run, and write the report."""
     from app.evaluation import reporting

@@ -25,7 +25,7 @@ DataDir = Annotated[
     Path | None,
     Option(
         metavar="DIR",
-        help="A set's own folder, the LibriSpeech folder or the one above it, instead of the user's cache.",
+        help="Folder of the set, LibriSpeech or the one above it, instead of the user's cache.",
     ),
 ]
 
@@ -55,7 +55,7 @@ def list_models() -> None:
 
 @models_app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str], Argument(metavar="NAME...", help="Models, as `list` names them.")],
+    names: Annotated[list[str], Argument(metavar="NAME...", help="Models to get, as `list` names them.")],
 ) -> None:
     """Get models that are not on this machine yet, and replace damaged ones."""
     from models.weights import loading as weights
@@ -71,7 +71,8 @@ def fetch_models(
 @models_app.command("verify")
 def verify_models(
     names: Annotated[
-        list[str] | None, Argument(metavar="[NAME...]", help="Models; all that are present by default.")
+        list[str] | None,
+        Argument(metavar="[NAME...]", help="Models to verify; all that are present unless given."),
     ] = None,
 ) -> None:
     """Compare the files of models on this machine with their SHA-256."""
@@ -124,7 +125,7 @@ def _whereabouts(entry: NamedSet, data_dir: Path | None) -> str:
 
 @datasets_app.command("fetch")
 def fetch_datasets(
-    names: Annotated[list[str], Argument(metavar="NAME...", help="Data sets, as `list` names them.")],
+    names: Annotated[list[str], Argument(metavar="NAME...", help="Data sets to get, as `list` names them.")],
     data_dir: DataDir = None,
 ) -> None:
     """Get data sets that are not on this machine yet; a download that broke off goes on."""
@@ -142,7 +143,8 @@ def fetch_datasets(
 @datasets_app.command("verify")
 def verify_datasets(
     names: Annotated[
-        list[str] | None, Argument(metavar="[NAME...]", help="Data sets; all that are present by default.")
+        list[str] | None,
+        Argument(metavar="[NAME...]", help="Data sets to verify; all that are present unless given."),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:

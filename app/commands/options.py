@@ -59,7 +59,7 @@ ContextOption = Annotated[
     Context,
     Option(
         "--context",
-        help="Of a window's encoding: full is 30 s; auto the audio and 8 s, and 30 s where the text is doubtful.",
+        help="How much is encoded: full, 30 s; auto, the audio and 8 s, and 30 s where the text is doubtful.",
     ),
 ]
 ModelOption = Annotated[
@@ -77,7 +77,7 @@ ProgressOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, Option(min=1, max=MOST_THREADS, help="Processor threads; all unless given.")
+    int | None, Option(min=1, max=MOST_THREADS, help="Processor threads to use; all of them unless given.")
 ]
 
 TileSizeOption = Annotated[TileSize, Option(help="Keys per tile.")]

@@ -34,29 +34,39 @@ def serve(
     host: Annotated[
         str, Option(help="Address to listen at; another than this machine's own needs a key.")
     ] = ("127.0.0.1"),
-    port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    port: Annotated[
+        int, Option(min=0, max=65535, help="Port to listen at; 0 takes any that is free.")
+    ] = 8000,
     api_key_file: Annotated[
-        Path | None, Option(metavar="FILE", help=f"Holds the key that clients send; or set ${_KEY}.")
+        Path | None,
+        Option(metavar="FILE", help=f"File that holds the key that clients send; so can ${_KEY}."),
     ] = None,
     max_requests: Annotated[
-        int, Option(min=1, max=1024, help="Served at once; one more is told to come again.")
+        int,
+        Option(min=1, max=1024, help="How many requests are served at once; one more is told to come again."),
     ] = 32,
-    max_mib: Annotated[int, Option(min=1, max=4096, help="Of a request, in MiB.")] = 25,
-    max_hours: Annotated[float, Option(min=0.001, max=1000, help="Of audio in a request.")] = 4.0,
+    max_mib: Annotated[int, Option(min=1, max=4096, help="How large a request may be, in MiB.")] = 25,
+    max_hours: Annotated[
+        float, Option(min=0.001, max=1000, help="How many hours of audio a request may have.")
+    ] = 4.0,
     grace: Annotated[
-        int, Option(min=0, max=3600, help="Seconds that requests have to end in at SIGTERM.")
+        int, Option(min=0, max=3600, help="How many seconds requests have to end in at SIGTERM.")
     ] = 30,
     log_format: Annotated[
         Literal["text", "json"],
         Option(help="Of the lines on standard error: one for each request, never with words or file names."),
     ] = "text",
     model: ModelOption = Configuration.model,
-    backend: Annotated[BackendName, Option(help="Of the encoder's attention.")] = Configuration.backend,
+    backend: Annotated[
+        BackendName, Option(help="What computes the encoder's attention.")
+    ] = Configuration.backend,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
     compute_type: Annotated[
         ComputeType,
-        Option(help="Of all else; auto: the fastest here that leaves the word error rate as it is."),
+        Option(
+            help="What all else is computed in; auto is the fastest here that leaves the word error rate as it is."
+        ),
     ] = Configuration.compute_type,
     threads: ThreadsOption = None,
 ) -> None:

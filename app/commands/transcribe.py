@@ -72,18 +72,21 @@ def transcribe(
     batch_size: Annotated[
         int,
         Option(
-            min=1, max=MOST_AT_ONCE, help="Over 1: cut at quiet places and decode so many pieces at once."
+            min=1,
+            max=MOST_AT_ONCE,
+            help="Pieces to decode at once; over 1, recordings are cut where they are quiet.",
         ),
     ] = 1,
     output_dir: Annotated[
-        str | None, Option("--output-dir", "-o", help="Write files there; - writes to standard output.")
+        str | None,
+        Option("--output-dir", "-o", help="Folder to write files to; - writes to standard output."),
     ] = None,
     output_format: Annotated[
         str | None,
         Option(
             "--output-format",
             "-f",
-            help=f"{', '.join(FORMATS)}; all is all but html; written to . unless -o is given.",
+            help=f"Write {', '.join(FORMATS[:-1])}, {FORMATS[-1]}, or all, these but html; into . unless -o is given.",
         ),
     ] = None,
     embed_audio: Annotated[
@@ -91,7 +94,10 @@ def transcribe(
     ] = False,
     skip_existing: Annotated[
         bool,
-        Option("--skip-existing", help="Leave out what has its files already: resumes an interrupted run."),
+        Option(
+            "--skip-existing",
+            help="Leave out recordings that have their files already, to go on with an interrupted run.",
+        ),
     ] = False,
     progress: ProgressOption = None,
     verbose: Annotated[
@@ -104,16 +110,24 @@ def transcribe(
     ] = False,
     audio_track: Annotated[
         str | None,
-        Option(metavar="N|LANGUAGE", help="Of several audio tracks: its number, from 1, or language."),
+        Option(
+            metavar="N|LANGUAGE",
+            help="Which of several audio tracks to read: its number, from 1, or language.",
+        ),
     ] = None,
     language: Annotated[
-        str | None, Option("--language", "-l", help="Code, tag or name; auto, the default: detected.")
+        str | None,
+        Option(
+            "--language",
+            "-l",
+            help="Language of the speech: a code, tag or name; detected unless given, and by auto.",
+        ),
     ] = None,
     task: Annotated[
-        Literal["transcribe", "translate"], Option(help="translate: into English.")
+        Literal["transcribe", "translate"], Option(help="Write what is said, or translate it into English.")
     ] = "transcribe",
     initial_prompt: Annotated[
-        str | None, Option(help="Text before the first window: names, spelling.")
+        str | None, Option(help="Text to prompt the first window with: names, spelling.")
     ] = None,
     carry_initial_prompt: Annotated[
         bool, Option("--carry-initial-prompt", help="Put the initial prompt before every window.")
@@ -122,37 +136,51 @@ def transcribe(
         bool, Option(help="Prompt each window with the text before it.")
     ] = True,
     temperature: Annotated[
-        float, Option(min=0.0, max=10.0, help="First temperature; 0 is greedy or beam search.")
+        float, Option(min=0.0, max=10.0, help="Temperature to decode at first; 0 is greedy or beam search.")
     ] = 0.0,
     temperature_increment_on_fallback: Annotated[
         float | None,
         Option(
-            min=0.0, max=10.0, help="Step to the next temperature, up to 1, when decoding fails; 0: none."
+            min=0.0,
+            max=10.0,
+            help="How much higher to decode again where that fails, up to 1; 0: not at all.",
         ),
     ] = 0.2,
-    best_of: Annotated[int | None, Option(min=1, max=MOST_BEAMS, help="Samples at temperatures over 0.")] = 5,
+    best_of: Annotated[
+        int | None, Option(min=1, max=MOST_BEAMS, help="How many samples to draw at temperatures over 0.")
+    ] = 5,
     beam_size: Annotated[
-        int | None, Option(min=1, max=MOST_BEAMS, help="Beams at temperature 0; greedy unless given.")
+        int | None,
+        Option(
+            min=1, max=MOST_BEAMS, help="How many beams to search with at temperature 0; greedy unless given."
+        ),
     ] = None,
     patience: Annotated[
-        float | None, Option(min=0.0, max=100.0, help="Beam search patience (arxiv.org/abs/2204.05424).")
+        float | None,
+        Option(min=0.0, max=100.0, help="How patient beam search is (arxiv.org/abs/2204.05424)."),
     ] = None,
     length_penalty: Annotated[
-        float | None, Option(min=0.0, max=1.0, help="Length penalty (arxiv.org/abs/1609.08144).")
+        float | None,
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Compare texts by this length penalty (arxiv.org/abs/1609.08144), not by their mean.",
+        ),
     ] = None,
     suppress_tokens: Annotated[
-        str, Option(help="Token ids never to use; -1: symbols that are not speech.")
+        str,
+        Option(help="Tokens never to use, by id, with commas; -1 stands for symbols that are not speech."),
     ] = "-1",
     seed: Annotated[
-        int, Option(min=0, max=LAST_SEED, help="Seed of sampling; with the same one a run can be repeated.")
+        int, Option(min=0, max=LAST_SEED, help="Seed to draw samples by; the same one draws the same.")
     ] = 0,
-    clip_timestamps: Annotated[str, Option(help="start,end,start,... in seconds: the parts to read.")] = "0",
+    clip_timestamps: Annotated[str, Option(help="Parts to read, in seconds: start,end,start,...")] = "0",
     compression_ratio_threshold: Annotated[
         float | None,
         Option(
             min=0.0,
             max=1000.0,
-            help="Text whose compression ratio is over it is too repetitive, and decoded again.",
+            help="Text whose compression ratio is over this is too repetitive, and decoded again.",
         ),
     ] = 2.4,
     logprob_threshold: Annotated[
@@ -160,7 +188,7 @@ def transcribe(
         Option(
             min=-1000.0,
             max=1000.0,
-            help="Text whose log-probability is under it is too improbable, and decoded again.",
+            help="Text whose log-probability is under this is too improbable, and decoded again.",
         ),
     ] = -1.0,
     no_speech_threshold: Annotated[
@@ -168,7 +196,7 @@ def transcribe(
         Option(
             min=0.0,
             max=1000.0,
-            help="An improbable window whose probability of no speech is over it is silence.",
+            help="An improbable window whose probability of no speech is over this is silence.",
         ),
     ] = 0.6,
     hallucination_silence_threshold: Annotated[
@@ -184,20 +212,24 @@ def transcribe(
         ),
     ] = True,
     vad_threshold: Annotated[
-        float, Option(min=0.0, max=1.0, help="Speech begins where its probability reaches it.")
+        float, Option(min=0.0, max=1.0, help="Speech begins where its probability reaches this.")
     ] = 0.5,
     vad_neg_threshold: Annotated[
         float | None,
-        Option(min=0.0, max=1.0, help="Speech ends under it; 0.15 under the threshold unless given."),
+        Option(
+            min=0.0,
+            max=1.0,
+            help="Speech ends where its probability is under this; 0.15 under the threshold unless given.",
+        ),
     ] = None,
     vad_min_speech_duration_ms: Annotated[
-        int, Option(min=0, max=60_000, help="What is shorter is not speech.")
+        int, Option(min=0, max=60_000, help="Speech that is shorter is taken for none.")
     ] = 100,
     vad_min_silence_duration_ms: Annotated[
-        int, Option(min=0, max=60_000, help="Shorter silence is read with the speech.")
+        int, Option(min=0, max=60_000, help="Silence that is shorter is read with the speech.")
     ] = 2000,
     vad_speech_pad_ms: Annotated[
-        int, Option(min=0, max=60_000, help="Read before and after speech as well.")
+        int, Option(min=0, max=60_000, help="How much before and after speech is read with it.")
     ] = 400,
     vad_recover: Annotated[bool, Option(help="Decode speech that got no text once more.")] = True,
     vad_drop_unspoken: Annotated[bool, Option(help="Drop text where nobody speaks.")] = True,
@@ -217,9 +249,15 @@ def transcribe(
     highlight_words: Annotated[
         bool, Option("--highlight-words", help="Underline words as they are said.")
     ] = False,
-    max_line_width: Annotated[int | None, Option(min=1, max=MOST, help="Characters in a line.")] = None,
-    max_line_count: Annotated[int | None, Option(min=1, max=MOST, help="Lines in a subtitle.")] = None,
-    max_words_per_line: Annotated[int | None, Option(min=1, max=MOST, help="Words in a line.")] = None,
+    max_line_width: Annotated[
+        int | None, Option(min=1, max=MOST, help="How many characters a line may have.")
+    ] = None,
+    max_line_count: Annotated[
+        int | None, Option(min=1, max=MOST, help="How many lines a subtitle may have.")
+    ] = None,
+    max_words_per_line: Annotated[
+        int | None, Option(min=1, max=MOST, help="How many words a line may have.")
+    ] = None,
 ) -> None:
     """Transcribe recordings. The transcript alone goes to standard output; with -o or -f files are written."""
     given = context.params

@@ -28,17 +28,19 @@ def validate(
     device: DeviceOption = Configuration.device,
     tiles: Annotated[int, Option(min=1, max=MOST, help="Tiles to compare bit for bit.")] = 1000,
     tile_size: Annotated[
-        list[TileSizeItem] | None, Option(help="Keys per tile; all unless given; can be repeated.")
+        list[TileSizeItem] | None,
+        Option(help="Keys per tile, all sizes unless given; several by several such options."),
     ] = None,
-    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Seed of those tiles' operands.")] = 0,
+    seed: Annotated[int, Option(min=0, max=LAST_SEED, help="Seed to draw those tiles' operands by.")] = 0,
     capture: Annotated[
         bool, Option(help="Also try the kernels on a real encoder's queries, keys and values.")
     ] = True,
     model: Annotated[
-        str, Option(help="Whose encoder: a name from `tilescribe models list`, or a path.")
+        str, Option(help="Model whose encoder it is: a name from `tilescribe models list`, or a path.")
     ] = "base",
     audio: Annotated[
-        str | None, Option(metavar="FILE", help="What it hears, the first 30 s; else the sample.")
+        str | None,
+        Option(metavar="FILE", help="Recording whose first 30 s it hears; the sample unless given."),
     ] = None,
     threads: ThreadsOption = None,
     json_file: JsonFileOption = None,

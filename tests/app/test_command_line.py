@@ -159,3 +159,12 @@ def test_special_tokens_in_a_prompt_are_plain_text(recogniser: Any) -> None:
     tokens = reader.initial_prompt()
     assert max(tokens) < reader.tokenizer.eot
     assert reader.tokenizer.decode(tokens) == " <|endoftext|> Harbour"
+
+
+def test_help_is_in_whole_phrases() -> None:
+    """None begins in the middle, such as `Of the bootstrap`, and each ends."""
+    for command in commands():
+        for parameter in command.params:
+            text = str(getattr(parameter, "help", "") or "")
+            assert text.endswith("."), (command.name, parameter.name, text)
+            assert text.split()[0] not in ("Of", "Over", "Only", "Whose"), (command.name, parameter.name)

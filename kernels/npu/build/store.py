@@ -39,6 +39,10 @@ class BuildError(Exception):
     """
 
 
+class NoBuildError(BuildError):
+    """There is none."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A device program: the streaming one of a plan, or the single-tile one of a score type."""
@@ -257,7 +261,14 @@ def usable(program: Program) -> list[tuple[Path, Manifest]]:
     """The builds of a program that may be used, newest first; at least one, or why the newest may not."""
     kept, name = folder(), program.name
     found, refusals = [], []
-    for path in sorted(kept.glob(f"{name}-{source_hash()[:16]}-*"), key=_age):
+    try:
+        builds = sorted(kept.glob(f"{name}-*-*"), key=_age)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BuildError(
+            f"{kept} can't be read ({reason}): name another folder by TILESCRIBE_KERNELS"
+        ) from error
+    for path in (path for path in builds if path.match(f"{name}-{source_hash()[:16]}-*")):
         try:
             found.append((path, check(path, program)))
         except BuildError as error:
@@ -266,9 +277,9 @@ def usable(program: Program) -> list[tuple[Path, Manifest]]:
         return found
     if refusals:
         raise refusals[0]
-    if any(kept.glob(f"{name}-*-*")):
+    if builds:
         raise BuildError(f"{name} in {kept} was built from other sources than these: {program.remedy}")
-    raise BuildError(f"there is no build of {name} in {kept}: {program.remedy}")
+    raise NoBuildError(f"there is no build of {name} in {kept}: {program.remedy}")
 
 
 def install(archive: Path, into: Path, say: Say) -> None:

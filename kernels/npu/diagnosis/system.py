@@ -7,7 +7,7 @@ import shutil
 
 from kernels.contract import SCORE_TYPES, TILE_SIZES
 from kernels.npu.build import store
-from kernels.npu.build.store import BuildError, Program
+from kernels.npu.build.store import BuildError, NoBuildError, Program
 from kernels.npu.diagnosis.host import Finding, Host, missing, note, ok, unknown, warning, wrong
 from kernels.npu.program.plan import Plan
 
@@ -98,7 +98,7 @@ def built_kernel() -> Finding:
         except BuildError as error:
             if program.name == default:
                 cause, _, remedy = str(error).rpartition(": ")
-                return (wrong if any(store.folder().glob(f"{default}-*-*")) else missing)(cause, remedy)
+                return (missing if isinstance(error, NoBuildError) else wrong)(cause, remedy)
     return ok(f"built from these sources in {store.folder()}: {', '.join(usable)}")
 
 

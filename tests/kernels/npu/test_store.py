@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -174,6 +175,19 @@ def test_the_doctors_finding(kept: Path) -> None:
     wrong = built_kernel()
     assert (wrong.state, wrong.remedy is not None) == ("wrong", True)
     assert wrong.found == f"{path / XCLBIN} is damaged (not the manifest's SHA-256)"
+
+
+@pytest.mark.parametrize("reason", [errno.ENAMETOOLONG, errno.EACCES])
+def test_a_folder_that_the_system_refuses_is_a_finding_and_no_error(
+    reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    found = built_kernel()
+    assert (found.state, found.remedy) == ("wrong", "name another folder by TILESCRIBE_KERNELS")
+    assert found.found == f"{store.folder()} can't be read ({os.strerror(reason)})"
 
 
 def test_the_folder_is_the_users_cache_unless_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from app import startup as startup  # isort: skip  # first: a Ctrl-C may come while the rest is imported
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

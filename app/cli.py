@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from app import startup  # isort: skip  # first: it makes the imports after it quicker
 import typer
 
 from app.commands.bench import bench
@@ -18,7 +17,7 @@ from app.commands.transcribe import transcribe
 from app.commands.validate import validate
 from app.console import run
 
-__all__ = ["evaluate_main", "main", "startup", "transcribe_main"]
+__all__ = ["evaluate_main", "main", "transcribe_main"]
 
 
 def _application(**kwargs: Any) -> typer.Typer:

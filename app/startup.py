@@ -1,19 +1,22 @@
-"""What makes a command start sooner, and what a Ctrl-C does from then on; imported first of all by `app.cli`.
+"""What makes a command start sooner, and what a Ctrl-C does from then on; imported before anything else of ours.
 
 PyTorch's modules alone are two hundred thousand objects that stay. Looking through them again and again while they
 come is a sixth of the time that a command takes to start, and frees nothing: garbage is collected less often.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing this alone takes longer than all above, and there is no handler yet
+    from typing import Any
 
 INTERRUPTED = 130
 """The exit code of what a Ctrl-C ended."""
-
-gc.set_threshold(50_000, 20, 20)
 
 _came = False
 
@@ -54,9 +57,8 @@ def interruptible(under_way: bool) -> None:
         sys.unraisablehook = _unraisable
 
 
-# Only in a console script: whoever imports the commands, as tests do, has a Ctrl-C of his own.
-if (
-    os.path.basename(sys.argv[0]) in ("evaluate", "tilescribe", "transcribe")
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    signal.signal(signal.SIGINT, _leave)
+# Only in a console script: whoever imports the package, as tests do, has a Ctrl-C and a garbage collector of his own.
+if sys.argv and os.path.basename(sys.argv[0]) in ("evaluate", "tilescribe", "transcribe"):
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    gc.set_threshold(50_000, 20, 20)

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import importlib
 import logging
+import mmap
 import os
 import platform
 import sys
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _DONE = (0, -2)
 """What numba's functions return where they raised nothing."""
+_TAKEN = 256 << 20
+"""Bytes of addresses that all kernels are compiled in, twice what was measured."""
 _SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 
 
@@ -145,6 +148,8 @@ class _Compiled:
     def _compile(self, kinds: tuple[_Kind, ...]) -> tuple[str, bytes]:
         """The symbol and the object of the function for arguments of these kinds."""
         dispatcher = self.dispatcher
+        # OSError where there is no memory: LLVM would end the process with a signal.
+        mmap.mmap(-1, _TAKEN, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
         dispatcher.compile(tuple(map(_type, kinds)))
         compiled = next(reversed(dispatcher.overloads.values()))
         library = compiled.library

@@ -80,7 +80,9 @@ def evaluate(
         int | None,
         Option(min=1, max=MOST, help="Take only so many utterances, which the report calls a part."),
     ] = None,
-    batch_size: Annotated[int, Option(min=1, max=MOST_AT_ONCE, help="How many utterances to decode at once.")] = 8,
+    batch_size: Annotated[
+        int, Option(min=1, max=MOST_AT_ONCE, help="How many utterances to decode at once.")
+    ] = 8,
     threads: ThreadsOption = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,

@@ -54,7 +54,7 @@ def serve(
     ] = 30,
     log_format: Annotated[
         Literal["text", "json"],
-        Option(help="Of the lines on standard error: one for each request, never with words or file names."),
+        Option(help="How requests are told on standard error: a line each, never with words or file names."),
     ] = "text",
     model: ModelOption = Configuration.model,
     backend: Annotated[

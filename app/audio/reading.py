@@ -254,14 +254,14 @@ class _FileSource(AudioSource):
             lost = "nothing in it could be decoded: damaged, or not audio"
             raise AudioError(self.name, lost if found else "no samples")
         self.findings.complete(mixer.cancelled, account.lost, account.seams, self._understated, self._others)
-        declared = max(self._declared or 0.0, account.promised)
         if self._allow_truncated:
             return
         some, reason = f"{account.decoded:.1f} s", ""
-        if account.reached < declared - SHORT_SECONDS:
-            reason = f"ends early: {some} of {declared:.1f} s could be decoded"
-        elif account.broken_off:
+        declared = self._declared or 0.0
+        if account.broken_off and account.reached >= declared - SHORT_SECONDS:
             reason = f"damaged: nothing could be read after {some}"
+        elif account.reached < (declared := max(declared, account.promised)) - SHORT_SECONDS:
+            reason = f"ends early: {some} of {declared:.1f} s could be decoded"
         if reason:
             raise AudioError(self.name, reason, "--allow-truncated transcribes what is there")
 

@@ -21,14 +21,16 @@ if TYPE_CHECKING:  # imported where it is used: a command's --help must not wait
 _JITTER = 0.1  # seconds that time stamps may be off before silence is put in: `aresample`'s own tolerance
 _RESET = 10.0  # a clock that goes back further has been set anew, which is where `ffmpeg` draws the line, too
 _PLAUSIBLE = 60.0  # a hole up to this long is believed, a longer one only within the length that is declared
-_STUCK = 8  # packets in a row that a decoder refuses before it is set up again
+_STUCK = 8  # refusals in a row before a decoder is set up again, or a demuxer left
 _LONGEST = 6 * 3600.0  # that no file is believed: MPEG's clock wraps after 26 h, or seems to
 _FRESH = 1.0  # seconds of sound after which damage is no longer the reason for a hole
 
 UNTIMED = frozenset(("aac", "ac3", "amr", "dts", "eac3", "mp3"))
 """Streams of frames without a clock: their time is a count of frames, so bytes that are lost shift it."""
 
-_IN_ORDER = frozenset(("flac", "matroska,webm", "ogg"))  # where packets follow each other without a gap
+_IN_ORDER = frozenset(
+    ("flac", "flv", "matroska,webm", "ogg")
+)  # where packets follow each other without a gap
 _OVERHEAD = 1000  # bytes between two packets that a container needs for itself
 
 
@@ -102,16 +104,25 @@ def timed_frames(
     suspect = -_FRESH  # where something was last amiss
     followed = 0  # the byte after the last packet
     decoder = track.codec_context
-    failures = 0
+    failures = refusals = 0
     packets: Iterator[Any] = container.demux()
     while True:
         try:
             packet = next(packets, None)
-        except FFmpegError:  # FFmpeg's command, too, makes do with what came before
+        except FFmpegError:
+            suspect = clock.position
+            refusals += 1
+            if (
+                refusals < _STUCK
+            ):  # Ogg goes on behind the damage; FFmpeg's command makes do with what came before
+                packets = container.demux()
+                continue
             packet = None
         if packet is None:
-            account.broken_off = failures > 0 and followed < 0.9 * stream.seek(0, os.SEEK_END)
+            stuck = failures > 0 or refusals > 0
+            account.broken_off = stuck and followed < 0.9 * stream.seek(0, os.SEEK_END)
             return
+        refusals = 0
         if packet.pos is not None:
             if in_order and packet.pos > followed + _OVERHEAD > _OVERHEAD:
                 suspect = clock.position

@@ -40,9 +40,12 @@ class AudioError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # A file's name may hold line breaks, or bytes that are not text.
-        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in self.name)
-        return f"{shown}: {self.reason}"
+        return f"{printable(self.name)}: {self.reason}"
+
+
+def printable(name: str) -> str:
+    """A name in one line: its line breaks, control characters and bytes that are not text are escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def open_container(stream: BinaryIO, name: str) -> InputContainer:

@@ -60,7 +60,7 @@ class Findings:
         """Say what all of it comes to.
 
         Args:
-            cancelled: seconds in which the channels cancel each other.
+            cancelled: seconds in which a mix of the channels loses the sound.
             lost: places and lengths, in seconds, of what could not be decoded.
             seams: places where it is not known how much is missing.
             understated: what is to be said of a header that declares less than there is.
@@ -79,7 +79,7 @@ class Findings:
             self.notes.append(f"damaged at {places}: how much is missing there can't be told")
         if cancelled > 0.05 * self.samples / SAMPLE_RATE:
             self.notes.append(
-                f"its channels cancel each other in {cancelled:.0f} s: the stronger one is taken there"
+                f"mixing its channels would lose {cancelled:.0f} s: the strongest one is taken there"
             )
         if self.peak < _QUIET:
             level = (

@@ -252,7 +252,7 @@ class _FileSource(AudioSource):
         if not self.findings.samples:
             found = account.packets or self._declared
             lost = "nothing in it could be decoded: damaged, or not audio"
-            raise AudioError(self.name, lost if found else "no samples")
+            raise AudioError(self.name, lost if found and not account.decoded else "no samples")
         self.findings.complete(mixer.cancelled, account.lost, account.seams, self._understated, self._others)
         if self._allow_truncated:
             return

@@ -20,6 +20,9 @@ SAMPLE_RATE = 16000
 """Samples a second of every block."""
 
 _CANCELLED = 0.1  # of the power that channels would have together if they had nothing in common
+_LEFT_OUT = (
+    1e-4  # of the strongest channel's power: FFmpeg mixes no LFE, which need not be one where it is declared
+)
 
 
 class NotNumbersError(ValueError):
@@ -83,11 +86,11 @@ def full_scale(values: NDArray[Any]) -> Samples:
 
 
 class Mixer:
-    """Channels to one, as FFmpeg mixes them, or the stronger channel where they cancel each other.
+    """Channels to one, as FFmpeg mixes them, or the strongest channel where the sound would be lost.
 
     Attributes:
         position: seconds of the recording that have gone through.
-        cancelled: seconds of it in which the channels cancel each other.
+        cancelled: seconds of it in which the channels cancel each other, or the sound is in one that is not mixed.
     """
 
     def __init__(self) -> None:
@@ -124,9 +127,10 @@ class Mixer:
             return cast("Samples", channels[0])
         weights = _mix(sound.layout, len(channels))
         heard = powers * weights**2
-        if weights @ products @ weights < _CANCELLED * heard.sum():
+        mixed = weights @ products @ weights
+        if mixed < _CANCELLED * heard.sum() or mixed < _LEFT_OUT * powers.max():
             self.cancelled += channels.shape[1] / sound.rate
-            return np.ascontiguousarray(channels[heard.argmax()])
+            return np.ascontiguousarray(channels[powers.argmax()])
         return cast("Samples", weights @ channels)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from app.audio.containers import AudioError
+from app.audio.containers import AudioError, printable
 from app.audio.inputs import STANDARD_INPUT, Recording, recordings
 from app.audio.reading import open_audio
 from app.commands.options import (
@@ -275,7 +275,7 @@ def transcribe(
         tried = temperatures(temperature, temperature_increment_on_fallback)
         options = filled(DecodeOptions, given, temperature=tried, vad=voice_activity(vad, given))
     for problem in problems:
-        say(f"error: {problem}")
+        say(f"error: {printable(problem)}")
     if skip_existing:
         named, inputs = len(inputs), [recording for recording in inputs if not output.has(recording.stem)]
         if len(inputs) < named and not quiet:
@@ -320,7 +320,7 @@ class _Job:
             left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
             try:
                 if named and self.output.formats != ("json",):
-                    self._show(f"{chr(10) if done else ''}==> {recording.name} <==\n")
+                    self._show(f"{chr(10) if done else ''}==> {printable(recording.name)} <==\n")
                 complete = self._one(recording)
                 failed += self.strict and not complete
                 if interrupted():
@@ -338,14 +338,14 @@ class _Job:
                     say(f"error: {line(error)}")
                 elif isinstance(error, OSError) and not lacking(error):
                     place = error.filename or self.output.folder or ""
-                    say(f"error: {recording.name}: {error.strerror or error}: {place}")
+                    say(f"error: {printable(f'{recording.name}: {error.strerror or error}: {place}')}")
                 else:
                     # No other device takes the place of one that is lost: what the run says of itself would not be
                     # true.
                     code = exit_code(error)
                     if code is None:
                         raise
-                    say(f"error: {recording.name}: {line(error)}\nstopped: {left}")
+                    say(f"error: {printable(recording.name)}: {line(error)}\nstopped: {left}")
                     return code
                 failed += 1
         return FAILED if failed else 0
@@ -353,7 +353,8 @@ class _Job:
     def _one(self, recording: Recording) -> bool:
         """Transcribe; whether all speech has its text, as far as that is known."""
         standard_input = recording.name == STANDARD_INPUT
-        name = os.path.basename(recording.name)[:40]
+        shown_name = printable(recording.name)
+        name = os.path.basename(shown_name)[:40]
         with bar(
             self.progress,
             desc=f"reading {name}",
@@ -388,7 +389,7 @@ class _Job:
             )
             for note in stream.findings.notes:
                 shown.clear()
-                say(f"{recording.name}: {note}")
+                say(f"{shown_name}: {note}")
 
             def show(text: str) -> None:
                 shown.clear()
@@ -403,18 +404,18 @@ class _Job:
                 write_segments(stream, form, self.output.layout, show)
             transcript = stream.transcript()
         if transcript.language_probability is not None and not self.quiet:
-            say(f"{recording.name}: language {transcript.language} ({transcript.language_probability:.0%})")
+            say(f"{shown_name}: language {transcript.language} ({transcript.language_probability:.0%})")
         coverage = transcript.coverage
         if coverage is not None and not coverage.speech and not self.quiet:
-            say(f"{recording.name}: nobody speaks in it; --no-vad decodes it all the same")
+            say(f"{shown_name}: nobody speaks in it; --no-vad decodes it all the same")
         left_over = coverage.left_over if coverage is not None else ()
         if left_over:
-            say(f"{recording.name}: {'; '.join(map(str, left_over))}")
+            say(f"{shown_name}: {'; '.join(map(str, left_over))}")
         pictures = drawn.pictures() if drawn is not None else ()
         webm = encoded.webm() if encoded is not None else None
         for path in self.output.write(transcript, recording, pictures, webm):
             if not self.quiet:
-                say(f"wrote {path}")
+                say(f"wrote {printable(str(path))}")
         return not left_over
 
     def _show(self, text: str) -> None:

@@ -366,6 +366,15 @@ def test_several_recordings_are_each_under_their_name(
     assert both == f"==> {spoken.audio} <==\n{one}\n==> {copy} <==\n{one}"
 
 
+def test_a_name_with_a_line_break_is_one_line_wherever_it_is_said(spoken: Utterance, tmp_path: Path) -> None:
+    name = shutil.copy(spoken.audio, tmp_path / "two\nlines\x1b.flac")
+    result = transcribe(name, name, tmp_path / "no\nne.*", "-o", tmp_path / "out", "--no-progress")
+    assert result.exit_code == 1
+    first, *_, last = notes(result)
+    assert first == f"error: {tmp_path}/no\\nne.*: no match"
+    assert last == f"wrote {tmp_path}/out/two\\nlines\\x1b.txt"
+
+
 def test_a_progress_bar_keeps_out_of_the_transcript(spoken: Utterance) -> None:
     result = transcribe(spoken.audio, "--progress")
     assert result.stdout.startswith(TEXT)

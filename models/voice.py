@@ -4,7 +4,7 @@ The network is the whole-sequence form in silero-vad's wheel, run by OpenVINO; t
 probabilities are that package's `get_speech_timestamps`, with faster-whisper's names and defaults, without importing
 it, which would import PyTorch. It listens at three levels, 0, +30 and +60 dB, since a quiet voice is a voice:
 at 40 dB under its usual level the network hears half of one speaker's words, and at 60 dB none. Noise, hum and music
-without words stay under the threshold at each.
+without words stay under the threshold at each. A level is left out for 16 s where the one below it clips already.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ FRAME = 512
 _FRAME_SECONDS = FRAME / _SAMPLE_RATE
 _CONTEXT = 64
 _AT_ONCE = 512  # frames: 16 s
+_STEP = _AT_ONCE * FRAME
 _GAINS = (1.0, 10**1.5, 10**3.0)
+_CLIPS = 0.01  # of the samples
 # A level that hears so much of what the best one hears is enough to tell where a voice ends; louder ones hear breath
 # and room after it, up to 0.8 s on 15 utterances.
 _MOST = 0.7
@@ -108,11 +110,11 @@ class VoiceActivity:
         for block in blocks:
             self.samples += len(block)
             waiting = np.concatenate([waiting, block.astype(np.float32)])
-            waiting = waiting[FRAME * self._hear(waiting) :]
+            whole = (len(waiting) - _CONTEXT) // _STEP * _STEP
+            self._hear(waiting[: whole + _CONTEXT])
+            waiting = waiting[whole:]
             yield block
-        rest = len(waiting) - _CONTEXT
-        if rest:
-            self._hear(np.pad(waiting, (0, FRAME - rest)))
+        self._hear(np.pad(waiting, (0, (_CONTEXT - len(waiting)) % FRAME)))
 
     def spans(self, **changes: Any) -> list[Span]:
         """The stretches of speech, as `speech_spans` finds them by the options, or with some of those changed."""
@@ -144,24 +146,24 @@ class VoiceActivity:
         speech = np.append(self.probabilities >= self.options.threshold, False)
         return speech[np.minimum((seconds / _FRAME_SECONDS).astype(np.int64), len(speech) - 1)]
 
-    def _hear(self, samples: Reals) -> int:
-        """Take in all whole frames after the context; returns how many."""
-        count = (len(samples) - _CONTEXT) // FRAME
-        if not count:
-            return 0
-        frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME + _CONTEXT)[::FRAME][:count]
-        for first in range(0, count, _AT_ONCE):
+    def _hear(self, samples: Reals) -> None:
+        """Take in the frames after the context, of which there is a whole number."""
+        if len(samples) == _CONTEXT:
+            return
+        frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME + _CONTEXT)[::FRAME]
+        for first in range(0, len(frames), _AT_ONCE):
             block = frames[first : first + _AT_ONCE]
-            heard = [
-                self._infer(i, np.clip(block * np.float32(gain), -1, 1)) for i, gain in enumerate(_GAINS)
-            ]
-            self._found.append(np.stack(heard))
-        return count
+            self._found.append(np.stack([self._infer(i, block) for i in range(len(_GAINS))]))
 
-    def _infer(self, i: int, frames: Reals) -> Reals:
-        hidden, cell = self._states[i]
-        result = self._requests[i].infer({"input": frames, "h": hidden, "c": cell})
-        self._states[i] = result["hn"].copy(), result["cn"].copy()
+    def _infer(self, level: int, frames: Reals) -> Reals:
+        """The probabilities at one level; none, and nothing to remember, where the level below it clips."""
+        if level and np.mean(np.abs(frames) * _GAINS[level - 1] > 1) > _CLIPS:
+            self._states[level] = _zeros(), _zeros()
+            return np.zeros(len(frames), np.float32)
+        hidden, cell = self._states[level]
+        heard = np.clip(frames * np.float32(_GAINS[level]), -1, 1)
+        result = self._requests[level].infer({"input": heard, "h": hidden, "c": cell})
+        self._states[level] = result["hn"].copy(), result["cn"].copy()
         return np.ravel(result["speech_probs"]).copy()
 
 

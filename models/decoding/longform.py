@@ -42,7 +42,7 @@ _MARGIN = 8 * FRAMES_PER_SECOND
 _CONTEXT_STEP = 256
 # A rest of a piece that is shorter, and that the model put no text into, is not worth a window of its own.
 _SHORTEST_REST = FRAMES_PER_SECOND // 2
-# Speech on both sides of a pause up to this one is read in one window, if it goes into one.
+# A pause up to this one is read with the speech on both sides: windows are then where they are without voice activity.
 _SHORT_PAUSE = 5 * FRAMES_PER_SECOND
 
 
@@ -422,7 +422,7 @@ def _ledger(features: LogMelFeatures, options: DecodeOptions) -> Ledger | None:
 
 
 def _spoken(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int, int]]:
-    """The clips, or what is speech in them; what is one window with the short pause in it stays together."""
+    """The clips, or what is speech in them, short pauses with it."""
     clips = _clips(features, options)
     if features.voice is None:
         return clips
@@ -433,7 +433,7 @@ def _spoken(features: LogMelFeatures, options: DecodeOptions) -> list[tuple[int,
     for clip in clips:
         joined: list[tuple[int, int]] = []
         for first, last in common([clip], frames):
-            if joined and first - joined[-1][1] <= _SHORT_PAUSE and last - joined[-1][0] <= N_FRAMES:
+            if joined and first - joined[-1][1] <= _SHORT_PAUSE:
                 joined[-1] = joined[-1][0], last
             else:
                 joined.append((first, last))

@@ -34,6 +34,16 @@ def test_a_quiet_voice_is_a_voice(decibels: int, sentences: np.ndarray) -> None:
     assert heard(np.clip(sentences * 10 ** (decibels / 20), -1, 1)).spans() == [(0, len(sentences) / SECOND)]
 
 
+def test_a_quiet_voice_after_a_loud_one_is_a_voice_and_a_level_that_would_only_clip_is_left_out(
+    sentences: np.ndarray,
+) -> None:
+    voice = heard(np.concatenate([sentences, np.zeros(20 * SECOND), sentences * 0.001]))
+    (first, second) = voice.spans()
+    assert (first[0], second[1]) == (0, voice.duration)
+    assert (first[1], second[0]) == (pytest.approx(14.3, abs=0.6), pytest.approx(34, abs=0.6))
+    assert [bool(level[:512].any()) for level in voice._levels] == [True, True, False]
+
+
 @pytest.mark.parametrize("after", ["nothing", "digital silence", "faint white noise"])
 @pytest.mark.parametrize("decibels", [0, -40])
 def test_a_voice_ends_at_one_time_whatever_its_level_and_what_follows(

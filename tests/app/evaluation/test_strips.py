@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from material.evidence_records import run
-from material.web_pages import Page
+from material.web_pages import Browser, Page
 from msgspec.structs import replace
 
 from app.evaluation.evaluation import Evaluation, summarise
@@ -151,3 +151,25 @@ def test_options_and_findings_that_there_are_not_are_refused(
     with pytest.raises(EvidenceError) as raised:
         written(found, {"a": Path(spoken.audio)}, tmp_path)
     assert str(raised.value) == message
+
+
+@pytest.mark.browser
+def test_a_browser_opens_a_strip_from_the_report_and_plays_what_has_no_text(
+    spoken: Utterance, tmp_path: Path
+) -> None:
+    evaluation, made = written(records(spoken, "harbour"), {"harbour": Path(spoken.audio)}, tmp_path)
+    (tmp_path / "report.html").write_text(render_page(evaluation, strips=made), encoding="utf-8")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open((tmp_path / "report.html").as_uri())
+        told = browser.value("document.querySelector('.kinds a').getAttribute('href')")
+        assert told == made.paths["int32", "harbour"]
+        browser.open((tmp_path / told).as_uri())
+        player = "document.getElementById('player')"
+        browser.value(
+            f"window.seeked = new Promise(d => {player}.addEventListener('seeked', () => d({player}.currentTime))); 0"
+        )
+        browser.click("document.querySelector('.findings button')")
+        assert 4.5 <= browser.value("seeked") < 6
+    finally:
+        browser.close()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["NoRoomError", "check_room", "temporary_file"]
-
-_log = logging.getLogger(__name__)
 
 
 class NoRoomError(OSError):
@@ -43,9 +40,11 @@ def check_room(needed: float, what: str) -> None:
     Raises:
         NoRoomError: there are fewer left.
     """
+    import logging  # which a command's --help does without
+
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     takes = f"{what} takes {needed / 1e9:.1f} GB of temporary files"
     if needed > free:
         raise NoRoomError(f"{takes}, and {free / 1e9:.1f} GB are free")
-    _log.info("%s in %s, where %.1f GB are free", takes, folder, free / 1e9)
+    logging.getLogger(__name__).info("%s in %s, where %.1f GB are free", takes, folder, free / 1e9)

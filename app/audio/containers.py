@@ -60,16 +60,16 @@ def open_container(stream: BinaryIO, name: str) -> InputContainer:
     demuxers = ",".join(sorted(f for f in av.formats_available if not _NOT_MEDIA.fullmatch(f)))
     data = declared_samples(stream)
     stream.seek(0)
-    wave = stream.read(12)[8:] == b"WAVE"
+    wide = stream.read(4) in (b"RF64", b"BW64")  # whose length is elsewhere
     stream.seek(0)
     read = stream
-    if data is not None and data.goes_on and not wave:
+    if data is not None and data.goes_on and not wide:
         read = cast(BinaryIO, Mended(stream, *data.mended))
     try:
         return av.open(
             read,
             "r",
-            options={"ignore_length": "1"} if data is not None and data.goes_on and wave else {},
+            options={"ignore_length": "1"} if data is not None and data.goes_on and wide else {},
             container_options={"format_whitelist": demuxers},
             metadata_errors="replace",
         )

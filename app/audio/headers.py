@@ -51,7 +51,7 @@ class Declared:
 class Mended(io.RawIOBase):
     """A stream in which some bytes of the header are others."""
 
-    def __init__(self, stream: BinaryIO, at: int, instead: bytes) -> None:
+    def __init__(self, stream: Any, at: int, instead: bytes) -> None:
         self._stream, self._at, self._instead = stream, at, instead
 
     def readable(self) -> bool:
@@ -64,21 +64,20 @@ class Mended(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """As the stream's."""
-        return self._stream.seek(offset, whence)
+        return int(self._stream.seek(offset, whence))
 
     def tell(self) -> int:
         """As the stream's."""
-        return self._stream.tell()
+        return int(self._stream.tell())
 
     def readinto(self, buffer: Any) -> int:
         """As the stream's, with the other bytes."""
         at = self._stream.tell()
-        data = bytearray(self._stream.read(len(buffer)))
+        count: int = self._stream.readinto(buffer)
         for place, byte in enumerate(self._instead, self._at - at):
-            if 0 <= place < len(data):
-                data[place] = byte
-        buffer[: len(data)] = data
-        return len(data)
+            if 0 <= place < count:
+                buffer[place] = byte
+        return count
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,8 @@ def _caf_rate(about: bytes) -> float:
     return float(frequency * packet / frames) if frames else 0.0
 
 
-_WAVE = _Form(12, 4, "<I", 0, 2, 0, 0x7FFF0000, 0xFFFFFFFF, _wave_rate)
+# Behind a length of WAVE's that is not 0, FFmpeg looks for more chunks, for minutes where gigabytes of silence follow.
+_WAVE = _Form(12, 4, "<I", 0, 2, 0, 0x7FFF0000, 0, _wave_rate)
 _AIFF = _Form(12, 4, ">I", 0, 2, 8, 0x7E000000, 0xFFFFFFFF, _aiff_rate)
 _CAF = _Form(8, 4, ">Q", 0, 1, 4, 2**62, 2**64 - 1, _caf_rate)
 _W64 = _Form(40, 16, "<Q", 24, 8, 0, 2**62, 2**62, _wave_rate)

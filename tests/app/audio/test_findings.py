@@ -126,6 +126,16 @@ def test_a_wave_that_declares_less_than_it_holds_is_read_whole(declared: int) ->
         ]
 
 
+def test_a_wave_over_4_gb_is_open_at_once_also_where_it_is_silent(tmp_path: Path) -> None:
+    size = 4_400_000_000
+    with (tmp_path / "big.wav").open("wb") as file:  # nothing of which takes room on the disk
+        file.write(wave(np.zeros((1, 2), np.int16), 48000, size=size & 0xFFFFFFFF)[:44])
+        file.truncate(44 + size)
+    with open_audio(tmp_path / "big.wav") as source:
+        assert source.expected_seconds == pytest.approx(size / 192000)
+        assert len(next(source.blocks())) == 30 * SAMPLE_RATE
+
+
 def test_a_wave_with_chunks_after_its_samples_is_as_long_as_it_says() -> None:
     data = wave(sweep(SAMPLE_RATE), SAMPLE_RATE) + b"LIST" + struct.pack("<I", 40000) + bytes(40000)
     with open_audio(io.BytesIO(data)) as source:

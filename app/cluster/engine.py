@@ -146,7 +146,7 @@ class _Run:
     def __init__(self, client: Client, place: Place, job: Job, loaded: Loaded) -> None:
         self._client, self._place = client, place
         self._name = f"tilescribe-{uuid.uuid4().hex}"
-        self._plugin = admission.Admission(self._name, versions(), pickle.dumps(job), loaded.facts)
+        self._plugin = admission.Admission(self._name, versions(), cloudpickle.dumps(job), loaded.facts)
         self._ready: set[str] = set()
         self._refused: dict[str, str] = {}
         self._loads: Counter[str] = Counter()

@@ -80,7 +80,9 @@ def main() -> None:
 
         stub, step = Stub(options.cost), max(1, options.items // 10)
         print(f"{processor()}; {options.workers} workers; {options.cost:g} s of work a piece")
-        for done, _ in enumerate(shared_out(Place(None, address, 1, 600.0), stub, stub, tasks()), start=1):
+        for done, _ in enumerate(
+            shared_out(Place(None, address, 1, 600.0), stub, stub.facts, tasks()), start=1
+        ):
             if done == 1:
                 begun, cpu = time.monotonic(), spent()
             if done % step == 0:

@@ -25,7 +25,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
 from app.cluster import admission
-from app.cluster.work import Job, Loaded, work
+from app.cluster.work import Job, WorkLostError, work
 from app.console import say
 from app.machine import versions
 
@@ -75,17 +75,15 @@ class Place:
     time_limit: float
 
 
-class WorkLostError(Exception):
-    """Work that ended every worker that it was given to; the text says so in a few words."""
-
-
-def shared_out(place: Place, job: Job, loaded: Loaded, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+def shared_out(
+    place: Place, job: Job, facts: dict[str, str], tasks: Iterable[tuple[Any, ...]]
+) -> Iterator[Any]:
     """Have tasks done by a cluster.
 
     Args:
         place: the cluster.
         job: what its workers load.
-        loaded: the same here; workers where it comes to something else are refused.
+        facts: of the same here; workers where they are others are refused.
         tasks: arguments of the job's `run`, which are taken when there is room for more.
 
     Yields:
@@ -97,7 +95,7 @@ def shared_out(place: Place, job: Job, loaded: Loaded, tasks: Iterable[tuple[Any
     """
     with _connected(place) as client:
         try:
-            yield from _Run(client, place, job, loaded).results(tasks)
+            yield from _Run(client, place, job, facts).results(tasks)
         except (CommClosedError, FutureCancelledError) as error:
             raise ClusterError(f"scheduler {place.scheduler}: is gone") from error
 
@@ -143,10 +141,10 @@ def _local(place: Place) -> LocalCluster:
 class _Run:
     """One job on one cluster."""
 
-    def __init__(self, client: Client, place: Place, job: Job, loaded: Loaded) -> None:
+    def __init__(self, client: Client, place: Place, job: Job, facts: dict[str, str]) -> None:
         self._client, self._place = client, place
         self._name = f"tilescribe-{uuid.uuid4().hex}"
-        self._plugin = admission.Admission(self._name, versions(), cloudpickle.dumps(job), loaded.facts)
+        self._plugin = admission.Admission(self._name, versions(), cloudpickle.dumps(job), facts)
         self._ready: set[str] = set()
         self._refused: dict[str, str] = {}
         self._loads: Counter[str] = Counter()

@@ -18,6 +18,10 @@ from kernels.device import DeviceError
 _HEAD = 1 << 16
 
 
+class WorkLostError(Exception):
+    """Work that ended every worker that it was given to; the text says so in a few words."""
+
+
 class Loaded(Protocol):
     """What a job came to in a process.
 

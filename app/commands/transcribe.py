@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,37 +15,41 @@ from typer import Argument, Option
 
 from app.audio.containers import AudioError, printable
 from app.audio.inputs import STANDARD_INPUT, Recording, recordings
-from app.audio.reading import open_audio
+from app.cluster.work import WorkLostError
 from app.commands.options import (
     LAST_SEED,
     MOST,
     MOST_AT_ONCE,
     MOST_BEAMS,
+    TIME_LIMIT,
     BackendName,
     ContextOption,
     DeviceOption,
     ModelOption,
     ProgressOption,
+    SchedulerOption,
+    SendAudioOption,
     ThreadsOption,
     TileSizeOption,
+    TimeLimitOption,
     VersionOption,
+    WorkersOption,
     filled,
+    place_of,
     temperatures,
     voice_activity,
 )
 from app.configuration import Configuration
 from app.console import FAILED, INTERRUPTED, USAGE, bar, edge, exit_code, lacking, line, pass_on, say
-from app.output.page import plays_as_it_is
-from app.output.sound import Encoded
-from app.output.spectrogram import Spectrogram
 from app.output.writers import FORMATS, Layout, Output, formats, stamped, write_segments
 from app.startup import interrupted
+from app.transcribing import Heard, Transcribing, in_cluster
 from kernels.backends import BACKENDS
 from models.compute import ComputeType
 
 if TYPE_CHECKING:
     from app.api import Transcriber
-    from models.decoding.options import DecodeOptions
+    from app.cluster.engine import Place
 
 
 def transcribe(
@@ -69,6 +76,10 @@ def transcribe(
     ] = Configuration.compute_type,
     audio_context: ContextOption = Configuration.audio_context,
     threads: ThreadsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    send_audio: SendAudioOption = False,
+    time_limit: TimeLimitOption = TIME_LIMIT,
     batch_size: Annotated[
         int,
         Option(
@@ -269,6 +280,9 @@ def transcribe(
         output = Output(folder, formats(output_format or "txt"), layout, embed_audio)
         inputs, problems = recordings(audio)
         output.check(inputs)
+        place = place_of(workers, scheduler, threads, time_limit)
+        if place is not None and STANDARD_INPUT in audio:
+            raise ValueError("standard input is read here: without --workers and --scheduler")
         configuration = filled(Configuration, given)
         from models.decoding.options import DecodeOptions
 
@@ -293,8 +307,12 @@ def transcribe(
         if transcriber.context_note:
             say(transcriber.context_note)
     progress = False if quiet and progress is None else progress
-    job = filled(_Job, given, transcriber=transcriber, options=options, output=output, progress=progress)
-    raise typer.Exit(job.run(inputs, failed=len(problems)))
+    how = filled(Transcribing, given, configuration=configuration, options=options, pages=output.has_pages)
+    job = filled(_Job, given, transcriber=transcriber, how=how, output=output, progress=progress)
+    if place is None:
+        raise typer.Exit(job.run(inputs, failed=len(problems)))
+    with edge("interrupted; --skip-existing goes on from here"):
+        raise typer.Exit(job.share_out(place, inputs, failed=len(problems), send_audio=send_audio))
 
 
 @dataclass(frozen=True)
@@ -302,11 +320,8 @@ class _Job:
     """One run over its inputs; the fields are the command's options of their names."""
 
     transcriber: Transcriber
-    options: DecodeOptions
+    how: Transcribing
     output: Output
-    batch_size: int
-    allow_truncated: bool
-    audio_track: str | None
     progress: bool | None
     verbose: bool
     quiet: bool
@@ -350,6 +365,42 @@ class _Job:
                 failed += 1
         return FAILED if failed else 0
 
+    def share_out(self, place: Place, inputs: list[Recording], failed: int, *, send_audio: bool) -> int:
+        """Have a cluster transcribe, and write what it makes of each recording; returns the exit code.
+
+        Transcripts are printed where no files are written, in the order in which they are done.
+        """
+        kinds: Counter[str] = Counter()
+        done = in_cluster(place, self.how, self.transcriber, inputs, count=len(inputs), send_audio=send_audio)
+        with closing(done), bar(self.progress, total=len(inputs), unit="recordings") as shown:
+            for recording, heard in done:
+                shown.update()
+                try:
+                    if isinstance(heard, Exception):
+                        raise heard
+                    shown.clear()
+                    for note in heard.transcript.notes:
+                        say(f"{printable(recording.name)}: {note}")
+                    self._print(recording, heard)
+                    complete = self._finish(recording, heard)
+                    failed += self.strict and not complete
+                except (AudioError, OSError, WorkLostError) as error:
+                    if isinstance(error, BrokenPipeError):
+                        return FAILED
+                    name = printable(recording.name)
+                    say(f"error: {name}: {line(error).removeprefix(f'{name}: ')}")
+                    kinds[_kind(error)] += 1
+        if kinds:
+            told = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+            say(f"{len(inputs) - kinds.total():,} of {len(inputs):,} transcribed; failed: {told}")
+        return FAILED if failed or kinds else 0
+
+    def _print(self, recording: Recording, heard: Heard) -> None:
+        form = self.output.printed
+        if form is not None and self.output.folder in (None, "-"):
+            self._show(f"==> {printable(recording.name)} <==\n")
+            write_segments(heard.transcript.segments, form, self.output.layout, self._show)
+
     def _one(self, recording: Recording) -> bool:
         """Transcribe; whether all speech has its text, as far as that is known."""
         standard_input = recording.name == STANDARD_INPUT
@@ -371,22 +422,11 @@ class _Job:
                     shown.set_description_str(name, refresh=False)
                 shown.update(round(done) - shown.n)
 
-            source = open_audio(
-                sys.stdin.buffer if standard_input else recording.name,
-                name=recording.name,
-                allow_truncated=self.allow_truncated,
-                track=self.audio_track,
+            source = sys.stdin.buffer if standard_input else recording.name
+            hearing = self.how.open(
+                self.transcriber, source, recording.name, on_progress=moved, on_reading=read
             )
-            drawn = Spectrogram(source) if self.output.has_pages else None
-            encode = self.audio_track is not None or not plays_as_it_is(recording.name)
-            encoded = Encoded(drawn or source) if self.output.embed_audio and encode else None
-            stream = self.transcriber.stream(
-                encoded or drawn or source,
-                self.options,
-                batch_size=self.batch_size,
-                on_progress=moved,
-                on_reading=read,
-            )
+            stream = hearing.stream
             for note in stream.findings.notes:
                 shown.clear()
                 say(f"{shown_name}: {note}")
@@ -402,7 +442,12 @@ class _Job:
                         show(f"{stamped(segment)}\n")
             elif form is not None:
                 write_segments(stream, form, self.output.layout, show)
-            transcript = stream.transcript()
+            heard = hearing.heard()
+        return self._finish(recording, heard)
+
+    def _finish(self, recording: Recording, heard: Heard) -> bool:
+        """Say what is odd about a transcript, and write its files; whether all speech has its text."""
+        transcript, shown_name = heard.transcript, printable(recording.name)
         if transcript.language_probability is not None and not self.quiet:
             say(f"{shown_name}: language {transcript.language} ({transcript.language_probability:.0%})")
         coverage = transcript.coverage
@@ -411,9 +456,7 @@ class _Job:
         left_over = coverage.left_over if coverage is not None else ()
         if left_over:
             say(f"{shown_name}: {'; '.join(map(str, left_over))}")
-        pictures = drawn.pictures() if drawn is not None else ()
-        webm = encoded.webm() if encoded is not None else None
-        for path in self.output.write(transcript, recording, pictures, webm):
+        for path in self.output.write(transcript, recording, heard.pictures, heard.webm):
             if not self.quiet:
                 say(f"wrote {printable(str(path))}")
         return not left_over
@@ -426,3 +469,9 @@ class _Job:
         except BrokenPipeError:
             if self.output.folder in (None, "-"):
                 raise
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong, without where and how much of it."""
+    text = error.reason if isinstance(error, AudioError) else getattr(error, "strerror", None) or str(error)
+    return re.split(r"[:;(\d]", text)[0].strip()

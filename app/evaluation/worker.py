@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.audio.containers import AudioError
 from app.audio.reading import open_audio
-from app.cluster.work import SharedFile
+from app.cluster.work import SharedFile, WorkLostError
 from app.configuration import Configuration
 from app.console import say
 from app.evaluation.records import FindingRecord, SegmentRecord, SpeechCoverage, UtteranceRecord
@@ -246,13 +246,13 @@ def in_cluster(place: Place, worker: BatchWorker, tasks: Tasks, *, send_audio: b
     Raises:
         app.cluster.engine.ClusterError: there is no cluster, or it is gone.
     """
-    from app.cluster.engine import WorkLostError, shared_out
+    from app.cluster.engine import shared_out
 
     whole = (
         (batch, wanted, [SharedFile.of(str(u.audio), send=send_audio) for u in batch])
         for batch, wanted in tasks
     )
-    for (batch, wanted, _), records in shared_out(place, worker.setup, worker, whole):
+    for (batch, wanted, _), records in shared_out(place, worker.setup, worker.facts, whole):
         if isinstance(records, WorkLostError):
             records = {
                 name: [_failed(u, f"{u.audio}: its batch {records}") for u in batch if u.id in ids]

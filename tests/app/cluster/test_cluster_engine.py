@@ -20,8 +20,8 @@ from places import ROOT
 
 from app.cluster import engine
 from app.cluster.admission import Admission
-from app.cluster.engine import ClusterError, Place, WorkLostError, shared_out
-from app.cluster.work import SharedFile
+from app.cluster.engine import ClusterError, Place, shared_out
+from app.cluster.work import SharedFile, WorkLostError
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def done(
     """By each task's number, what came of it."""
     stub = stub or Stub()
     place = Place(None, address, 1, time_limit)
-    return {task[0]: result for task, result in shared_out(place, stub, stub, tasks)}
+    return {task[0]: result for task, result in shared_out(place, stub, stub.facts, tasks)}
 
 
 def test_each_piece_is_done_once_and_all_workers_do_some(cluster: LocalCluster) -> None:
     stub, place = Stub(cost=0.01), Place(None, cluster.scheduler_address, 1, 600.0)
-    results = list(shared_out(place, stub, stub, ((i,) for i in range(40))))
+    results = list(shared_out(place, stub, stub.facts, ((i,) for i in range(40))))
     assert sorted(task for task, _ in results) == [(i,) for i in range(40)]
     assert all(number == 2 * task[0] for task, (number, _) in results)
     assert len({process for _, (_, process) in results}) == 2
@@ -62,7 +62,7 @@ def test_no_more_work_is_taken_than_keeps_the_workers_busy(cluster: LocalCluster
             yield (taken,)
 
     stub, place = Stub(), Place(None, cluster.scheduler_address, 1, 600.0)
-    for number, _ in enumerate(shared_out(place, stub, stub, tasks()), start=1):
+    for number, _ in enumerate(shared_out(place, stub, stub.facts, tasks()), start=1):
         assert taken < number + 2 * engine._AHEAD
 
 
@@ -93,7 +93,7 @@ def test_a_fault_is_raised_here(cluster: LocalCluster) -> None:
 def test_a_worker_that_would_compute_something_else_is_refused_by_name(capsys: Any) -> None:
     stub, reason = Stub(elsewhere={"weights": "b"}), "weights is b there, and a here"
     with pytest.raises(ClusterError, match=f"no worker can be used: {reason}"):
-        list(shared_out(Place(1, None, 1, 600.0), stub, stub, [(1,)]))
+        list(shared_out(Place(1, None, 1, 600.0), stub, stub.facts, [(1,)]))
     assert capsys.readouterr().err == f"worker 0 is refused: {reason}\n"
 
 
@@ -119,7 +119,7 @@ def test_workers_join_in_the_middle(capsys: Any, tmp_path: Path) -> None:
                     yield (number,)
 
             found = []
-            for task, (_, process) in shared_out(Place(None, address, 1, 600.0), stub, stub, tasks()):
+            for task, (_, process) in shared_out(Place(None, address, 1, 600.0), stub, stub.facts, tasks()):
                 found.append(task[0])
                 processes.add(process)
         finally:
@@ -135,7 +135,9 @@ def test_where_the_scheduler_is_gone_the_run_ends(tmp_path: Path) -> None:
         one = worker(address, "--no-nanny")
         try:
             stub = Stub()
-            results = shared_out(Place(None, address, 1, 600.0), stub, stub, ((i,) for i in range(10**6)))
+            results = shared_out(
+                Place(None, address, 1, 600.0), stub, stub.facts, ((i,) for i in range(10**6))
+            )
             assert next(results)[1][0] == 0
             process.kill()
             with pytest.raises(ClusterError, match=f"scheduler {address}: is gone"):
@@ -145,7 +147,7 @@ def test_where_the_scheduler_is_gone_the_run_ends(tmp_path: Path) -> None:
             one.kill()
             one.communicate()
     with pytest.raises(ClusterError, match="does not answer"):
-        list(shared_out(Place(None, address, 1, 600.0), stub, stub, [(1,)]))
+        list(shared_out(Place(None, address, 1, 600.0), stub, stub.facts, [(1,)]))
 
 
 def test_nothing_listens_to_other_machines_and_all_processes_end_with_the_first(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_nothing_listens_to_other_machines_and_all_processes_end_with_the_first(
         "from material.stub_work import Stub\n"
         "if __name__ == '__main__':\n"
         "    stub = Stub()\n"
-        "    for _ in shared_out(Place(2, None, 1, 600.0), stub, stub, ((i,) for i in range(10**9))):\n"
+        "    for _ in shared_out(Place(2, None, 1, 600.0), stub, stub.facts, ((i,) for i in range(10**9))):\n"
         "        print(flush=True)\n"
     )
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -179,8 +181,8 @@ def test_two_runs_on_one_scheduler_keep_apart(cluster: LocalCluster) -> None:
     first, second = Stub(facts={"weights": "a"}), Stub(facts={"weights": "b"})
     place = Place(None, cluster.scheduler_address, 1, 600.0)
     pairs = zip(
-        shared_out(place, first, first, [(1,), (2,)]),
-        shared_out(place, second, second, [(3,), (4,)]),
+        shared_out(place, first, first.facts, [(1,), (2,)]),
+        shared_out(place, second, second.facts, [(3,), (4,)]),
         strict=True,
     )
     assert sorted(result[0] for pair in pairs for _, result in pair) == [2, 4, 6, 8]

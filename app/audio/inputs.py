@@ -5,9 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections import Counter
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 STANDARD_INPUT = "-"
 
@@ -35,55 +39,105 @@ class Recording:
     stem: Path
 
 
-def recordings(names: list[str]) -> tuple[list[Recording], list[str]]:
-    """Expand folders (with all in them) and patterns.
+class Recordings:
+    """What a user named, gone through anew each time: of a million recordings eight bytes each are kept.
 
-    Args:
-        names: paths, folders, glob patterns and `-`.
+    Folders (with all in them) and patterns are expanded; each recording is there once, in the order of the names. What
+    is added while they are gone through may come or not.
 
-    Returns:
-        The recordings, each once, in the order in which they were named; and a line about each name without any, and
-        about each folder that can't be read.
+    Attributes:
+        problems: a line about each name without any, and about each folder that can't be read.
     """
-    found: dict[str, tuple[str, Path]] = {}
-    problems: list[str] = []
-    for name in names:
-        if not name:
-            problems.append("an empty name is no file")
-            continue
-        before = len(problems)
-        paths = _expand(name, problems)
-        if not paths and len(problems) == before:
-            problems.append(f"{name}: no recordings in it" if os.path.isdir(name) else f"{name}: no match")
-        for path, stem in paths:
-            found.setdefault(path if path == STANDARD_INPUT else os.path.abspath(path), (path, stem))
-    return _told_apart(list(found.values())), list(dict.fromkeys(problems))
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Name paths, folders, glob patterns and `-`."""
+        self._names = names
+        self.problems: list[str] = []
+        paths, bare = array("q"), array("q")
+        for path, stem in self._found(self.problems):
+            paths.append(_key(path))
+            bare.append(hash(stem.with_suffix("")))
+        self.problems = list(dict.fromkeys(self.problems))
+        self._twice = repeated(paths)
+        first = np.unique(np.array(paths), return_index=True)[1]
+        self._alike = repeated(np.array(bare)[first])
+        self._count = len(first)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Recording]:
+        seen: set[int] = set()
+        for path, stem in self._found([]):
+            key = _key(path)
+            if key in seen:
+                continue
+            if key in self._twice:
+                seen.add(key)
+            # `a.wav` is written to `a`; where `a.mp3` is there too, to `a.wav`.
+            bare = stem.with_suffix("")
+            yield Recording(path, _fitting(stem if hash(bare) in self._alike else bare))
+
+    def _found(self, problems: list[str]) -> Iterator[tuple[str, Path]]:
+        for name in self._names:
+            if not name:
+                problems.append("an empty name is no file")
+                continue
+            before, some = len(problems), False
+            for one in _expand(name, problems):
+                some = True
+                yield one
+            if not some and len(problems) == before:
+                problems.append(
+                    f"{name}: no recordings in it" if os.path.isdir(name) else f"{name}: no match"
+                )
 
 
-def _expand(name: str, problems: list[str]) -> list[tuple[str, Path]]:
-    def unreadable(error: OSError) -> None:
-        problems.append(f"{error.filename}: {error.strerror}")
+def repeated(keys: Any) -> frozenset[int]:
+    """The numbers that are there more than once."""
+    values, counts = np.unique(np.array(keys, np.int64), return_counts=True)
+    return frozenset(values[counts > 1].tolist())
 
+
+def _key(path: str) -> int:
+    return hash(path if path == STANDARD_INPUT else os.path.abspath(path))
+
+
+def _expand(name: str, problems: list[str]) -> Iterator[tuple[str, Path]]:
     if name == STANDARD_INPUT:
-        return [(name, Path("stdin"))]
-    if os.path.isdir(name):
-        files = sorted(
-            Path(folder, file)
-            for folder, _, files in os.walk(name, onerror=unreadable)
-            for file in files
-            if os.path.splitext(file)[1].lower() in SUFFIXES and not _is_special(os.path.join(folder, file))
-        )
-        return [(str(p), p.relative_to(name)) for p in files]
-    if glob.has_magic(name) and not os.path.lexists(name):
-        matches = sorted(match for match in glob.glob(name, recursive=True) if not os.path.isdir(match))
+        yield name, Path("stdin")
+    elif os.path.isdir(name):
+        for path in _walk(name, problems):
+            yield path, Path(path).relative_to(name)
+    elif glob.has_magic(name) and not os.path.lexists(name):
         folders = glob.glob(os.path.dirname(name), recursive=True) if os.path.dirname(name) else ["."]
         for folder in sorted(filter(os.path.isdir, folders)):  # glob passes over what it can't read
             try:
                 os.scandir(folder).close()
             except OSError as error:
-                unreadable(error)
-        return [(match, Path(os.path.basename(match))) for match in matches]
-    return [(name, Path(os.path.basename(name)))]
+                problems.append(f"{error.filename}: {error.strerror}")
+        for match in sorted(match for match in glob.glob(name, recursive=True) if not os.path.isdir(match)):
+            yield match, Path(os.path.basename(match))
+    else:
+        yield name, Path(os.path.basename(name))
+
+
+def _walk(folder: str, problems: list[str]) -> Iterator[str]:
+    """The recordings in a folder, in the order of their names; of one folder at a time the names are in memory."""
+    try:
+        with os.scandir(folder) as entries:
+            # No name has a NUL: it marks a folder, whose content comes where its name does.
+            names = sorted(f"{entry.name}\0" if entry.is_dir() else entry.name for entry in entries)
+    except OSError as error:
+        problems.append(f"{error.filename}: {error.strerror}")
+        return
+    for name in names:
+        path = os.path.join(folder, name.rstrip("\0"))
+        if name.endswith("\0"):
+            if not os.path.islink(path):
+                yield from _walk(path, problems)
+        elif os.path.splitext(name)[1].lower() in SUFFIXES and not _is_special(path):
+            yield path
 
 
 def _is_special(path: str) -> bool:
@@ -92,15 +146,6 @@ def _is_special(path: str) -> bool:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
         return False
-
-
-def _told_apart(found: list[tuple[str, Path]]) -> list[Recording]:
-    """`a.wav` is written to `a`; where `a.mp3` is there too, to `a.wav`."""
-    bare = Counter(path.with_suffix("") for _, path in found)
-    return [
-        Recording(name, _fitting(path if bare[path.with_suffix("")] > 1 else path.with_suffix("")))
-        for name, path in found
-    ]
 
 
 def _fitting(stem: Path) -> Path:

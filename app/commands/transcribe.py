@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 from app.audio.containers import AudioError, printable
-from app.audio.inputs import STANDARD_INPUT, Recording, recordings
+from app.audio.inputs import STANDARD_INPUT, Recording, Recordings
 from app.cluster.work import WorkLostError
 from app.commands.options import (
     LAST_SEED,
@@ -278,7 +279,7 @@ def transcribe(
             raise ValueError("--highlight-words and the --max- options need --word-timestamps")
         folder = None if output_dir is None and output_format is None else output_dir or "."
         output = Output(folder, formats(output_format or "txt"), layout, embed_audio)
-        inputs, problems = recordings(audio)
+        inputs = Recordings(audio)
         output.check(inputs)
         place = place_of(workers, scheduler, threads, time_limit)
         if place is not None and STANDARD_INPUT in audio:
@@ -288,14 +289,17 @@ def transcribe(
 
         tried = temperatures(temperature, temperature_increment_on_fallback)
         options = filled(DecodeOptions, given, temperature=tried, vad=voice_activity(vad, given))
-    for problem in problems:
+    for problem in inputs.problems:
         say(f"error: {printable(problem)}")
+    count, failed = len(inputs), len(inputs.problems)
+    left: Iterable[Recording] = inputs
     if skip_existing:
-        named, inputs = len(inputs), [recording for recording in inputs if not output.has(recording.stem)]
-        if len(inputs) < named and not quiet:
-            say(f"{named - len(inputs)} already transcribed")
-    if not inputs:
-        raise typer.Exit(FAILED if problems else 0)
+        count = sum(not output.has(recording.stem) for recording in inputs)
+        left = (recording for recording in inputs if not output.has(recording.stem))
+        if count < len(inputs) and not quiet:
+            say(f"{len(inputs) - count} already transcribed")
+    if not count:
+        raise typer.Exit(FAILED if failed else 0)
     with edge("interrupted before the model was loaded"):
         pass_on(quiet)
         from app.api import Transcriber
@@ -310,9 +314,9 @@ def transcribe(
     how = filled(Transcribing, given, configuration=configuration, options=options, pages=output.has_pages)
     job = filled(_Job, given, transcriber=transcriber, how=how, output=output, progress=progress)
     if place is None:
-        raise typer.Exit(job.run(inputs, failed=len(problems)))
+        raise typer.Exit(job.run(left, count, failed))
     with edge("interrupted; --skip-existing goes on from here"):
-        raise typer.Exit(job.share_out(place, inputs, failed=len(problems), send_audio=send_audio))
+        raise typer.Exit(job.share_out(place, left, count, failed, send_audio=send_audio))
 
 
 @dataclass(frozen=True)
@@ -327,9 +331,8 @@ class _Job:
     quiet: bool
     strict: bool
 
-    def run(self, inputs: list[Recording], failed: int) -> int:
+    def run(self, inputs: Iterable[Recording], count: int, failed: int) -> int:
         """Transcribe one after the other: one that fails does not stop the others; returns the exit code."""
-        count = len(inputs)
         named = count > 1 and (self.output.to_standard_output or self.output.folder is None)
         for done, recording in enumerate(inputs):
             left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
@@ -365,14 +368,16 @@ class _Job:
                 failed += 1
         return FAILED if failed else 0
 
-    def share_out(self, place: Place, inputs: list[Recording], failed: int, *, send_audio: bool) -> int:
+    def share_out(
+        self, place: Place, inputs: Iterable[Recording], count: int, failed: int, *, send_audio: bool
+    ) -> int:
         """Have a cluster transcribe, and write what it makes of each recording; returns the exit code.
 
         Transcripts are printed where no files are written, in the order in which they are done.
         """
         kinds: Counter[str] = Counter()
-        done = in_cluster(place, self.how, self.transcriber, inputs, count=len(inputs), send_audio=send_audio)
-        with closing(done), bar(self.progress, total=len(inputs), unit="recordings") as shown:
+        done = in_cluster(place, self.how, self.transcriber, inputs, count=count, send_audio=send_audio)
+        with closing(done), bar(self.progress, total=count, unit="recordings") as shown:
             for recording, heard in done:
                 shown.update()
                 try:
@@ -392,7 +397,7 @@ class _Job:
                     kinds[_kind(error)] += 1
         if kinds:
             told = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
-            say(f"{len(inputs) - kinds.total():,} of {len(inputs):,} transcribed; failed: {told}")
+            say(f"{count - kinds.total():,} of {count:,} transcribed; failed: {told}")
         return FAILED if failed or kinds else 0
 
     def _print(self, recording: Recording, heard: Heard) -> None:

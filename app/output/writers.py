@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,29 +98,41 @@ class Output:
             return []
         return [Path(self.folder) / stem.with_name(f"{stem.name}.{form}") for form in self.formats]
 
-    def check(self, recordings: Sequence[Recording]) -> None:
-        """Find before the work what will stop it from being written.
+    def check(self, recordings: Iterable[Recording]) -> None:
+        """Find before the work what will stop it from being written; goes through the recordings more than once.
 
         Raises:
             ValueError: two recordings would be written to the same file, or one be written over.
             OSError: a folder can't be written, or is in a file's place.
         """
-        read = {os.path.abspath(recording.name) for recording in recordings}
-        written: dict[Path, str] = {}
+        import numpy as np
+
+        from app.audio.inputs import repeated
+
+        stems, read, written = array("q"), array("q"), array("q")
+        folder = None
         for recording in recordings:
+            stems.append(hash(recording.stem))
+            read.append(hash(os.path.abspath(recording.name)))
             for path in self.paths(recording.stem):
-                other = written.setdefault(path, recording.name)
+                written.append(hash(os.path.abspath(path)))
+                if path.parent != folder:
+                    check_folder(folder := path.parent)
+                if path.is_dir():
+                    raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        over = frozenset(np.intersect1d(read, written).tolist())
+        twice = repeated(stems) if written else frozenset()
+        names: dict[Path, str] = {}
+        for recording in recordings if over or twice else ():
+            if hash(recording.stem) in twice:
+                other = names.setdefault(recording.stem, recording.name)
                 if other != recording.name:
                     raise ValueError(
                         f"{other} and {recording.name} would be written to the same file: give them separately"
                     )
-                if os.path.abspath(path) in read:
+            for path in self.paths(recording.stem):
+                if hash(os.path.abspath(path)) in over:
                     raise ValueError(f"{path} is a recording, and would be written over: give another -o")
-        for folder in {path.parent for path in written}:
-            check_folder(folder)
-        for path in written:
-            if path.is_dir():
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
     def has(self, stem: Path) -> bool:
         """Whether all of a recording's files are there."""

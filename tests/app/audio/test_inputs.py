@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.audio.inputs import Recording, recordings
+from app.audio.inputs import Recording, Recordings
 
 
 def make(folder: Path, *names: str) -> None:
@@ -13,6 +13,13 @@ def make(folder: Path, *names: str) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
+
+
+def recordings(names: list[str]) -> tuple[list[Recording], list[str]]:
+    found = Recordings(names)
+    every = list(found)
+    assert len(found) == len(every)
+    return every, found.problems
 
 
 def stems(found: list[Recording]) -> list[str]:

@@ -48,7 +48,7 @@ def lines(result: BenchResult) -> Iterable[str]:
     machine, stack, document = result.machine, result.stack, result.to_dict()
     yield f"tilescribe bench: {device_line(result.device, result.device_reason)}"
     yield f"CPU: {machine.cpu}, {machine.processors} of {machine.processors_in_all} processors; {machine.system}"
-    yield ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    yield from _wrapped(", ".join(f"{name} {version}" for name, version in machine.versions.items()))
     if result.interrupted:
         yield "INTERRUPTED: what follows is what had been measured by then."
     for what, heading in HEADINGS.items():

@@ -25,6 +25,13 @@ from kernels.npu.runtime.xrt import Launch
 pytestmark = pytest.mark.skipif(SHARED not in os.environ, reason="make test-xrt runs it, in Debian 13")
 
 
+# A busy CPU may take longer for a layer than an NPU is given.
+TRANSCRIBE = (
+    "from app.cli import transcribe_main; from kernels.npu.runtime import device; "
+    "device.TIMEOUT_MS = 60_000; transcribe_main()"
+)
+
+
 @pytest.fixture
 def pretended() -> Pretended:
     return Pretended()
@@ -198,14 +205,14 @@ from kernels.npu.runtime import device, xrt
 from standins.amdxdna import Pretended
 
 FILES = (device.__file__, xrt.__file__)
-OWN = {"_compute", "cut_heads", "_heads_of_run", "run", "_start", "_wait", "_state", "_sync"}
+OWN = {"_compute", "cut_heads", "_heads_of_run", "run", "_start", "_wait"}
 device.compare = lambda *_, **how: None  # tested elsewhere, and slow
 tile = np.random.default_rng(1).integers(-64, 64, (3, 64, 64)).astype(np.int8)
 if KIND == "single":
     run = lambda npu: npu.run_single("int32", *tile)
     expected = Emulator().run(tile_operands("int32", *tile), output_bits=8)[0]
 else:
-    chosen = random_operands(np.random.default_rng(1), 7, 100, 100)  # of 12 heads, since there is no program for 7
+    chosen = random_operands(np.random.default_rng(1), 5, 100, 100)  # a run of 6 heads, the least that there is
     run = lambda npu: npu.run(chosen)
     expected = Emulator().run(chosen)
 pretended = Pretended()
@@ -255,22 +262,17 @@ def in_a_process(*lines: str) -> str:
         "from kernels.npu.runtime.device import NpuDevice",
     )
     command = [sys.executable, "-c", "\n".join((*begin, *lines))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode in (1, -signal.SIGINT), done.stderr
     assert done.stdout == ""
     return (done.stderr.splitlines() or [""])[-1]
 
 
 def test_the_sample_is_transcribed_as_on_the_emulator(pretended: Pretended) -> None:
-    # A busy CPU may take longer for a layer than an NPU is given.
-    code = (
-        "from app.cli import transcribe_main; from kernels.npu.runtime import device; "
-        "device.TIMEOUT_MS = 60_000; transcribe_main()"
-    )
     words = [str(sample().audio), "--model", "tiny.en", "--device"]
     npu, emulator = (
         subprocess.run(
-            [sys.executable, "-c", code, *words, device], capture_output=True, text=True, check=True
+            [sys.executable, "-c", TRANSCRIBE, *words, device], capture_output=True, text=True, check=True
         )
         for device in ("npu", "emulator")
     )
@@ -289,8 +291,7 @@ def test_the_sample_is_transcribed_as_on_the_emulator(pretended: Pretended) -> N
 def test_ctrl_c_in_the_middle_of_a_window_ends_transcribe_in_order(pretended: Pretended, run: int) -> None:
     """At the check of the device, and with a layer in flight: it waits for that run, and starts no other."""
     pretended.faults, pretended.contexts = {run: "slow"}, 1
-    code = "from app.cli import transcribe_main; transcribe_main()"
-    command = [sys.executable, "-c", code, str(sample().audio), "--model", "tiny.en", "--device", "npu"]
+    command = [sys.executable, "-c", TRANSCRIBE, str(sample().audio), "--model", "tiny.en", "--device", "npu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while pretended.runs < run and process.poll() is None:
             time.sleep(0.01)

@@ -45,6 +45,9 @@ def serve(
         int,
         Option(min=1, max=1024, help="How many requests are served at once; one more is told to come again."),
     ] = 32,
+    batch_size: Annotated[
+        int, Option(min=1, max=32, help="How many windows of different requests are decoded at once.")
+    ] = 8,
     max_mib: Annotated[int, Option(min=1, max=4096, help="How large a request may be, in MiB.")] = 25,
     max_hours: Annotated[
         float, Option(min=0.001, max=1000, help="How many hours of audio a request may have.")
@@ -100,7 +103,7 @@ def serve(
         write_lines(as_json=log_format == "json")
         transcriber = Transcriber.load(configuration)
         limits = Limits(max_mib << 20, max_hours * 3600, requests=max_requests)
-        engine = Engine()
+        engine = Engine(batch_size)
         url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
         if log_format == "text":
             say(transcriber.description)

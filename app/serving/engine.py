@@ -75,8 +75,12 @@ class Engine:
         self._last = 0.0
 
     def of(self, transcriber: Transcriber) -> Transcriber:
-        """The same transcriber, which searches together with others; its streams are for jobs of this engine."""
+        """The same transcriber, which searches together with others; its streams are for jobs of this engine.
+
+        One that computes in PyTorch stays alone: there sums depend on how many windows are decoded.
+        """
         sharing = copy.copy(transcriber)
+        self._together.at_once = 1 if transcriber.recogniser.decoder.exact else self._together.at_once
         sharing.recogniser = replace(transcriber.recogniser, search=self._together.search)
         return sharing
 

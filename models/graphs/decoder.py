@@ -44,8 +44,15 @@ can choose.
 """
 _GROUP_SIZE = 64
 """Channels of the vocabulary's input that share a step in INT8: what that costs is scored again."""
-_INPUTS = ("embedded", "sources", "wanted")
+_INPUTS = ("embedded", "rows", "sources", "wanted")
 """Of the decoder's graph, before its cross-attention keys and values."""
+_ALONE = np.zeros(2, np.int32)
+"""The rows of a sequence that is alone: it goes through products with weights twice.
+
+OpenVINO has a kernel of its own for one row, whose sums are rounded otherwise than those of 2 to 80 rows (AVX2), which
+are equal. So a window's text does not depend on how many are decoded. The second row costs no time: these products wait
+for the weights.
+"""
 
 
 @dataclass(frozen=True)
@@ -155,14 +162,15 @@ class GraphDecoder:
                 cache.request.set_input_tensor(i, tensor)
             cache.memory = memory
         embedded = self._embedding[tokens] + self._positions[position : position + tokens.shape[1]]
-        inputs = embedded, sources, np.array(wanted, np.int64)
+        n = len(tokens)
+        rows = _ALONE if n == 1 else np.arange(n, dtype=np.int32)
+        inputs = embedded, rows, sources[rows], np.array(wanted, np.int64)
         found = cache.request.infer(
             dict(zip(_INPUTS, inputs, strict=True)), share_inputs=True, share_outputs=True
         )
-        states = found[0]
-        logits: npt.NDArray[np.float32] = self._score.infer([states], share_inputs=True, share_outputs=True)[
-            0
-        ].copy()
+        scored = self._score.infer([found[0]], share_inputs=True, share_outputs=True)
+        logits: npt.NDArray[np.float32] = scored[0][:n].copy()
+        states = found[0][:n]
         if position == 0:  # OpenVINO has rearranged all of it by then
             self._vocabulary.forget()
         for row, state in zip(
@@ -194,19 +202,20 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any,
         kind: of the weights; see `product`.
         positions: of the encoder states; -1 is any number.
     """
-    kinds = Type.f32, Type.i32, Type.i64
-    shapes = (-1, -1, dims.n_text_state), (-1,), (-1,)
+    kinds = Type.f32, Type.i32, Type.i32, Type.i64
+    shapes = (-1, -1, dims.n_text_state), (-1,), (-1,), (-1,)
     inputs = [parameter(*one) for one in zip(_INPUTS, shapes, kinds, strict=True)]
-    x, sources, wanted = inputs
+    embedded, rows, sources, wanted = inputs
     sinks: list[Any] = []
     first, second = op.constant(0, Type.i64), op.constant(1, Type.i64)
+    x = op.gather(embedded, rows, first)
 
     def size(x: Any) -> Any:
         return op.gather(op.shape_of(x), constant([0]), first)
 
     def grown(new: Any, name: str) -> Any:
         """Keys or values so far with the new ones, in the form that OpenVINO knows as a KV cache."""
-        shape = op.concat([size(inputs[0]), constant([dims.n_text_head, 0, HEAD_DIM])], 0)
+        shape = op.concat([size(x), constant([dims.n_text_head, 0, HEAD_DIM])], 0)
         empty = op.broadcast(op.constant(0.0, Type.f32), shape)
         any_length = ov.PartialShape([-1, dims.n_text_head, -1, HEAD_DIM])
         past = opset6.read_value(empty, name, Type.f32, any_length)
@@ -223,11 +232,13 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any,
         q = op.multiply(
             cast(linear(x, [attn.part("query")], kind), Type.f32), op.constant(HEAD_DIM**-0.5, Type.f32)
         )
+        q = op.slice(q, constant([0]), size(embedded), constant([1]), constant([0]))
         by_window = op.reshape(q, op.concat([size(keys), constant([-1, heads, HEAD_DIM])], 0), False)
         scores = op.matmul(cast(transpose(by_window, 0, 2, 1, 3), memory_kind), keys, False, False)
         probabilities = cast(op.softmax(cast(scores, Type.f32), -1), memory_kind)
         attended = transpose(op.matmul(probabilities, values, False, False), 0, 2, 1, 3)
-        return linear(cast(op.reshape(attended, op.shape_of(q), False), Type.f32), [attn.part("out")], kind)
+        attended = op.gather(op.reshape(attended, op.shape_of(q), False), rows, first)
+        return linear(cast(attended, Type.f32), [attn.part("out")], kind)
 
     for layer in range(dims.n_text_layer):
         block = decoder.part(f"blocks.{layer}")

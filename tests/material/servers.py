@@ -44,7 +44,7 @@ def serving(
     key: str | None = None,
     local: bool = True,
     gate: threading.Semaphore | None = None,
-    at_once: int = 1,
+    at_once: int = 8,
 ) -> Iterator[Served]:
     """Serve; with a `gate` each window is decoded once that lets it through."""
     engine, jobs = Engine(at_once), []

@@ -49,6 +49,30 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
     return partial(GraphDecoder, int8=False)
 
 
+@pytest.mark.parametrize("compute_type", ["int8", "bfloat16"])
+def test_a_windows_logits_are_the_same_to_the_bit_alone_and_among_others(
+    model_and_states: tuple[Model, Any], compute_type: ComputeType
+) -> None:
+    if resolve_compute_type(compute_type) == "float32":
+        pytest.skip("this processor has no instructions for bfloat16")
+    model, states = model_and_states
+    decoder = decoder_of(model, compute_type)
+    windows = [decoder.attend_to(states[:1] * scale) for scale in (1, 0.9, 0.8, 0.7, 0.6)]
+
+    def decoded(chosen: range, length: int) -> Any:
+        memory = windows[chosen[0]].joined([windows[i] for i in chosen[1:]])
+        tokens = np.array([np.arange(100, 100 + length) + 7 * i for i in chosen])
+        sequences = Sequences(decoder, memory, n_group=1, capacity=length + 3)
+        found = [sequences.prefill(tokens, [0, length - 1])[:, 1]]
+        found += [sequences.step(np.array([1000 * step + i for i in chosen])) for step in range(3)]
+        return np.stack(found)
+
+    for length in (1, 3, 6):
+        alone = np.concatenate([decoded(range(i, i + 1), length) for i in range(5)], axis=1)
+        for n in (2, 3, 5):
+            np.testing.assert_array_equal(decoded(range(n), length), alone[:, :n])
+
+
 def test_logits_are_those_of_whisper_also_after_reordering(
     model_and_states: tuple[Model, Any], make: Make
 ) -> None:

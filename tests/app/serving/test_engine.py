@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
 import requests
-from material.servers import Served, serving, until
+from material.servers import Served, serving, until, wave_file
 
-from app import DeviceLost, Transcriber
+from app import DecodeOptions, DeviceLost, Transcriber, Transcript
+from app.audio.reading import load_audio
 from app.output.writers import render
-from app.serving.engine import Engine, Event, Job
+from app.serving import together
+from app.serving.engine import Engine, Event, Job, Opened
 
 
 class Windows:
@@ -111,6 +116,49 @@ def test_a_lost_device_is_a_503_that_is_not_asked_again(tiny_en: Transcriber, cl
         assert requests.get(f"{served.url}/ready", timeout=60).status_code == 503
 
 
+def test_windows_decoded_together_are_those_of_transcribe_to_the_bit(
+    tiny_en: Transcriber, clip: bytes, long_clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_read = threading.Barrier(5)
+
+    def told(number: int, event: Event) -> None:
+        if isinstance(event, Transcript | Exception):
+            found[number] = getattr(event, "segments", event)
+
+    doubtful = DecodeOptions(logprob_threshold=-0.2)  # which is decoded again at higher temperatures
+    rest = wave_file(load_audio(io.BytesIO(clip))[7 * 16000 :])
+    asked = [
+        (long_clip, DecodeOptions()),
+        (rest, doubtful),
+        (clip, DecodeOptions(word_timestamps=True)),
+        (rest, DecodeOptions(initial_prompt="Harbour.")),
+        (rest, DecodeOptions()),
+    ]
+    alone = [tiny_en.transcribe(io.BytesIO(audio), options).segments for audio, options in asked]
+    assert alone[1][0].temperature > 0
+    sizes: list[int] = []
+    engine, found = Engine(len(asked)), {}
+    sharing, count = engine.of(tiny_en), together.search
+
+    def counted(*args: Any, **how: Any) -> Any:
+        sizes.append(len(how["prompts"]))
+        return count(*args, **how)
+
+    monkeypatch.setattr(together, "search", counted)
+    for number, (audio, options) in enumerate(asked):
+
+        def opened(_: Job, audio: bytes = audio, options: DecodeOptions = options) -> Any:
+            stream = sharing.stream(io.BytesIO(audio), options)
+            all_read.wait()
+            return stream
+
+        engine.start(Job(opened, partial(told, number)))
+    until(lambda: len(found) == len(asked))
+    engine.close()
+    assert max(sizes) >= 3
+    assert [found[number] for number in range(len(asked))] == alone
+
+
 def test_clients_at_once_get_the_bytes_that_transcribe_gives(
     served: Served, tiny_en: Transcriber, clip: bytes, long_clip: bytes
 ) -> None:
@@ -124,3 +172,30 @@ def test_clients_at_once_get_the_bytes_that_transcribe_gives(
     audio = [long_clip, clip, clip, clip]
     with ThreadPoolExecutor(len(audio)) as clients:
         assert list(clients.map(ask, audio)) == [alone[one] for one in audio]
+
+
+def test_a_search_ends_at_the_token_at_which_its_client_leaves(tiny_en: Transcriber, clip: bytes) -> None:
+    engine, steps = Engine(8), 0
+    sharing = engine.of(tiny_en)
+    told: dict[str, list[Event]] = {"leaves": [], "stays": []}
+    jobs = {name: Job(lambda _: sharing.stream(io.BytesIO(clip)), told[name].append) for name in told}
+    run = tiny_en.recogniser.decoder.run
+
+    def step(*args: Any, **how: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        jobs["leaves"].left = steps >= 5
+        return run(*args, **how)
+
+    decoder = SimpleNamespace(exact=False, run=step, attend_to=tiny_en.recogniser.decoder.attend_to)
+    decoder.start = tiny_en.recogniser.decoder.start
+    sharing.recogniser = replace(sharing.recogniser, decoder=decoder)
+    engine.start(jobs["leaves"])
+    until(lambda: jobs["leaves"].stream is not None and steps)
+    until(lambda: not engine._threads)
+    assert steps == 5
+    assert [type(event) for event in told["leaves"]] == [Opened]
+    engine.start(jobs["stays"])
+    until(lambda: not engine._threads)
+    assert isinstance(told["stays"][-1], Transcript)
+    assert engine.close()

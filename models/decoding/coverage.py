@@ -32,6 +32,10 @@ _SECOND_TEMPERATURE = 0.4
 # Bytes of UTF-8 per second of speech: 99 % of segments have 8 or more in English; other scripts take more for a letter.
 _SPARSE = 5.0
 _SPARSE_FROM = 3.0  # seconds of speech
+_MORE = 1.5  # times as much text is worth more than the segment's own
+# The same where the model wrote no time after its text, which it does when all is said: half of all segments have 14.
+_SPARSE_UNENDED = 14.0
+_MORE_UNENDED = 1.15
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Ledger:
         self._recovered: list[Span] = []
         self._findings: list[Finding] = []
         self._checked = 0.0
+        self._unended: set[Span] = set()
 
     def coverage(self) -> Coverage:
         """What is known when all segments have been checked."""
@@ -116,6 +121,10 @@ class Ledger:
     def note(self, kind: Kind, start: float, end: float, text: str = "") -> None:
         """Put a finding down."""
         self._findings.append(Finding(kind, start, end, text))
+
+    def unended(self, segment: Segment) -> None:
+        """Know that the model wrote no timestamp after a segment's text, so that nobody knows how far it goes."""
+        self._unended.add((segment.start, segment.end))
 
     def check(self, segments: Sequence[Segment], until: float | None, again: DecodeAgain) -> list[Segment]:
         """Drop what has no speech, and look for speech without text up to `until` seconds, None being the end.
@@ -162,7 +171,9 @@ class Ledger:
         start, end = segment.start, segment.end
         speech = common(self._speech, [(start, end)])
         written = len(segment.text.strip().encode())
-        if not 0 < written < _SPARSE * _length(speech) or _length(speech) < _SPARSE_FROM:
+        unended = (start, end) in self._unended
+        sparse, more = (_SPARSE_UNENDED, _MORE_UNENDED) if unended else (_SPARSE, _MORE)
+        if not 0 < written < sparse * _length(speech) or _length(speech) < _SPARSE_FROM:
             return [segment]
         if not self._options.recover:
             self.note("early end", start, end, segment.text.strip())
@@ -176,7 +187,7 @@ class Ledger:
         cut = sum(middle) / 2
         halves = [*again((max(0.0, start - _MARGIN), cut), 0.0), *again((cut, end + _MARGIN), 0.0)]
         text = "".join(half.text for half in halves).strip()
-        if len(text.encode()) < 1.5 * written:
+        if len(text.encode()) < more * written:
             return [segment]  # it is slow, or sung
         self.note("early end", start, end, segment.text.strip())
         self.note("recovered", start, end, text)

@@ -326,6 +326,13 @@ class _Reader:
         piece.seek = seek if seek > window.seek else window.seek + window.size
         told = [_without_nothing(segment) for segment in segments]
         told = in_bounds(told, piece.told_until, window.offset + window.duration)
+        if (
+            piece.ledger is not None
+            and not closed
+            and hypothesis.tokens
+            and piece.seek >= window.seek + window.size
+        ):
+            piece.ledger.unended(told[-1])
         piece.told_until = max([piece.told_until, *(segment.end for segment in told if segment.text)])
         return told
 

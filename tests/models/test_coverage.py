@@ -94,6 +94,18 @@ def test_text_that_ends_early_is_recovered(
     assert wer(" ".join(words(expected)), " ".join(words(found))) < 0.1
 
 
+@pytest.mark.parametrize(("untimed", "keep"), [(False, 18), (False, 27), (True, 27), (True, 36)])
+def test_text_without_an_end_is_decoded_again_where_it_is_short(
+    untimed: bool, keep: int, recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = transcribed(recogniser, sentences, "windows", without_timestamps=untimed)
+    cut_text(monkeypatch, keep)
+    told, coverage = transcribed(recogniser, sentences, "windows", without_timestamps=untimed)
+    assert [finding.kind for finding in coverage.findings] == ["early end", "recovered"]
+    expected, found = ("".join(segment.text for segment in segments) for segments in (whole, told))
+    assert words(found) == words(expected)
+
+
 @FORMS
 def test_what_cannot_be_recovered_is_reported(
     form: str, recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch

@@ -52,9 +52,12 @@ class CachedDecoder:
 
     exact = True
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, aligned: bool = False) -> None:
+        """Decode with `model`; `aligned` keeps what its alignment heads attend to."""
         self._module = model.whisper.decoder
         self._n_head = int(model.dims.n_text_head)
+        self._aligned = model.alignment_heads if aligned else ()
+        self._attention = np.empty(0, np.float32)
 
     @torch.inference_mode()
     def attend_to(self, states: Reals) -> AudioMemory:
@@ -89,6 +92,7 @@ class CachedDecoder:
         )
         past = [(k[sources], v[sources]) for k, v in cache]
         cache.clear()
+        followed: list[Tensor] = []
         for i, block in enumerate(decoder.blocks):
             y, attn = block.attn_ln(x), block.attn
             q, k, v = (self._heads(layer(y)) for layer in (attn.query, attn.key, attn.value))
@@ -99,10 +103,21 @@ class CachedDecoder:
             # The sequences of a window are more queries to the same keys and values.
             y = block.cross_attn.query(block.cross_attn_ln(x)).view(len(memory), -1, x.shape[2])
             attended = F.scaled_dot_product_attention(self._heads(y), memory.keys[i], memory.values[i])
+            if mine := [head for layer, head in self._aligned if layer == i]:
+                q, k = self._heads(y)[:, mine], memory.keys[i][:, mine]
+                scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
+                by_sequence = scores.softmax(-1).view(len(memory), len(mine), -1, n_tokens, k.shape[2])
+                followed.append(by_sequence.transpose(1, 2).flatten(0, 1))
             x = x + block.cross_attn.out(self._join(attended).view(x.shape))
             x = x + block.mlp(block.mlp_ln(x))
+        if followed:
+            self._attention = torch.cat(followed, 1).numpy()
         logits: Reals = (decoder.ln(x[:, wanted]) @ embedding.T).numpy()
         return logits
+
+    def attention(self, cache: list[tuple[Tensor, Tensor]]) -> Reals:
+        """See `models.decoder.Decoder`; of the last run with any cache."""
+        return self._attention
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self._n_head, -1).transpose(1, 2)

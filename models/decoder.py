@@ -80,6 +80,14 @@ class Decoder(Protocol):
         """
         ...
 
+    def attention(self, cache: Any) -> Reals:
+        """What the alignment heads of a decoder that was made with `aligned` paid attention to in the last run.
+
+        Returns:
+            Cross-attention probabilities, float32, shape (sequences, heads, tokens, encoder positions).
+        """
+        ...
+
 
 class Sequences:
     """Sequences of tokens that a decoder reads, as many of them to each of a batch of windows.
@@ -136,6 +144,11 @@ class Sequences:
         every = np.zeros((len(tokens), found.shape[1]), np.float32)
         every[chosen] = found
         return every
+
+    @property
+    def attention(self) -> Reals:
+        """Of the sequences and tokens read last; see `Decoder.attention`."""
+        return self._decoder.attention(self._cache)
 
     def reorder(self, sources: list[int]) -> None:
         """Let sequence i continue sequence `sources[i]` of the same window."""

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from kernels.arrays import Doubles, Reals
 from models.compute import core
 
-__all__ = ["Span", "VadOptions", "VoiceActivity", "common", "speech_spans", "without"]
+__all__ = ["FRAME", "Ear", "Span", "VadOptions", "VoiceActivity", "common", "speech_spans", "without"]
 
 _N = TypeVar("_N", int, float)
 Span: TypeAlias = tuple[float, float]
@@ -83,13 +83,61 @@ class VadOptions:
                 raise ValueError(f"vad_{name} must be 0 or more, not {getattr(self, name)}")
 
 
+class Ear:
+    """silero-vad's network over a stream of mono samples at 16 kHz, at each level."""
+
+    def __init__(self, step: int = _STEP) -> None:
+        """Hear so many samples at once, a multiple of FRAME; whether a level is worth hearing is known for them all."""
+        self._requests = [_network().create_infer_request() for _ in _GAINS]
+        self._states = [(_zeros(), _zeros()) for _ in _GAINS]
+        self._waiting = np.zeros(_CONTEXT, np.float32)
+        self._step = step
+
+    def hear(self, block: Reals) -> Reals:
+        """Take a block (n,) of any length.
+
+        Returns:
+            The probability of speech in each frame of 32 ms that is heard now: float32 (levels, frames).
+        """
+        samples = np.concatenate([self._waiting, block.astype(np.float32)])
+        whole = (len(samples) - _CONTEXT) // self._step * self._step
+        self._waiting = samples[whole:]
+        return self._hear(samples[: whole + _CONTEXT])
+
+    def end(self) -> Reals:
+        """Of the frames that are left, the last one followed by silence where it is not complete."""
+        waiting, self._waiting = self._waiting, np.zeros(_CONTEXT, np.float32)
+        return self._hear(np.pad(waiting, (0, (_CONTEXT - len(waiting)) % FRAME)))
+
+    def _hear(self, samples: Reals) -> Reals:
+        """Take in the frames after the context, of which there is a whole number."""
+        found = [np.zeros((len(_GAINS), 0), np.float32)]
+        if len(samples) > _CONTEXT:
+            frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME + _CONTEXT)[::FRAME]
+            most = min(_AT_ONCE, self._step // FRAME)
+            for first in range(0, len(frames), most):
+                block = frames[first : first + most]
+                found.append(np.stack([self._infer(i, block) for i in range(len(_GAINS))]))
+        return np.concatenate(found, axis=1)
+
+    def _infer(self, level: int, frames: Reals) -> Reals:
+        """The probabilities at one level; none, and nothing to remember, where the level below it clips."""
+        if level and np.mean(np.abs(frames) * _GAINS[level - 1] > 1) > _CLIPS:
+            self._states[level] = _zeros(), _zeros()
+            return np.zeros(len(frames), np.float32)
+        hidden, cell = self._states[level]
+        heard = np.clip(frames * np.float32(_GAINS[level]), -1, 1)
+        result = self._requests[level].infer({"input": heard, "h": hidden, "c": cell})
+        self._states[level] = result["hn"].copy(), result["cn"].copy()
+        return np.ravel(result["speech_probs"]).copy()
+
+
 class VoiceActivity:
     """Hears a stream of samples; `probabilities` are complete when it has ended."""
 
     def __init__(self, options: VadOptions | None = None) -> None:
         self.options = options or VadOptions()
-        self._requests = [_network().create_infer_request() for _ in _GAINS]
-        self._states = [(_zeros(), _zeros()) for _ in _GAINS]
+        self._ear = Ear()
         self._found: list[Reals] = []
         self.samples = 0
 
@@ -106,15 +154,11 @@ class VoiceActivity:
 
     def listen(self, blocks: Iterable[Reals]) -> Iterator[Reals]:
         """Pass a stream on, in blocks (n,) of mono samples at 16 kHz of any lengths, and hear it."""
-        waiting = np.zeros(_CONTEXT, np.float32)
         for block in blocks:
             self.samples += len(block)
-            waiting = np.concatenate([waiting, block.astype(np.float32)])
-            whole = (len(waiting) - _CONTEXT) // _STEP * _STEP
-            self._hear(waiting[: whole + _CONTEXT])
-            waiting = waiting[whole:]
+            self._found.append(self._ear.hear(block))
             yield block
-        self._hear(np.pad(waiting, (0, (_CONTEXT - len(waiting)) % FRAME)))
+        self._found.append(self._ear.end())
 
     def spans(self, **changes: Any) -> list[Span]:
         """The stretches of speech, as `speech_spans` finds them by the options, or with some of those changed."""
@@ -145,26 +189,6 @@ class VoiceActivity:
         """Whether somebody speaks at each of these times, by the threshold alone: the same shape."""
         speech = np.append(self.probabilities >= self.options.threshold, False)
         return speech[np.minimum((seconds / _FRAME_SECONDS).astype(np.int64), len(speech) - 1)]
-
-    def _hear(self, samples: Reals) -> None:
-        """Take in the frames after the context, of which there is a whole number."""
-        if len(samples) == _CONTEXT:
-            return
-        frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME + _CONTEXT)[::FRAME]
-        for first in range(0, len(frames), _AT_ONCE):
-            block = frames[first : first + _AT_ONCE]
-            self._found.append(np.stack([self._infer(i, block) for i in range(len(_GAINS))]))
-
-    def _infer(self, level: int, frames: Reals) -> Reals:
-        """The probabilities at one level; none, and nothing to remember, where the level below it clips."""
-        if level and np.mean(np.abs(frames) * _GAINS[level - 1] > 1) > _CLIPS:
-            self._states[level] = _zeros(), _zeros()
-            return np.zeros(len(frames), np.float32)
-        hidden, cell = self._states[level]
-        heard = np.clip(frames * np.float32(_GAINS[level]), -1, 1)
-        result = self._requests[level].infer({"input": heard, "h": hidden, "c": cell})
-        self._states[level] = result["hn"].copy(), result["cn"].copy()
-        return np.ravel(result["speech_probs"]).copy()
 
 
 def speech_spans(probabilities: Reals, duration: float, options: VadOptions) -> list[Span]:

@@ -94,6 +94,7 @@ class _Cache:
 
     request: Any
     memory: GraphMemory | None = None
+    attention: npt.NDArray[np.float32] | None = None
 
 
 class GraphDecoder:
@@ -105,11 +106,18 @@ class GraphDecoder:
     exact = False
 
     def __init__(
-        self, model: Model, threads: int | None = None, context: Context = "full", *, int8: bool
+        self,
+        model: Model,
+        threads: int | None = None,
+        context: Context = "full",
+        *,
+        int8: bool,
+        aligned: bool = False,
     ) -> None:
         """Make the decoder of `model`, with weights in INT8, or as its cross-attention is.
 
-        With the context `auto` it attends to encoder states of any length, else to those of 30 s.
+        With the context `auto` it attends to encoder states of any length, else to those of 30 s; `aligned` keeps what
+        its alignment heads attend to.
         """
         self._dims = model.dims
         self._kind = Type.bf16 if has_bfloat16() else Type.f32
@@ -120,9 +128,10 @@ class GraphDecoder:
         positions = dims.n_audio_ctx if context == "full" else -1
         memory = partial(_memory_graph, decoder, dims, self._kind, positions)
         self._attend_to = graphs.compile(f"cross-attention {context}", memory)
-        name = f"decoder {kind.get_type_name()} {context}"
+        name = f"decoder {kind.get_type_name()} {context}{' aligned' if aligned else ''}"
+        heads = model.alignment_heads if aligned else ()
         self._decode = graphs.compile(
-            name, partial(_decoder_graph, decoder, dims, self._kind, kind, positions)
+            name, partial(_decoder_graph, decoder, dims, self._kind, kind, positions, heads)
         )
         vocabulary = partial(_vocabulary_graph, self._embedding, kind)
         name = f"vocabulary {kind.get_type_name()}"
@@ -171,6 +180,7 @@ class GraphDecoder:
         scored = self._score.infer([found[0]], share_inputs=True, share_outputs=True)
         logits: npt.NDArray[np.float32] = scored[0][:n].copy()
         states = found[0][:n]
+        cache.attention = found[1].copy() if len(found) > 1 else None
         if position == 0:  # OpenVINO has rearranged all of it by then
             self._vocabulary.forget()
         for row, state in zip(
@@ -179,6 +189,11 @@ class GraphDecoder:
             likely = np.flatnonzero(row > row.max() - _LIKELY)
             row[likely] = self._embedding[likely].astype(np.float32) @ state
         return logits
+
+    def attention(self, cache: _Cache) -> npt.NDArray[np.float32]:
+        """See `models.decoder.Decoder`."""
+        assert cache.attention is not None, "the decoder was not made with `aligned`"
+        return cache.attention
 
 
 def _memory_graph(decoder: Part, dims: Dimensions, kind: Any, positions: int) -> Any:
@@ -192,7 +207,14 @@ def _memory_graph(decoder: Part, dims: Dimensions, kind: Any, positions: int) ->
     return ov.Model(outputs, [states], "cross-attention keys and values")
 
 
-def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any, positions: int) -> Any:
+def _decoder_graph(
+    decoder: Part,
+    dims: Dimensions,
+    memory_kind: Any,
+    kind: Any,
+    positions: int,
+    aligned: Sequence[tuple[int, int]],
+) -> Any:
     """Embedded tokens and cross-attention keys and values -> the states that logits are made of.
 
     Args:
@@ -201,17 +223,19 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any,
         memory_kind: of cross-attention.
         kind: of the weights; see `product`.
         positions: of the encoder states; -1 is any number.
+        aligned: layer and number of heads whose cross-attention is an output as well, where there are any.
     """
     kinds = Type.f32, Type.i32, Type.i32, Type.i64
     shapes = (-1, -1, dims.n_text_state), (-1,), (-1,), (-1,)
     inputs = [parameter(*one) for one in zip(_INPUTS, shapes, kinds, strict=True)]
     embedded, rows, sources, wanted = inputs
     sinks: list[Any] = []
+    followed: list[Any] = []
     first, second = op.constant(0, Type.i64), op.constant(1, Type.i64)
     x = op.gather(embedded, rows, first)
 
-    def size(x: Any) -> Any:
-        return op.gather(op.shape_of(x), constant([0]), first)
+    def size(x: Any, axis: int = 0) -> Any:
+        return op.gather(op.shape_of(x), constant([axis]), first)
 
     def grown(new: Any, name: str) -> Any:
         """Keys or values so far with the new ones, in the form that OpenVINO knows as a KV cache."""
@@ -235,8 +259,15 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any,
         q = op.slice(q, constant([0]), size(embedded), constant([1]), constant([0]))
         by_window = op.reshape(q, op.concat([size(keys), constant([-1, heads, HEAD_DIM])], 0), False)
         scores = op.matmul(cast(transpose(by_window, 0, 2, 1, 3), memory_kind), keys, False, False)
-        probabilities = cast(op.softmax(cast(scores, Type.f32), -1), memory_kind)
-        attended = transpose(op.matmul(probabilities, values, False, False), 0, 2, 1, 3)
+        probabilities = op.softmax(cast(scores, Type.f32), -1)
+        if mine := [head for at, head in aligned if at == layer]:
+            # A window's sequences apart again: (sequences, heads, tokens, positions).
+            shape = op.concat([size(q), constant([-1, heads]), size(keys, 3)], 0)
+            by_sequence = op.reshape(transpose(probabilities, 0, 2, 1, 3), shape, False)
+            followed.append(
+                transpose(op.gather(by_sequence, constant(mine), op.constant(2, Type.i64)), 0, 2, 1, 3)
+            )
+        attended = transpose(op.matmul(cast(probabilities, memory_kind), values, False, False), 0, 2, 1, 3)
         attended = op.gather(op.reshape(attended, op.shape_of(q), False), rows, first)
         return linear(cast(attended, Type.f32), [attn.part("out")], kind)
 
@@ -250,7 +281,8 @@ def _decoder_graph(decoder: Part, dims: Dimensions, memory_kind: Any, kind: Any,
         x = add(x, cross_attention(y, block.part("cross_attn"), layer))
         x = add(x, feed_forward(x, block, kind))
     last = layer_norm(op.gather(x, wanted, second), decoder.part("ln"))
-    return ov.Model([op.result(last)], sinks, inputs, "decoder")
+    results = [op.result(last)] + ([op.result(op.concat(followed, 1))] if followed else [])
+    return ov.Model(results, sinks, inputs, "decoder")
 
 
 def _vocabulary_graph(embedding: npt.NDArray[Any], kind: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +74,17 @@ class Model:
     def num_languages(self) -> int:
         """How many languages it knows."""
         return self.dims.n_vocab - 51765 - int(self.is_multilingual)
+
+    @cached_property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """Layer and number of the decoder's cross-attention heads that follow the audio word by word."""
+        dims, packed = self.dims, self.heads()
+        if packed is None:
+            later = range(dims.n_text_layer // 2, dims.n_text_layer)
+            return tuple((layer, head) for layer in later for head in range(dims.n_text_head))
+        chosen = np.frombuffer(gzip.decompress(base64.b85decode(packed)), bool)
+        layers, heads = np.nonzero(chosen.reshape(dims.n_text_layer, dims.n_text_head))
+        return tuple(zip(layers.tolist(), heads.tolist(), strict=True))
 
     @cached_property
     def whisper(self) -> Any:

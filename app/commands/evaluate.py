@@ -113,6 +113,9 @@ def evaluate(
         ),
     ] = None,
     vad: Annotated[bool, Option(help="Decode only what voice activity detection calls speech.")] = False,
+    streaming: Annotated[
+        bool, Option("--streaming", help="Feed each recording as a stream as well, and compare.")
+    ] = False,
     limits: Limits = None,
     margin: Margin = None,
     bench: Bench = None,
@@ -153,7 +156,7 @@ def evaluate(
         )
         # The configuration's own backend is one for an NPU, where there is one: it says whether the device suits.
         own = next((name for name in chosen if "npu" in find(name).devices), chosen[0])
-        setup = Setup(filled(Configuration, given, backend=own), chosen, options)
+        setup = Setup(filled(Configuration, given, backend=own), chosen, options, streaming)
         judging = Judging(read_limits(limits, margin=margin), replications, seed)
         if bench is not None:
             read_bench(bench)

@@ -105,6 +105,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         verdicts: one for each backend but cpu, in the order of the records.
         backends: in the order of the records.
         comparisons: each backend with cpu, then with int8.
+        streams: each backend's stream with its whole recordings, where they were streamed.
         differing: by id.
         notes: what a reader should know about the records.
     """
@@ -116,6 +117,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     backends: tuple[BackendSummary, ...]
     comparisons: tuple[Comparison, ...]
+    streams: tuple[Comparison, ...]
     differing: tuple[DifferingUtterance, ...]
     notes: tuple[str, ...]
 
@@ -166,7 +168,8 @@ def summarise(
     first = _check(records_by_backend)
     name_of_normaliser, normalise = scoring.normaliser(first.dataset.language)
     scored = scoring.score(records_by_backend, normalise)
-    draw = resampler(scored, replications=replications, seed=seed)
+    everything = scored | scoring.streams(scored, normalise)
+    draw = resampler(everything, replications=replications, seed=seed)
     candidates = [name for name in scored if name != REFERENCE]
     comparisons = {
         (name, baseline): compare(scored, name, baseline, draw)
@@ -174,6 +177,7 @@ def summarise(
         for name in candidates
         if name != baseline
     }
+    streams = {name: compare(everything, scoring.streamed(name), name, draw) for name in scored}
     cpu = scored.get(REFERENCE)
     summaries = {
         name: summarise_backend(one, cpu, draw, validation.get(name)) for name, one in scored.items()
@@ -185,6 +189,7 @@ def summarise(
             summary=summaries[name],
             against_cpu=comparisons[name, REFERENCE],
             against_rival=comparisons.get((name, RIVAL)),
+            against_batch=streams[name],
             unheard=one.unheard,
             utterances=sum(cpu is None or key in cpu.records for key in one.records),
             failed=len({*one.failed, *(cpu.failed if cpu else ())}),
@@ -197,6 +202,7 @@ def summarise(
         verdicts=tuple(judge(candidate(name), limits) for name in candidates),
         backends=tuple(summaries.values()),
         comparisons=tuple(comparison for comparison in comparisons.values() if comparison),
+        streams=tuple(comparison for comparison in streams.values() if comparison),
         differing=_differing(scored, summaries),
         notes=_notes(scored),
     )

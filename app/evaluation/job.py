@@ -128,7 +128,9 @@ class EvaluationJob:
                 dataset=dataset,
                 kernel=kernel,
                 # As JSON gives it back, for a run that is resumed: tuples become lists.
-                decoding=msgspec.to_builtins(asdict(setup.options)) | {"batch_size": batch_size},
+                decoding=msgspec.to_builtins(asdict(setup.options))
+                | {"batch_size": batch_size}
+                | ({"streaming": True} if setup.streaming else {}),
                 compute={"encoder": compute_type, "decoder": compute_type},
                 versions=versions(),
                 # Those of a scheduler's workers are nobody's in particular.

@@ -128,6 +128,21 @@ class FindingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str = ""
 
 
+class StreamedText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the same backend made of an utterance that came as a stream; see `app.evaluation.streaming`.
+
+    Attributes:
+        hypothesis: all final words.
+        lags: of each word, seconds from its end in the recording until it was final.
+        retracted: words that were shown before they were final, and then changed.
+    """
+
+    hypothesis: str
+    lags: tuple[float, ...] = ()
+    retracted: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cpu_seconds: Seconds | None = None
+
+
 class UtteranceRecord(
     msgspec.Struct,
     frozen=True,
@@ -151,6 +166,7 @@ class UtteranceRecord(
         coverage: of its speech; None where voice activity detection was off.
         segments: whose texts joined are the hypothesis; None in records from before they were kept.
         findings: those that `coverage` counts, in the order of the recording.
+        streamed: what streaming made of it; None where that was not asked for.
     """
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
@@ -170,6 +186,7 @@ class UtteranceRecord(
     coverage: SpeechCoverage | None = None
     segments: tuple[SegmentRecord, ...] | None = None
     findings: tuple[FindingRecord, ...] = ()
+    streamed: StreamedText | None = None
 
     def __post_init__(self) -> None:
         if (self.hypothesis is None) == (self.error is None):

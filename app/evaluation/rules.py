@@ -35,12 +35,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             decoding turns on near-ties, so that any change of arithmetic breaks (and mends) one now and then.
         minimum_utterances: below so many no candidate is deployed. If none of 300 is broken, up to 1 % may be (the rule
             of three: 3 / 300 at 95 %).
+        streaming_margin: points of WER that streaming may lose against the same backend on whole recordings, judged as
+            `margin` is; where it was not tried, it decides nothing.
         resampling: which interval the rules read: of utterances drawn, or of speakers drawn, which is wider.
     """
 
     margin: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.5
     broken_per_thousand: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
     minimum_utterances: Annotated[int, msgspec.Meta(ge=0)] = 300
+    streaming_margin: Annotated[float, msgspec.Meta(ge=0, le=100)] = 2.0
     resampling: Literal["utterances", "speakers"] = "utterances"
 
     def allowed_broken(self, utterances: int) -> int:
@@ -75,6 +78,7 @@ class Candidate:
 
     Attributes:
         against_rival: its comparison with int8; None where int8 did not run or is the candidate.
+        against_batch: streaming's comparison with the candidate on whole recordings; None where it was not tried.
         unheard: utterances whose recording is silent though their reference has words.
         utterances: that it and the cpu both have.
         failed: that failed on either.
@@ -83,6 +87,7 @@ class Candidate:
     summary: BackendSummary
     against_cpu: Comparison | None
     against_rival: Comparison | None
+    against_batch: Comparison | None
     unheard: Sequence[str]
     utterances: int
     failed: int
@@ -138,8 +143,22 @@ def against_cpu(candidate: Candidate, limits: Limits) -> Rule:
 
     It fails where the lower end is above it: then more data of this kind would hardly bring it under.
     """
-    name, margin, passed, needed = f"WER against {REFERENCE}", limits.margin, None, None
-    found = _points(candidate.against_cpu, REFERENCE, limits)
+    return _within_margin(f"WER against {REFERENCE}", candidate.against_cpu, REFERENCE, limits.margin, limits)
+
+
+def streaming(candidate: Candidate, limits: Limits) -> Rule | None:
+    """The same of WER(streamed) - WER(on whole recordings), where recordings were streamed as well."""
+    comparison, backend = candidate.against_batch, candidate.run.backend
+    if comparison is None:
+        return None
+    return _within_margin("WER of streaming", comparison, backend, limits.streaming_margin, limits)
+
+
+def _within_margin(
+    name: str, comparison: Comparison | None, baseline: str, margin: float, limits: Limits
+) -> Rule:
+    passed, needed = None, None
+    found = _points(comparison, baseline, limits)
     if isinstance(found, str):
         return Rule(name, None, margin, "points", None, found)
     utterances, difference, low, high, text = found
@@ -238,16 +257,17 @@ def sample_size(candidate: Candidate, limits: Limits) -> Rule:
     return Rule("sample size", utterances, least, "utterances", None, text, settled_by=least)
 
 
-RULES: tuple[Callable[[Candidate, Limits], Rule], ...] = (
+RULES: tuple[Callable[[Candidate, Limits], Rule | None], ...] = (
     kernel_validation,
     against_cpu,
     against_rival,
+    streaming,
     broken_utterances,
     audible_recordings,
     whole_set,
     sample_size,
 )
-"""In the order of reports."""
+"""In the order of reports; None is a rule of what was not tried."""
 
 
 def unheard_words(ids: Sequence[str]) -> str:

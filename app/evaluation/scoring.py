@@ -149,6 +149,19 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     cpu_per_minute: float | None
 
 
+class Lateness(msgspec.Struct, frozen=True, kw_only=True):
+    """How long after they were said words were final, in a stream.
+
+    Attributes:
+        retracted: words that were shown before, and then changed; no final word ever is.
+    """
+
+    words: int
+    p50_seconds: float
+    p95_seconds: float
+    retracted: int
+
+
 class Confusions(msgspec.Struct, frozen=True, kw_only=True):
     """The most frequent errors, most frequent first, then by alphabet: the words of each, and its count."""
 
@@ -252,6 +265,29 @@ def score(
     return scored
 
 
+def streams(scored: Mapping[str, ScoredBackend], normalise: Callable[[str], str]) -> dict[str, ScoredBackend]:
+    """What came out of streaming, as a backend beside each one that was streamed, by the names of `streamed`."""
+    found = {}
+    for name, one in scored.items():
+        records = {
+            key: msgspec.structs.replace(record, hypothesis=record.streamed.hypothesis)
+            for key, record in one.records.items()
+            if record.streamed is not None
+        }
+        if records:
+            alignments = {
+                key: align(normalise(record.reference), normalise(record.hypothesis or ""))
+                for key, record in records.items()
+            }
+            found[streamed(name)] = ScoredBackend(one.run, records, alignments, {})
+    return found
+
+
+def streamed(backend: str) -> str:
+    """The name of a backend whose audio came as a stream."""
+    return f"{backend} streamed"
+
+
 def rates(alignments: Iterable[Alignment]) -> Rates:
     """Sum up utterances: corpus rates, not means of the utterances' rates."""
     chosen = list(alignments)
@@ -316,6 +352,18 @@ def coverage(records: Iterable[UtteranceRecord]) -> SpeechCoverage | None:
         covered_seconds=math.fsum(one.covered_seconds for one in each),
         recovered_seconds=math.fsum(one.recovered_seconds for one in each),
         findings=dict(sorted(findings.items())),
+    )
+
+
+def lateness(records: Iterable[UtteranceRecord]) -> Lateness | None:
+    """Of all words that were streamed; None where there are none."""
+    texts = [record.streamed for record in records if record.streamed is not None]
+    lags = [lag for text in texts for lag in text.lags]
+    if not lags:
+        return None
+    middle, late = np.percentile(lags, [50, 95]).tolist()
+    return Lateness(
+        words=len(lags), p50_seconds=middle, p95_seconds=late, retracted=sum(text.retracted for text in texts)
     )
 
 

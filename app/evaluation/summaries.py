@@ -12,7 +12,18 @@ from app.evaluation.breakage import Broken, broken
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.mapsswe import MatchedPairs, mapsswe
 from app.evaluation.records import RunDescription, SpeechCoverage
-from app.evaluation.scoring import Confusions, Rates, ScoredBackend, Speed, confusions, coverage, rates, speed
+from app.evaluation.scoring import (
+    Confusions,
+    Lateness,
+    Rates,
+    ScoredBackend,
+    Speed,
+    confusions,
+    coverage,
+    lateness,
+    rates,
+    speed,
+)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +41,7 @@ class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
         speaker_interval: the same, speakers drawn; None where speakers are not known, or there is one.
         speed: None where nothing was timed.
         coverage: of the speech; None where voice activity detection was off.
+        lateness: of words in a stream; None where there was none.
         broken: utterances that it broke and the cpu did not; None where the cpu did not run.
         mended: utterances that the cpu broke and it did not; None where the cpu did not run.
     """
@@ -41,6 +53,7 @@ class BackendSummary(msgspec.Struct, frozen=True, kw_only=True):
     speaker_interval: Interval | None
     speed: Speed | None
     coverage: SpeechCoverage | None
+    lateness: Lateness | None
     by_speaker: dict[str, Rates]
     by_length: dict[str, Rates]
     confusions: Confusions
@@ -121,6 +134,7 @@ def summarise_backend(
         speaker_interval=draw(ids, True).interval(name),
         speed=speed(one.records.values()),
         coverage=coverage(one.records.values()),
+        lateness=lateness(one.records.values()),
         by_speaker=one.by_speaker(),
         by_length=one.by_length(),
         confusions=confusions(one.alignments.values()),

@@ -49,7 +49,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(candidate: Candidate, limits: Limits) -> Verdict:
     """Apply the rules to one candidate."""
-    applied = tuple(rule(candidate, limits) for rule in RULES)
+    applied = tuple(found for rule in RULES if (found := rule(candidate, limits)))
     failing = [rule for rule in applied if rule.applies and rule.passed is False]
     undecided = [rule for rule in applied if rule.applies and rule.passed is None]
     outcome: Outcome = "HOLD" if failing else "INCONCLUSIVE" if undecided else "DEPLOY"

@@ -11,6 +11,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from app.audio.containers import AudioError
 from app.audio.reading import open_audio
 from app.cluster.work import SharedFile, WorkLostError
@@ -48,6 +50,7 @@ class Setup:
     configuration: Configuration
     backends: tuple[str, ...]
     options: DecodeOptions
+    streaming: bool = False
 
     def load(self, threads: int) -> BatchWorker:
         """The model, to compute with so many threads. Raises what `BatchWorker` does."""
@@ -139,6 +142,8 @@ class BatchWorker:
             for name, ids in wanted.items():
                 if ids:
                     records = self._decode(self.transcribers[name], heard)
+                    if self.setup.streaming:
+                        records = [self._stream(name, *one) for one in zip(heard, records, strict=True)]
                     every = failed | {record.id: record for record in records}
                     results[name] = [every[u.id] for u in batch if u.id in ids]
             return results
@@ -151,8 +156,16 @@ class BatchWorker:
         from models.features import LogMelFeatures
 
         with open_audio(path or utterance.audio, name=str(utterance.audio)) as source:
-            features = LogMelFeatures(source.blocks(), self.model.dims.n_mels, self._options.vad)
-        return Heard(utterance, features, source.findings.peak < SILENCE)
+            blocks = list(source.blocks()) if self.setup.streaming else []
+            features = LogMelFeatures(blocks or source.blocks(), self.model.dims.n_mels, self._options.vad)
+        return Heard(utterance, features, source.findings.peak < SILENCE, blocks)
+
+    def _stream(self, backend: str, heard: Heard, record: UtteranceRecord) -> UtteranceRecord:
+        """The record with what comes of the recording as a stream."""
+        from app.evaluation.streaming import streamed
+
+        live = self.transcribers[backend].live(self._options)
+        return msgspec.structs.replace(record, streamed=streamed(live, heard.blocks))
 
     def _decode(self, transcriber: Transcriber, heard: Sequence[Heard]) -> list[UtteranceRecord]:
         from models.decoding.longform import transcribe_group
@@ -185,11 +198,12 @@ class BatchWorker:
 
 
 class Heard(NamedTuple):
-    """An utterance's log-mel features, and whether its recording is silent."""
+    """An utterance's log-mel features, whether its recording is silent, and its samples where they are streamed."""
 
     utterance: Utterance
     features: LogMelFeatures
     silent: bool
+    blocks: list[Any]
 
     def record(
         self,

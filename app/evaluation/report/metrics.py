@@ -45,6 +45,11 @@ def _findings(coverage: SpeechCoverage | None) -> str:
     return t.NONE if coverage is None else plain(coverage.findings)
 
 
+def _taken_back(backend: BackendSummary) -> str:
+    late = backend.lateness
+    return t.NONE if late is None else f"{t.count(late.retracted)} of {t.count(late.words)}"
+
+
 def _test(test: MatchedPairs) -> str:
     figures = "undefined" if test.z is None else f"z = {t.number(test.z)}, {t.probability(test.p)}"
     return f"{figures} ({t.count(test.segments)} segments{'' if test.enough else ', too few'})"
@@ -89,6 +94,9 @@ BACKENDS: tuple[Metric[BackendSummary], ...] = (
     Metric("CPU s/min", lambda b: t.number(b.speed.cpu_per_minute if b.speed else None, 1)),
     Metric("speech with text", lambda b: _covered(b.coverage), optional=True),
     Metric("left and mended", lambda b: _findings(b.coverage), REPORTS, wraps=True, optional=True),
+    Metric("lag p50", lambda b: t.number(b.lateness.p50_seconds if b.lateness else None), optional=True),
+    Metric("lag p95", lambda b: t.number(b.lateness.p95_seconds if b.lateness else None), optional=True),
+    Metric("words taken back", _taken_back, REPORTS, optional=True),
     Metric("ran on", lambda b: b.run.device, CONSOLE),
 )
 """Of each backend on all that it transcribed."""
@@ -242,7 +250,7 @@ def tables(
     metered = f"Energy of one encoder window; read from {energy.get('meter')}"
     return {
         "rates": _table("Error rates of each backend on all that it transcribed", BACKENDS, backends),
-        "comparisons": _table(compared, COMPARISONS, evaluation.comparisons),
+        "comparisons": _table(compared, COMPARISONS, (*evaluation.comparisons, *evaluation.streams)),
         "runs": _table("What ran for each backend", RUNS, backends),
         "validation": _table(
             "Each kernel against FP32 attention, 64 × 64 random integers", TILES, validation

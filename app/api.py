@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, TypeAlias
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy.typing as npt
 
@@ -32,6 +34,9 @@ from models.features import LogMelFeatures
 from models.voice import VadOptions as VadOptions
 from models.weights.loading import LoadedWeights, load
 from models.weights.loading import WeightsError as WeightsError
+
+if TYPE_CHECKING:
+    from app.live.transcriber import LiveOptions, LiveTranscriber
 
 __all__ = ["Audio", "Run", "SegmentStream", "Transcriber", "Transcript", "load_model"]
 
@@ -176,7 +181,32 @@ class Transcriber:
             source.findings.notes.append(
                 f"clip_timestamps {', '.join(past)}: past the end, which is at {features.duration:.2f} s"
             )
-        run = Run(
+        run = self.described(options, batch_size)
+        return SegmentStream(self.recogniser, features, source.findings, run, on_progress)
+
+    def live(self, options: DecodeOptions | None = None, live: LiveOptions | None = None) -> LiveTranscriber:
+        """Begin to transcribe a stream of samples while they come; several streams can go on at once, in one thread.
+
+        Args:
+            options: how to decode; greedy, one language an utterance.
+            live: when to decode, and when words are final.
+
+        Raises:
+            models.decoding.options.OptionsError: the options do not suit the model.
+        """
+        from app.live.transcriber import LiveTranscriber
+
+        return LiveTranscriber(self._aligned, options or DecodeOptions(), live)
+
+    @cached_property
+    def _aligned(self) -> Recogniser:
+        """The recogniser with a decoder that tells what it attends to."""
+        how = self.compute_type, self.configuration.threads, self.audio_context
+        return replace(self.recogniser, decoder=decoder_of(self.weights.model, *how, aligned=True))
+
+    def described(self, options: DecodeOptions, batch_size: int = 1) -> Run:
+        """What a transcript that is made with these options says of itself."""
+        return Run(
             model=self.weights.name,
             model_sha256=self.weights.sha256,
             backend=self.attention.name,
@@ -189,7 +219,6 @@ class Transcriber:
             options=options,
             batch_size=batch_size,
         )
-        return SegmentStream(self.recogniser, features, source.findings, run, on_progress)
 
     def transcribe(self, audio: Audio, options: DecodeOptions | None = None, **how: Any) -> Transcript:
         """Transcribe a whole recording; takes the arguments of `stream`."""

@@ -17,6 +17,7 @@ from typer import Argument, Option
 from app.audio.containers import AudioError, printable
 from app.audio.inputs import STANDARD_INPUT, Recording, Recordings
 from app.cluster.work import WorkLostError
+from app.commands.live import live_input, transcribe_live
 from app.commands.options import (
     LAST_SEED,
     MOST,
@@ -56,8 +57,19 @@ if TYPE_CHECKING:
 def transcribe(
     context: typer.Context,
     audio: Annotated[
-        list[str], Argument(metavar="AUDIO...", help="Files, folders, patterns; - reads standard input.")
-    ],
+        list[str] | None,
+        Argument(
+            metavar="AUDIO...", help="Files, folders, patterns; - reads standard input.", show_default=False
+        ),
+    ] = None,
+    live: Annotated[
+        bool,
+        Option(
+            "--live",
+            help="Words while they are said: from the microphone, or with - from a WAVE stream or raw 16-bit samples "
+            "at 16 kHz on standard input.",
+        ),
+    ] = False,
     model: ModelOption = Configuration.model,
     backend: Annotated[
         BackendName,
@@ -279,11 +291,14 @@ def transcribe(
             raise ValueError("--highlight-words and the --max- options need --word-timestamps")
         folder = None if output_dir is None and output_format is None else output_dir or "."
         output = Output(folder, formats(output_format or "txt"), layout, embed_audio)
-        inputs = Recordings(audio)
-        output.check(inputs)
+        if not audio and not live:
+            raise ValueError("give recordings, or --live for a microphone")
+        streams = live_input(audio, output) if live else []
+        inputs = Recordings([] if live else audio or [])
+        output.check(streams or inputs)
         place = place_of(workers, scheduler, threads, time_limit)
-        if place is not None and STANDARD_INPUT in audio:
-            raise ValueError("standard input is read here: without --workers and --scheduler")
+        if place is not None and (live or STANDARD_INPUT in (audio or [])):
+            raise ValueError("a stream is read here: without --workers and --scheduler")
         configuration = filled(Configuration, given)
         from models.decoding.options import DecodeOptions
 
@@ -298,7 +313,7 @@ def transcribe(
         left = (recording for recording in inputs if not output.has(recording.stem))
         if count < len(inputs) and not quiet:
             say(f"{len(inputs) - count} already transcribed")
-    if not count:
+    if not count and not live:
         raise typer.Exit(FAILED if failed else 0)
     with edge("interrupted before the model was loaded"):
         pass_on(quiet)
@@ -310,6 +325,9 @@ def transcribe(
         say(transcriber.description)
         if transcriber.context_note:
             say(transcriber.context_note)
+    if live:
+        with edge():
+            raise typer.Exit(transcribe_live(transcriber, options, streams[0], output, quiet=quiet))
     progress = False if quiet and progress is None else progress
     how = filled(Transcribing, given, configuration=configuration, options=options, pages=output.has_pages)
     job = filled(_Job, given, transcriber=transcriber, how=how, output=output, progress=progress)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.compute import Context
 from models.decoding.bounds import in_bounds
 from models.decoding.coverage import Coverage, Ledger
 from models.decoding.fallback import decode_with_fallback, detect_languages, failed
@@ -29,7 +30,13 @@ from models.decoding.words import drop_hallucinations, last_word_end, with_words
 from models.features import FRAMES_PER_SECOND, N_FRAMES, LogMelFeatures, quiet_pieces
 from models.voice import Span, common
 
-__all__ = ["transcribe_batched", "transcribe_group", "transcribe_windows", "window_by_window"]
+__all__ = [
+    "padded_frames",
+    "transcribe_batched",
+    "transcribe_group",
+    "transcribe_windows",
+    "window_by_window",
+]
 
 Progress = Callable[[float, float], None]
 LanguageFound = Callable[[str, float], None]
@@ -44,6 +51,13 @@ _CONTEXT_STEP = 256
 _SHORTEST_REST = FRAMES_PER_SECOND // 2
 # A pause up to this one is read with the speech on both sides: windows are then where they are without voice activity.
 _SHORT_PAUSE = 5 * FRAMES_PER_SECOND
+
+
+def padded_frames(frames: int, context: Context) -> int:
+    """How many frames a window of so many is encoded as: with the context `auto` no more than it needs."""
+    if context == "full":
+        return N_FRAMES
+    return min(N_FRAMES, -(-(frames + _MARGIN) // _CONTEXT_STEP) * _CONTEXT_STEP)
 
 
 def transcribe_windows(
@@ -252,10 +266,9 @@ class _Reader:
         self, pieces: Sequence[_Piece], prompt: Sequence[int]
     ) -> list[tuple[Window, npt.NDArray[np.float32], Hypothesis]]:
         """Encode and decode the next window of each piece; with it come its states and its text."""
-        longest = max(piece.window().size for piece in pieces)
-        frames = -(-(longest + _MARGIN) // _CONTEXT_STEP) * _CONTEXT_STEP
+        frames = padded_frames(max(piece.window().size for piece in pieces), self.recogniser.context)
         first = self.options.temperatures[0]
-        if self.recogniser.context == "full" or frames >= N_FRAMES or first > 0:
+        if frames == N_FRAMES or first > 0:
             return self._decode_in(N_FRAMES, pieces, prompt, self.options)
         once = replace(self.options, temperature=first)
         decoded = self._decode_in(frames, pieces, prompt, once)

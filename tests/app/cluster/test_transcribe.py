@@ -85,5 +85,5 @@ def test_standard_input_is_not_for_a_cluster(how: tuple[str, ...]) -> None:
     result = transcribe("-", *how, "--workers", "1")
     assert (result.exit_code, result.stderr) == (
         2,
-        "error: standard input is read here: without --workers and --scheduler\n",
+        "error: a stream is read here: without --workers and --scheduler\n",
     )

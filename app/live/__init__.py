@@ -1,0 +1,1 @@
+"""Words while they are said: streams of samples, and where they come from."""

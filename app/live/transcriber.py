@@ -1,0 +1,266 @@
+"""A stream of samples becomes words: partial ones that may change, and final ones that never do.
+
+Voice activity divides the stream into utterances. While one is spoken, its audio so far is encoded and decoded again
+every step, after the words that are final; a word becomes final when the decoder, saying it, listened to audio that is
+not at the very end (`models.decoding.streaming`), and all of them when the utterance is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.decoding.fallback import detect_languages
+from models.decoding.longform import padded_frames
+from models.decoding.options import DecodeOptions
+from models.decoding.recogniser import Recogniser
+from models.decoding.segments import Word
+from models.decoding.streaming import POSITIONS_PER_SECOND, Continuation, StreamedWord, continue_text
+from models.features import SAMPLE_RATE, LogMelFeatures
+from models.voice import FRAME, Ear
+
+__all__ = ["LiveOptions", "LiveText", "LiveTranscriber"]
+
+Reals = npt.NDArray[np.float32]
+
+_FRAME_SECONDS = FRAME / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """When a stream is decoded, and when its words are final.
+
+    Attributes:
+        step: seconds of audio from one decoding to the next.
+        held_back: a word is not final while the decoder, saying it, attends to the last so many seconds.
+        threshold: speech begins where its probability reaches this, and ends where it falls 0.15 under it.
+        silence: seconds after which an utterance is over.
+        before: seconds of audio that are heard before speech begins.
+        shortest: seconds of speech that are an utterance.
+        longest: seconds of an utterance that are encoded at once; of a longer one the beginning is let go of.
+        prompted: how many tokens of the text before an utterance it is decoded after.
+    """
+
+    step: float = 1.0
+    held_back: float = 0.5
+    threshold: float = 0.5
+    silence: float = 0.6
+    before: float = 0.5
+    shortest: float = 0.1
+    longest: float = 20.0
+    prompted: int = 100
+
+
+@dataclass(frozen=True)
+class LiveText:
+    """What is new in a stream.
+
+    Attributes:
+        words: that are final from now on, with times in seconds of the stream.
+        partial: the text that follows them, as it looks now.
+        heard: seconds of the stream that this is of.
+        utterance: its number, from 0.
+        closed: whether the utterance is over.
+        language: of the utterance.
+    """
+
+    words: tuple[Word, ...]
+    partial: str
+    heard: float
+    utterance: int
+    closed: bool
+    language: str
+
+
+class LiveTranscriber:
+    """Transcribes one stream of mono samples at 16 kHz."""
+
+    def __init__(
+        self, recogniser: Recogniser, options: DecodeOptions, live: LiveOptions | None = None
+    ) -> None:
+        """Begin a stream.
+
+        Args:
+            recogniser: whose decoder was made with `aligned`.
+            options: how to decode; greedy whatever they say.
+            live: when.
+
+        Raises:
+            models.decoding.options.OptionsError: the options do not suit the model.
+        """
+        self._recogniser, self._live = recogniser, live or LiveOptions()
+        self._options = options.for_model(recogniser.weights)
+        self._ear = Ear(FRAME)
+        self._rest = np.zeros(0, np.float32)
+        self._frames: deque[Reals] = deque()
+        self._heard = 0  # frames, ever
+        self._speech = 0  # frames of it in this utterance; 0 where there is none
+        self._quiet = 0  # frames since
+        self._undecoded = 0  # frames
+        self._words: list[StreamedWord] = []  # final, of the audio that is kept
+        self._prompt: list[int] = []
+        self._told_until = 0.0
+        self._utterance = 0
+        self._language = self._options.language
+        self._spoken = self._language or "en"
+
+    @property
+    def duration(self) -> float:
+        """Seconds that were heard."""
+        return self._heard * _FRAME_SECONDS
+
+    @property
+    def language(self) -> str:
+        """Of the last utterance."""
+        return self._spoken
+
+    def push(self, samples: Reals, *, hurry: bool = False) -> list[LiveText]:
+        """Take samples, float32 (n,), of any number.
+
+        What becomes of them does not depend on how many are pushed at once, unless in a `hurry`: then they are
+        decoded only where an utterance ends and after the last of them.
+
+        Returns:
+            What is new, in order.
+        """
+        samples = np.concatenate([self._rest, samples.astype(np.float32)])
+        count = len(samples) // FRAME
+        self._rest = samples[count * FRAME :]
+        frames = samples[: count * FRAME].reshape(count, FRAME)
+        told: list[LiveText] = []
+        for at, (frame, probability) in enumerate(
+            zip(frames, self._ear.hear(frames.ravel()).max(axis=0), strict=True)
+        ):
+            told += self._take(frame, float(probability), hurry and at + 1 < count)
+        return told
+
+    def finish(self) -> list[LiveText]:
+        """End the stream: what is left is final."""
+        told = self.push(np.zeros(-len(self._rest) % FRAME, np.float32))
+        return told + self._close()
+
+    def commit(self) -> list[LiveText]:
+        """End the utterance, wherever it is; the stream goes on."""
+        return self._close()
+
+    def _take(self, frame: Reals, probability: float, later: bool) -> list[LiveText]:
+        live = self._live
+        self._heard += 1
+        self._frames.append(frame)
+        if probability >= live.threshold:
+            self._speech, self._quiet = self._speech + 1, 0
+        elif self._speech and (self._quiet or probability < live.threshold - 0.15):
+            self._quiet += 1
+        if not self._speech:
+            self._forget(len(self._frames) - round(live.before / _FRAME_SECONDS))
+            return []
+        self._undecoded += 1
+        if self._quiet * _FRAME_SECONDS >= live.silence:
+            return self._close()
+        if self._undecoded * _FRAME_SECONDS < live.step or later:
+            return []
+        return self._tell()
+
+    def _tell(self) -> list[LiveText]:
+        """Decode, and tell what has become final."""
+        found = self._decode()
+        content = len(self._frames) * _FRAME_SECONDS * POSITIONS_PER_SECOND
+        until = content - self._live.held_back * POSITIONS_PER_SECOND
+        new, count = [], len(self._words)
+        if not self._is_looping(found):
+            # The last word may go on.
+            for word in found.words[count:-1]:
+                if word.attended >= until:
+                    break
+                new.append(word)
+        told = self._said(new, "".join(word.text for word in found.words[count + len(new) :]), closed=False)
+        self._words += new
+        if len(self._frames) * _FRAME_SECONDS > self._live.longest:
+            self._shorten()
+        return [told]
+
+    def _close(self) -> list[LiveText]:
+        """All that was said in the utterance is final."""
+        told: list[LiveText] = []
+        if self._speech:
+            new: list[StreamedWord] = []
+            if self._speech * _FRAME_SECONDS >= self._live.shortest:
+                found = self._decode()
+                if not self._is_looping(found) and not self._is_silent(found):
+                    new = list(found.words[len(self._words) :])
+            told.append(self._said(new, "", closed=True))
+            self._keep_prompt([*self._words, *new])
+            self._utterance += 1
+        self._words, self._speech, self._quiet, self._undecoded = [], 0, 0, 0
+        self._language = self._options.language
+        self._forget(len(self._frames) - round(self._live.before / _FRAME_SECONDS))
+        return told
+
+    def _decode(self) -> Continuation:
+        self._undecoded = 0
+        recogniser = self._recogniser
+        with LogMelFeatures([np.concatenate(self._frames)], recogniser.weights.dims.n_mels) as features:
+            frames = padded_frames(features.content_frames, recogniser.context)
+            mel = features.window(0, features.content_frames, pad_to=frames)
+        states = recogniser.encode(mel[None, :, :frames])
+        if self._language is None:
+            memory: Any = recogniser.decoder.attend_to(states)
+            found = detect_languages(recogniser, memory)[0]
+            self._language = max(found, key=found.__getitem__)
+        self._spoken = self._language
+        return continue_text(
+            recogniser,
+            states,
+            min(features.content_frames // 2, states.shape[1]),
+            replace(self._options, language=self._language),
+            final=[token for word in self._words for token in word.tokens],
+            prompt=self._prompt,
+        )
+
+    def _is_looping(self, found: Continuation) -> bool:
+        limit = self._options.compression_ratio_threshold
+        return not found.ended or (limit is not None and found.compression_ratio > limit)
+
+    def _is_silent(self, found: Continuation) -> bool:
+        silent, improbable = self._options.no_speech_threshold, self._options.logprob_threshold
+        if silent is None or found.no_speech_prob <= silent:
+            return False
+        return improbable is None or found.avg_logprob <= improbable
+
+    def _said(self, new: list[StreamedWord], partial: str, *, closed: bool) -> LiveText:
+        begin = (self._heard - len(self._frames)) * _FRAME_SECONDS
+        heard = self._heard * _FRAME_SECONDS
+        words = []
+        for word in new:
+            start, end = (min(begin + at / POSITIONS_PER_SECOND, heard) for at in (word.start, word.end))
+            start = max(start, self._told_until)
+            self._told_until = max(start, end)
+            words.append(Word(word.text, round(start, 3), round(self._told_until, 3), word.probability))
+        return LiveText(tuple(words), partial, heard, self._utterance, closed, self._spoken)
+
+    def _keep_prompt(self, words: list[StreamedWord]) -> None:
+        if self._options.condition_on_previous_text and self._live.prompted:
+            self._prompt += [token for word in words for token in word.tokens]
+            self._prompt = self._prompt[-self._live.prompted :]
+
+    def _shorten(self) -> None:
+        """Let go of the first part of a long utterance, up to the longest pause between final words."""
+        words = self._words
+        latest = len(self._frames) * _FRAME_SECONDS * POSITIONS_PER_SECOND
+        cuts = [i for i in range(1, len(words)) if words[i].start > latest / 2] or [len(words) - 1]
+        if not words:
+            return
+        cut = max(cuts, key=lambda i: words[i].start - words[i - 1].end)
+        frames = int(words[cut].start / POSITIONS_PER_SECOND / _FRAME_SECONDS)
+        self._keep_prompt(words[:cut])
+        moved = round(frames * _FRAME_SECONDS * POSITIONS_PER_SECOND)
+        self._words = [replace(w, start=w.start - moved, end=w.end - moved) for w in words[cut:]]
+        self._forget(frames)
+
+    def _forget(self, count: int) -> None:
+        for _ in range(count):
+            self._frames.popleft()

@@ -1,0 +1,143 @@
+from dataclasses import replace
+
+import jiwer
+import numpy as np
+import pytest
+from whisper.normalizers import EnglishTextNormalizer
+
+from app import Transcriber
+from app.audio.reading import load_audio
+from app.live.transcriber import LiveOptions, LiveText, LiveTranscriber
+from datasets.utterance import Utterance
+from models.decoding.options import DecodeOptions, OptionsError
+
+SECOND = 16000
+NORMALISE = EnglishTextNormalizer()
+
+
+@pytest.fixture(scope="module")
+def live_tiny(tiny_en: Transcriber) -> Transcriber:
+    """tiny.en with the INT32 backend, whose windows are no longer than they need."""
+    return Transcriber(
+        tiny_en.weights, replace(tiny_en.configuration, audio_context="auto"), tiny_en.attention
+    )
+
+
+@pytest.fixture(scope="module")
+def sound(spoken: Utterance) -> np.ndarray:
+    return load_audio(spoken.audio)
+
+
+def fed(live: LiveTranscriber, samples: np.ndarray, sizes: list[int]) -> list[LiveText]:
+    """What comes of samples that are pushed in chunks of these sizes, again and again."""
+    told, at, turn = [], 0, 0
+    while at < len(samples):
+        size = sizes[turn % len(sizes)]
+        told += live.push(samples[at : at + size])
+        at, turn = at + size, turn + 1
+    return told + live.finish()
+
+
+def text_of(told: list[LiveText]) -> str:
+    return "".join(word.word for text in told for word in text.words)
+
+
+@pytest.fixture(scope="module")
+def told(live_tiny: Transcriber, sound: np.ndarray) -> list[LiveText]:
+    """The sample in chunks of 0.1 s."""
+    return fed(live_tiny.live(), sound, [1600])
+
+
+def test_a_stream_says_what_the_recording_does(
+    live_tiny: Transcriber, told: list[LiveText], sound: np.ndarray, spoken: Utterance
+) -> None:
+    reference, streamed = NORMALISE(spoken.text), NORMALISE(text_of(told))
+    whole = NORMALISE(live_tiny.transcribe(sound).text)
+    assert jiwer.wer(reference, streamed) <= jiwer.wer(reference, whole) + 0.1
+
+
+def test_words_are_in_order_and_were_heard(told: list[LiveText], sound: np.ndarray) -> None:
+    heard, end = 0.0, 0.0
+    for text in told:
+        assert text.heard >= heard
+        heard = text.heard
+        for word in text.words:
+            assert end <= word.start <= word.end <= heard
+            assert 0 <= word.probability <= 1
+            end = word.end
+    assert heard == pytest.approx(len(sound) / SECOND, abs=0.033)
+
+
+def test_words_are_final_long_before_the_end(told: list[LiveText]) -> None:
+    early = [word for text in told if not text.closed for word in text.words]
+    assert len(early) > 20
+    lags = [text.heard - word.end for text in told for word in text.words]
+    assert np.quantile(lags, 0.95) < 3
+
+
+def test_the_size_of_chunks_changes_nothing(
+    live_tiny: Transcriber, told: list[LiveText], sound: np.ndarray
+) -> None:
+    part = sound[: 3 * SECOND]
+    found = fed(live_tiny.live(), part, [1, 511, 7, 30_000])
+    assert found == fed(live_tiny.live(), part, [3 * SECOND])
+    assert found[:-1] == [text for text in told if text.heard <= 3]
+
+
+def test_in_a_hurry_what_waits_is_decoded_once(live_tiny: Transcriber, sound: np.ndarray) -> None:
+    assert len(live_tiny.live().push(sound[: 6 * SECOND], hurry=True)) == 1
+    assert len(live_tiny.live().push(sound[: 6 * SECOND])) > 3
+
+
+def test_streams_share_nothing(live_tiny: Transcriber, told: list[LiveText], sound: np.ndarray) -> None:
+    one, other = live_tiny.live(), live_tiny.live()
+    said: list[LiveText] = []
+    for at in range(0, 4 * SECOND, 8000):
+        said += one.push(sound[at : at + 8000])
+        other.push(sound[9 * SECOND + at :][:8000])
+    assert said == [text for text in told if text.heard <= 4]
+
+
+def test_silence_and_noise_say_nothing(live_tiny: Transcriber) -> None:
+    noise = np.random.default_rng(0).standard_normal(10 * SECOND).astype(np.float32)
+    for samples in (np.zeros(10 * SECOND, np.float32), 0.002 * noise, 0.1 * noise):
+        assert text_of(fed(live_tiny.live(), samples, [1600])) == ""
+
+
+def test_a_pause_ends_an_utterance_and_times_go_on(live_tiny: Transcriber, sound: np.ndarray) -> None:
+    part, pause = sound[: round(2.3 * SECOND)], np.zeros(5 * SECOND, np.float32)
+    told = fed(live_tiny.live(), np.concatenate([part, pause, part]), [4800])
+    closed = [text for text in told if text.closed]
+    assert [text.utterance for text in closed] == [0, 1]
+    first, second = ([w for text in told if text.utterance == n for w in text.words] for n in (0, 1))
+    assert jiwer.wer(*(NORMALISE("".join(w.word for w in words)) for words in (first, second))) <= 0.2
+    assert first[0].start + len(part) / SECOND + 5 == pytest.approx(second[0].start, abs=0.6)
+
+
+def test_an_utterance_can_be_committed(live_tiny: Transcriber, sound: np.ndarray) -> None:
+    live = live_tiny.live()
+    live.push(sound[: 2 * SECOND])
+    (text,) = live.commit()
+    assert text.closed
+    assert text.partial == ""
+    assert live.commit() == []
+
+
+def test_long_speech_is_cut_between_words(
+    live_tiny: Transcriber, sound: np.ndarray, spoken: Utterance
+) -> None:
+    streamed = fed(live_tiny.live(live=LiveOptions(step=2.0, longest=5.0, silence=3.0)), sound, [8000])
+    assert len({text.utterance for text in streamed}) == 1
+    assert jiwer.wer(NORMALISE(spoken.text), NORMALISE(text_of(streamed))) < 0.35
+
+
+def test_a_stream_that_ends_at_once_says_nothing(live_tiny: Transcriber) -> None:
+    live = live_tiny.live()
+    assert live.push(np.zeros(0, np.float32)) == []
+    assert live.finish() == []
+    assert live.duration == 0
+
+
+def test_options_have_to_suit_the_model(live_tiny: Transcriber) -> None:
+    with pytest.raises(OptionsError, match="English"):
+        live_tiny.live(DecodeOptions(language="de"))

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import platformdirs
 
-from kernels.machine_code import load
+from kernels.machine_code import ForeignCodeError, load
 from kernels.processor import cpuinfo
 
 __all__ = ["Fixed", "jit", "later"]
@@ -132,9 +132,12 @@ class _Compiled:
         address = next(filter(None, (_kept(folder / name) for folder in self._folders())), None)
         if address is None:
             _tell(logging.INFO, "compiling the kernels for this processor, which takes up to a minute")
-            symbol, code = self._compile(kinds)
-            _keep(self._folders(), name, symbol.encode() + b"\0" + code)
-            address = load(code, symbol)
+            symbol, code, there = self._compile(kinds)
+            try:
+                address = load(code, symbol)
+                _keep(self._folders(), name, symbol.encode() + b"\0" + code)
+            except (OSError, ForeignCodeError):  # numba has put it into memory itself
+                address = there
         taken = (
             ctypes.c_double
             if isinstance(number, float)
@@ -145,8 +148,8 @@ class _Compiled:
         )
         return ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *taken)(address)
 
-    def _compile(self, kinds: tuple[_Kind, ...]) -> tuple[str, bytes]:
-        """The symbol and the object of the function for arguments of these kinds."""
+    def _compile(self, kinds: tuple[_Kind, ...]) -> tuple[str, bytes, int]:
+        """The symbol, the object and numba's own address of the function for arguments of these kinds."""
         dispatcher = self.dispatcher
         # OSError where there is no memory: LLVM would end the process with a signal.
         mmap.mmap(-1, _TAKEN, mmap.MAP_PRIVATE, mmap.PROT_READ).close()
@@ -154,7 +157,8 @@ class _Compiled:
         compiled = next(reversed(dispatcher.overloads.values()))
         library = compiled.library
         code: bytes = library.codegen._tm.emit_object(library._final_module)
-        return compiled.fndesc.llvm_func_name, code
+        symbol = compiled.fndesc.llvm_func_name
+        return symbol, code, library.get_pointer_to_function(symbol)
 
     @cached_property
     def dispatcher(self) -> Any:

@@ -10,7 +10,7 @@ import mmap
 import struct
 from typing import NamedTuple
 
-__all__ = ["load"]
+__all__ = ["ForeignCodeError", "load"]
 
 _WHOLE_ADDRESS = 1  # R_X86_64_64
 _PROGRAM, _SYMBOLS, _RELOCATIONS, _UNDEFINED, _COMMON = 1, 2, 4, 0, 0xFFF2
@@ -21,6 +21,10 @@ _ALLOCATIONS = "NRT_MemInfo_alloc"
 _PROTECTION = mmap.PROT_READ | mmap.PROT_EXEC
 
 _loaded: list[mmap.mmap] = []
+
+
+class ForeignCodeError(ValueError):
+    """Code that refers to other code in a way that is not known here."""
 
 
 class _Section(NamedTuple):
@@ -43,6 +47,7 @@ def load(code: bytes, name: str) -> int:
     which its functions come to where they fail.
 
     Raises:
+        ForeignCodeError: it refers to other code in a way that is not known here.
         ValueError: it is no such object, or it has no such function.
         OSError: the system lets no process make code.
     """
@@ -87,7 +92,7 @@ def _load(code: bytes, name: str) -> int:
         for at in _each(section, _RELOCATION):
             offset, about, more = _RELOCATION.unpack_from(code, at)
             if about & 0xFFFFFFFF != _WHOLE_ADDRESS:
-                raise ValueError(f"a reference of kind {about & 0xFFFFFFFF}")
+                raise ForeignCodeError(f"a reference of kind {about & 0xFFFFFFFF}")
             struct.pack_into("<q", memory, placed[section.info] + offset, addresses[about >> 32][1] + more)
 
     _loaded.append(memory)

@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 
 from kernels.compiled import Fixed, jit
-from kernels.machine_code import load
+from kernels.machine_code import ForeignCodeError, load
 
 CODE = "import kernels.compiled\n@kernels.compiled.jit\ndef double(x):\n    return 2 * x\n"
 RUN = "import double, logging, sys; logging.basicConfig(level='INFO'); print(double.double(21), 'numba' in sys.modules)"
@@ -122,6 +122,25 @@ def test_arguments_of_every_kind_arrive() -> None:
             assert given == (-expected if negative else expected)
             assert pair.numbers[0] == expected
     assert total(x, np.float32(0), 0.0, Pair(np.ones(4), -3), np.True_) == 3 * x.sum()
+
+
+@jit
+def triple(x: Any) -> Any:
+    return 3 * x
+
+
+@pytest.mark.parametrize(
+    "problem", [ForeignCodeError("a reference of kind 2"), OSError("no memory for code")]
+)
+def test_code_that_cannot_be_put_into_memory_here_is_run_where_numba_put_it(
+    problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(code: bytes, name: str) -> int:
+        raise problem
+
+    monkeypatch.setattr("kernels.compiled.load", refuse)
+    monkeypatch.setattr(triple, "_ready", {})
+    assert triple(7) == 21
 
 
 @jit

@@ -42,7 +42,7 @@ demo: $(READY)
 	$(BIN)/transcribe datasets/sample/harbour.flac --model tiny.en --backend int32
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not network and not hardware and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not network and not hardware and not browser"
 
 test-lowest:
 	$(PYTHON) -m venv $(VENV)/lowest

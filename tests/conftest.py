@@ -5,6 +5,9 @@ import os
 # Before any library starts its threads: those that wait for work in a loop make a busy machine spend four times the
 # processor's time (tests of the API: 49 s of it and more, where 13 s do).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Tests in several processes are the threads that a machine has.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
 import sys

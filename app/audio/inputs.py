@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 STANDARD_INPUT = "-"
 
 _AUDIO = (
@@ -51,6 +49,8 @@ class Recordings:
 
     def __init__(self, names: Sequence[str]) -> None:
         """Name paths, folders, glob patterns and `-`."""
+        import numpy as np  # a command's --help must not wait for it
+
         self._names = names
         self.problems: list[str] = []
         paths, bare = array("q"), array("q")
@@ -95,6 +95,8 @@ class Recordings:
 
 def repeated(keys: Any) -> frozenset[int]:
     """The numbers that are there more than once."""
+    import numpy as np
+
     values, counts = np.unique(np.array(keys, np.int64), return_counts=True)
     return frozenset(values[counts > 1].tolist())
 

@@ -65,7 +65,7 @@ def test_the_object_has_what_the_reports_need(evaluation: Evaluation) -> None:
     assert data["schema_version"] == 1
     assert list(data) == [
         "schema_version", "dataset", "statistics", "limits", "verdicts", "backends", "comparisons",
-        "differing", "notes",
+        "streams", "differing", "notes",
     ]  # fmt: skip
     assert [v["backend"] for v in data["verdicts"]] == ["int32", "int8", "legacy-int32"]
     assert {v["backend"]: v["exit_code"] for v in data["verdicts"]}["legacy-int32"] == 3

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from material.small_models import recogniser_of, small_random_model
+from places import MEASURED_WITHOUT_BFLOAT16
 from whisper.decoding import DecodingOptions, decode
 from whisper.tokenizer import get_tokenizer
 
@@ -49,6 +50,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
     return partial(GraphDecoder, int8=False)
 
 
+@MEASURED_WITHOUT_BFLOAT16
 @pytest.mark.parametrize("compute_type", ["int8", "bfloat16"])
 def test_a_windows_logits_are_the_same_to_the_bit_alone_and_among_others(
     model_and_states: tuple[Model, Any], compute_type: ComputeType

@@ -14,6 +14,7 @@ import openai
 import pytest
 import requests
 from material.servers import Served, serving, until, wave_file
+from places import MEASURED_WITHOUT_BFLOAT16
 
 from app import DecodeOptions, DeviceLost, Transcriber, Transcript
 from app.audio.reading import load_audio
@@ -116,6 +117,7 @@ def test_a_lost_device_is_a_503_that_is_not_asked_again(tiny_en: Transcriber, cl
         assert requests.get(f"{served.url}/ready", timeout=60).status_code == 503
 
 
+@MEASURED_WITHOUT_BFLOAT16
 def test_windows_decoded_together_are_those_of_transcribe_to_the_bit(
     tiny_en: Transcriber, clip: bytes, long_clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from kernels.arrays import Reals
 from models.decoding.recogniser import Recogniser
 from models.features import LogMelFeatures
 from models.weights.building import Model
+from models.weights.loading import LoadedWeights, load
 
 
 def pytest_configure() -> None:
@@ -43,6 +44,16 @@ def pytest_configure() -> None:
 def tiny_en() -> Transcriber:
     """tiny.en with the INT32 backend on the emulator."""
     return load_model("tiny.en", "int32", "emulator")
+
+
+@pytest.fixture
+def one_load(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of tiny.en are read once for all tests in this process."""
+
+    def loaded(name: str, **how: Any) -> LoadedWeights:
+        return tiny_en.weights if name == "tiny.en" else load(name, **how)
+
+    monkeypatch.setattr("app.api.load", loaded)
 
 
 @pytest.fixture(scope="session")

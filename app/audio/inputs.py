@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 STANDARD_INPUT = "-"
+MICROPHONE = "microphone"
 
 _AUDIO = (
     ".aac .aif .aifc .aiff .amr .au .caf .flac .m4a .m4b .mka .mp3 .oga .ogg .opus .w64 .wav .wave .weba .wma"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.audio.inputs import STANDARD_INPUT, Recording
+from app.audio.inputs import MICROPHONE, STANDARD_INPUT, Recording
 from app.console import INTERRUPTED, say
 from app.output.writers import Output, write_segments
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！")
 _CLEAR = "\r\x1b[K"
-MICROPHONE = "microphone"
 _SHOWN = 100  # characters of what may still change
 
 
@@ -126,8 +126,8 @@ def transcribe_live(
         say("listening; Ctrl-C ends it")
     if output.printed is not None:
         write_segments(lines(), output.printed, output.layout, show)
-    for _ in lines() if output.printed is None else ():
-        pass
+    else:
+        deque(lines(), maxlen=0)
     text = "".join(segment.text for segment in segments).strip()
     run = transcriber.described(options)
     whole = Transcript(text, tuple(segments), live.language, None, live.duration, run)

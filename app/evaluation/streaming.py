@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,11 @@ def streamed(live: LiveTranscriber, blocks: Iterable[npt.NDArray[np.float32]]) -
     retracted, clock, fed, computed = 0, 0.0, 0, time.process_time()
     step = round(CHUNK_SECONDS * SAMPLE_RATE)
 
-    def take(told: list[LiveText]) -> None:
-        nonlocal retracted, shown
+    def take(compute: Callable[[], list[LiveText]]) -> None:
+        nonlocal clock, retracted, shown
+        begun = time.perf_counter()
+        told = compute()
+        clock += time.perf_counter() - begun
         for text in told:
             words.extend(word.word for word in text.words)
             lags.extend(round(clock - word.end, 3) for word in text.words)
@@ -52,15 +56,9 @@ def streamed(live: LiveTranscriber, blocks: Iterable[npt.NDArray[np.float32]]) -
     while fed < len(samples):
         clock = max(clock, min(fed + step, len(samples)) / SAMPLE_RATE)
         arrived = min(len(samples), max(fed + step, int(clock * SAMPLE_RATE) // step * step))
-        begun = time.perf_counter()
-        told = live.push(samples[fed:arrived], hurry=arrived - fed > SAMPLE_RATE)
-        clock += time.perf_counter() - begun
-        take(told)
+        take(partial(live.push, samples[fed:arrived], hurry=arrived - fed > SAMPLE_RATE))
         fed = arrived
-    begun = time.perf_counter()
-    told = live.finish()
-    clock += time.perf_counter() - begun
-    take(told)
+    take(live.finish)
     return StreamedText(
         hypothesis="".join(words).strip(),
         lags=tuple(lags),

@@ -8,18 +8,17 @@ from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from app.audio.containers import AudioError
+from app.audio.inputs import MICROPHONE
 from app.audio.resampling import SAMPLE_RATE, Mixer, NotNumbersError, Sound, full_scale, resampled
+from kernels.arrays import Reals
 
 __all__ = ["microphone", "piped"]
 
-Reals = npt.NDArray[np.float32]
 
 _BLOCK_SECONDS = 0.1
 _MOST_WAITING = 600  # blocks of a microphone: a minute
-_MICROPHONE = "microphone"
 
 
 class _Replayed:
@@ -90,10 +89,10 @@ class Microphone:
             import sounddevice
         except ImportError as error:
             remedy = "python -m pip install 'tilescribe[live]'"
-            raise AudioError(_MICROPHONE, f"it is reached through sounddevice: {remedy}") from error
+            raise AudioError(MICROPHONE, f"it is reached through sounddevice: {remedy}") from error
         except OSError as error:  # its library
             remedy = "install PortAudio (Debian: apt install libportaudio2)"
-            raise AudioError(_MICROPHONE, f"{error}: {remedy}") from error
+            raise AudioError(MICROPHONE, f"{error}: {remedy}") from error
         self.lost = 0.0
         self._waiting: queue.Queue[Reals] = queue.Queue(_MOST_WAITING)
         try:
@@ -106,7 +105,7 @@ class Microphone:
             )
             self._stream.start()
         except sounddevice.PortAudioError as error:
-            raise AudioError(_MICROPHONE, f"it can't be opened: {error}") from error
+            raise AudioError(MICROPHONE, f"it can't be opened: {error}") from error
 
     def _came(self, samples: Reals, *_: Any) -> None:
         try:

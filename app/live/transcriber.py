@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from kernels.arrays import Reals
 from models.decoding.fallback import detect_languages
 from models.decoding.longform import padded_frames
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
-from models.decoding.segments import Word
+from models.decoding.segments import Word, is_silent
 from models.decoding.streaming import POSITIONS_PER_SECOND, Continuation, StreamedWord, continue_text
 from models.features import SAMPLE_RATE, LogMelFeatures
 from models.voice import FRAME, Ear
 
 __all__ = ["LiveOptions", "LiveText", "LiveTranscriber"]
 
-Reals = npt.NDArray[np.float32]
 
 _FRAME_SECONDS = FRAME / SAMPLE_RATE
 
@@ -156,7 +154,7 @@ class LiveTranscriber:
         elif self._speech and (self._quiet or probability < live.threshold - 0.15):
             self._quiet += 1
         if not self._speech:
-            self._forget(len(self._frames) - round(live.before / _FRAME_SECONDS))
+            self._wait_for_speech()
             return []
         self._undecoded += 1
         if self._quiet * _FRAME_SECONDS >= live.silence:
@@ -190,14 +188,14 @@ class LiveTranscriber:
             new: list[StreamedWord] = []
             if self._speech * _FRAME_SECONDS >= self._live.shortest:
                 found = self._decode()
-                if not self._is_looping(found) and not self._is_silent(found):
+                if not self._is_looping(found) and not is_silent(found, self._options):
                     new = list(found.words[len(self._words) :])
             told.append(self._said(new, "", closed=True))
             self._keep_prompt([*self._words, *new])
             self._utterance += 1
         self._words, self._speech, self._quiet, self._undecoded = [], 0, 0, 0
         self._language = self._options.language
-        self._forget(len(self._frames) - round(self._live.before / _FRAME_SECONDS))
+        self._wait_for_speech()
         return told
 
     def _decode(self) -> Continuation:
@@ -207,14 +205,14 @@ class LiveTranscriber:
             frames = padded_frames(features.content_frames, recogniser.context)
             mel = features.window(0, features.content_frames, pad_to=frames)
         states = recogniser.encode(mel[None, :, :frames])
+        memory = recogniser.decoder.attend_to(states)
         if self._language is None:
-            memory: Any = recogniser.decoder.attend_to(states)
             found = detect_languages(recogniser, memory)[0]
             self._language = max(found, key=found.__getitem__)
         self._spoken = self._language
         return continue_text(
             recogniser,
-            states,
+            memory,
             min(features.content_frames // 2, states.shape[1]),
             replace(self._options, language=self._language),
             final=[token for word in self._words for token in word.tokens],
@@ -224,12 +222,6 @@ class LiveTranscriber:
     def _is_looping(self, found: Continuation) -> bool:
         limit = self._options.compression_ratio_threshold
         return not found.ended or (limit is not None and found.compression_ratio > limit)
-
-    def _is_silent(self, found: Continuation) -> bool:
-        silent, improbable = self._options.no_speech_threshold, self._options.logprob_threshold
-        if silent is None or found.no_speech_prob <= silent:
-            return False
-        return improbable is None or found.avg_logprob <= improbable
 
     def _said(self, new: list[StreamedWord], partial: str, *, closed: bool) -> LiveText:
         begin = (self._heard - len(self._frames)) * _FRAME_SECONDS
@@ -250,16 +242,20 @@ class LiveTranscriber:
     def _shorten(self) -> None:
         """Let go of the first part of a long utterance, up to the longest pause between final words."""
         words = self._words
-        latest = len(self._frames) * _FRAME_SECONDS * POSITIONS_PER_SECOND
-        cuts = [i for i in range(1, len(words)) if words[i].start > latest / 2] or [len(words) - 1]
         if not words:
             return
+        latest = len(self._frames) * _FRAME_SECONDS * POSITIONS_PER_SECOND
+        cuts = [i for i in range(1, len(words)) if words[i].start > latest / 2] or [len(words) - 1]
         cut = max(cuts, key=lambda i: words[i].start - words[i - 1].end)
         frames = int(words[cut].start / POSITIONS_PER_SECOND / _FRAME_SECONDS)
         self._keep_prompt(words[:cut])
         moved = round(frames * _FRAME_SECONDS * POSITIONS_PER_SECOND)
         self._words = [replace(w, start=w.start - moved, end=w.end - moved) for w in words[cut:]]
         self._forget(frames)
+
+    def _wait_for_speech(self) -> None:
+        """Keep no more than what is heard before speech begins."""
+        self._forget(len(self._frames) - round(self._live.before / _FRAME_SECONDS))
 
     def _forget(self, count: int) -> None:
         for _ in range(count):

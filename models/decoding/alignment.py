@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from kernels.arrays import Reals
+
 __all__ = ["attended", "token_positions"]
 
-Reals = npt.NDArray[np.float32]
 
 _SMOOTHED = 7  # positions: whisper's median filter
 

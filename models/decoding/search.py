@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -108,7 +107,6 @@ def search(
         wanted: tells before each token which windows are still to be decoded; the text of others ends there.
     """
     tokenizer, dims = recogniser.tokenizer(options.language, options.task), recogniser.weights.dims
-    _find_non_speech_tokens(tokenizer)
     tokens = np.array([initial_tokens(tokenizer, options, p, dims.n_text_ctx) for p in prompts], np.int64)
     begin, longest = tokens.shape[1], dims.n_text_ctx // 2
     rules = TokenRules(tokenizer, options, begin, dims.n_audio_ctx)
@@ -181,13 +179,3 @@ def _hypothesis(
         temperature=temperature,
         compression_ratio=submodule("utils").compression_ratio(text),
     )
-
-
-def _find_non_speech_tokens(tokenizer: Tokenizer) -> None:
-    """Fill in the tokens that whisper suppresses, as it finds them, but for a check that takes 0.1 s to get ready.
-
-    Before tiktoken encodes a text it looks for special tokens in it, with a pattern of 1,600; these texts have none.
-    """
-    if "non_speech_tokens" not in vars(tokenizer):
-        plain: Any = SimpleNamespace(encoding=SimpleNamespace(encode=tokenizer.encoding.encode_ordinary))
-        vars(tokenizer)["non_speech_tokens"] = Tokenizer.non_speech_tokens.func(plain)

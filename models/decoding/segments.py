@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from models.decoding.options import DecodeOptions
 from models.decoding.search import Hypothesis
@@ -79,7 +79,19 @@ class Window:
         return float((self.seek + N_FRAMES) * HOP_LENGTH / SAMPLE_RATE)
 
 
-def is_silent(result: Hypothesis, options: DecodeOptions) -> bool:
+class Judged(Protocol):
+    """What a decoder says of its own text; `Hypothesis` has it."""
+
+    @property
+    def no_speech_prob(self) -> float:
+        """Of the no-speech token at the start of the transcript."""
+
+    @property
+    def avg_logprob(self) -> float:
+        """The mean per token."""
+
+
+def is_silent(result: Judged, options: DecodeOptions) -> bool:
     """Whether the window probably holds no speech, and what was decoded from it is improbable."""
     if options.no_speech_threshold is None or result.no_speech_prob <= options.no_speech_threshold:
         return False

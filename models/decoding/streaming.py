@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from models.decoder import Sequences
+from models.decoder import Memory, Sequences
 from models.decoding.alignment import attended, token_positions
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
@@ -65,7 +65,7 @@ class Continuation:
 
 def continue_text(
     recogniser: Recogniser,
-    states: npt.NDArray[np.float32],
+    memory: Memory,
     content: int,
     options: DecodeOptions,
     *,
@@ -76,7 +76,7 @@ def continue_text(
 
     Args:
         recogniser: whose decoder was made with `aligned`.
-        states: of the encoder, float32 (1, positions, n_audio_state).
+        memory: of one window, by that decoder.
         content: how many positions hold audio.
         options: with a language.
         final: tokens of the text that stays, of this audio.
@@ -85,10 +85,10 @@ def continue_text(
     tokenizer, dims = recogniser.tokenizer(options.language, options.task), recogniser.weights.dims
     plain = replace(options, without_timestamps=True)
     initial = initial_tokens(tokenizer, plain, prompt, dims.n_text_ctx)
-    begin, decoder = len(initial), recogniser.decoder
+    begin = len(initial)
     room = min(dims.n_text_ctx // 2, _SPARE_TOKENS + content * _TOKENS_PER_SECOND // POSITIONS_PER_SECOND)
     tokens = np.array([[*initial, *final]], np.int64)
-    sequences = Sequences(decoder, decoder.attend_to(states), 1, dims.n_text_ctx)
+    sequences = Sequences(recogniser.decoder, memory, 1, dims.n_text_ctx)
     at = initial.index(tokenizer.sot)
     known = range(begin - 1, tokens.shape[1])
     of_prompt = sequences.prefill(tokens, [at, *known])[0]

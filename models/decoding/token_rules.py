@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
 from kernels.arrays import Reals, Tokens
@@ -33,7 +36,7 @@ class TokenRules:
         if options.suppressed:
             suppressed |= {t.transcribe, t.translate, t.sot, t.sot_prev, t.sot_lm, t.no_speech}
         if -1 in options.suppressed:
-            suppressed |= set(t.non_speech_tokens)
+            suppressed |= set(_non_speech_tokens(t))
         if self._timed:
             suppressed.add(t.no_timestamps)
         blank = {*t.encoding.encode_ordinary(" "), t.eot} if options.suppress_blank else set()
@@ -77,3 +80,15 @@ class TokenRules:
         top = timestamps.max()
         if top > _NEVER and np.log(np.exp(timestamps - top).sum()) + top > text.max():
             text[:] = _NEVER
+
+
+def _non_speech_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that whisper suppresses, as it finds them, but for a check that takes 0.1 s to get ready.
+
+    Before tiktoken encodes a text it looks for special tokens in it, with a pattern of 1,600; these texts have none.
+    """
+    if "non_speech_tokens" not in vars(tokenizer):
+        plain: Any = SimpleNamespace(encoding=SimpleNamespace(encode=tokenizer.encoding.encode_ordinary))
+        vars(tokenizer)["non_speech_tokens"] = Tokenizer.non_speech_tokens.func(plain)
+    found: tuple[int, ...] = tokenizer.non_speech_tokens
+    return found

@@ -15,7 +15,6 @@ from material.audio_files import wave
 from material.web_pages import Browser, Page
 from typer.testing import CliRunner
 
-from app import Transcriber
 from app.audio.reading import array_blocks, load_audio
 from app.cli import _transcribe as command
 from app.output.page import audio_url, clock, embedded, plays_as_it_is, render_page
@@ -240,11 +239,6 @@ def test_blocks_of_any_size_draw_the_same(count: int) -> None:
     list(parts.blocks())
     assert pieces.pictures() == whole.pictures()
     assert shades(parts.pictures()[0]).shape == (80, -(-count // 800))
-
-
-@pytest.fixture
-def one_load(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.load", lambda name, **how: tiny_en.weights)
 
 
 def transcribe(*arguments: str | Path, **how: Any) -> Any:

@@ -24,7 +24,6 @@ from material.audio_files import sweep, write
 from material.audio_files import wave as tone_wave
 from typer.testing import CliRunner, Result
 
-from app import Transcriber
 from app.audio.reading import load_audio
 from app.cli import _transcribe as command
 from app.cli import app as tilescribe
@@ -37,20 +36,12 @@ from kernels.processor import cpuinfo
 from models.decoding.options import DecodeOptions
 from models.decoding.search import Hypothesis
 from models.voice import VadOptions
-from models.weights.loading import LoadedWeights, load
 
 TEXT = "The quiet harbor wakes before the sun"
 NO_NPU = not list(Path("/dev/accel").glob("accel*")) if Path("/dev/accel").exists() else True
 
 
-@pytest.fixture(autouse=True)
-def one_load(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights of tiny.en are read once for all tests in this process."""
-
-    def loaded(name: str, **how: Any) -> LoadedWeights:
-        return tiny_en.weights if name == "tiny.en" else load(name, **how)
-
-    monkeypatch.setattr("app.api.load", loaded)
+pytestmark = pytest.mark.usefixtures("one_load")
 
 
 def transcribe(*arguments: str | Path, standard_input: bytes | None = None) -> Result:

@@ -9,23 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import Transcriber
 from app.audio.reading import load_audio
 from app.cli import _transcribe as command
 from app.commands import live as commands
 from app.live import sources
 from datasets.utterance import Utterance
-from models.weights.loading import LoadedWeights, load
 
 FIRST = "quiet harbor wakes before the sun"
 
 
-@pytest.fixture(autouse=True)
-def one_load(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loaded(name: str, **how: Any) -> LoadedWeights:
-        return tiny_en.weights if name == "tiny.en" else load(name, **how)
-
-    monkeypatch.setattr("app.api.load", loaded)
+pytestmark = pytest.mark.usefixtures("one_load")
 
 
 def transcribe(*arguments: str | Path, given: bytes | None = None) -> Result:

@@ -112,12 +112,11 @@ def find(*, any_version: bool = False) -> Toolchain:
     Raises:
         ToolLackingError: one is not there, or is of another version than the pinned one and any was not asked for.
     """
-    root = _folder("MLIR_AIE_INSTALL_DIR", "python/aie", "mlir-aie", MLIR_AIE_REMEDY, _mlir_aie())
+    include = headers()
+    root = include.parent
     aiecc = _first(os.environ.get("AIECC_PATH"), root / "bin" / "aiecc", shutil.which("aiecc"))
     if aiecc is None:
         raise ToolLackingError(f"aiecc is not in {root / 'bin'}: {MLIR_AIE_REMEDY}")
-    if not (root / "include" / "aie_api").is_dir():
-        raise ToolLackingError(f"aie_api's headers are not in {root / 'include'}: {MLIR_AIE_REMEDY}")
     peano = _folder("PEANO_INSTALL_DIR", "bin/clang++", "Peano", PEANO_REMEDY, _peano(root))
     xclbinutil = _first(
         os.environ.get("AIE_XCLBINUTIL"), shutil.which("xclbinutil"), "/opt/xilinx/xrt/bin/xclbinutil"
@@ -135,7 +134,21 @@ def find(*, any_version: bool = False) -> Toolchain:
         _check_pin("mlir-aie", versions["mlir_aie"], rf"(?<![\w.]){number}(?!\w|\.\d)", MLIR_AIE_REMEDY)
         _check_pin("Peano", versions["peano"], rf"\b{commit}", PEANO_REMEDY)
     bindings = root / "python" if importlib.util.find_spec("aie") is None else None
-    return Toolchain(aiecc, root / "include", bindings, peano, xclbinutil, versions)
+    return Toolchain(aiecc, include, bindings, peano, xclbinutil, versions)
+
+
+def headers() -> Path:
+    """mlir-aie's folder of headers, with aie_api's.
+
+    Raises:
+        ToolLackingError: mlir-aie or they are not there.
+    """
+    include = (
+        _folder("MLIR_AIE_INSTALL_DIR", "python/aie", "mlir-aie", MLIR_AIE_REMEDY, _mlir_aie()) / "include"
+    )
+    if not (include / "aie_api").is_dir():
+        raise ToolLackingError(f"aie_api's headers are not in {include}: {MLIR_AIE_REMEDY}")
+    return include
 
 
 def nominal() -> Toolchain:

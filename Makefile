@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP = $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -c constraints.txt
+# Scripts that an older pip writes, such as Python 3.11's own, import more before the program has a Ctrl-C in hand.
 # PyTorch's builds for the CPU alone have a local version. pip finds them where it knows their index, which PyTorch's
 # own site names: by PIP_EXTRA_INDEX_URL or by its configuration.
 CPU_TORCH = torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
@@ -33,6 +34,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV), once: some minutes, most of it for PyTorch and OpenVINO"
 	$(PYTHON) -m venv $(shell $(PYTHON) $(HAS_XRT) && echo --system-site-packages) $(VENV)
+	$(PIP) pip
 	@$(PIP) '$(CPU_TORCH)' 2>/dev/null || echo "pip reaches no PyTorch for the CPU alone: on x86 3 GB of libraries for GPUs come" \
 		"with the other; PIP_EXTRA_INDEX_URL=URL, the index of CPU builds that PyTorch's site names, leaves them out"
 	$(PIP) --editable '.[dev]'

@@ -12,8 +12,6 @@
 ('of fish has been sold.', 'en', 'int32')
 """
 
-from __future__ import annotations
-
 from app import startup as startup  # isort: skip  # first: a Ctrl-C may come while the rest is imported
 from typing import TYPE_CHECKING, Any
 

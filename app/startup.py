@@ -2,17 +2,17 @@
 
 PyTorch's modules alone are two hundred thousand objects that stay. Looking through them again and again while they
 come is a sixth of the time that a command takes to start, and frees nothing: garbage is collected less often.
+
+Nothing is imported here that the interpreter has not loaded already: until the handler is set, a Ctrl-C has Python's
+traceback. `signal` is `_signal` with enumerations, whose import alone takes longer than all of this.
 """
 
-from __future__ import annotations
-
-import gc
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # importing this alone takes longer than all above, and there is no handler yet
+if TYPE_CHECKING:
     from typing import Any
 
 INTERRUPTED = 130
@@ -21,13 +21,13 @@ INTERRUPTED = 130
 _came = False
 
 
-def _leave(number: int, frame: Any) -> None:
+def _leave(number: int, frame: "Any") -> None:
     """While nothing is under way yet, or nothing any more."""
     os.write(2, b"error: interrupted\n")
     os._exit(INTERRUPTED)
 
 
-def _interrupt(number: int, frame: Any) -> None:
+def _interrupt(number: int, frame: "Any") -> None:
     """While something is under way that has to be ended in order; who asks again does not want to wait for that."""
     global _came
     if _came and number == signal.SIGINT:
@@ -36,7 +36,7 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _unraisable(lost: Any) -> None:
+def _unraisable(lost: "Any") -> None:
     """Interrupt again, a moment later, where it was lost in what can't raise: a finaliser, a library's callback."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, 0.02)
@@ -61,4 +61,6 @@ def interruptible(under_way: bool) -> None:
 if sys.argv and os.path.basename(sys.argv[0]) in ("evaluate", "tilescribe", "transcribe"):
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
+    import gc
+
     gc.set_threshold(50_000, 20, 20)

@@ -61,10 +61,11 @@ def test_pytorch_for_the_cpu_alone_is_taken_where_pip_finds_it(tmp_path: Path, r
     python.chmod(0o755)
     command = ["make", "setup", f"VENV={tmp_path}", f"PYTHON={python}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    made, first, rest = (
+    made, pip, first, rest = (
         line for line in (tmp_path / "asked").read_text().splitlines() if "import" not in line
     )
     assert re.fullmatch(f"-m venv .*{tmp_path}", made)
+    assert pip.endswith("-c constraints.txt pip")
     assert re.search(r"-c constraints\.txt torch==[\d.]+\+cpu$", first)
     assert rest.endswith("--editable .[dev]")
     assert ("PIP_EXTRA_INDEX_URL=URL" in done.stdout) is not reached

@@ -61,6 +61,26 @@ except SystemExit as ended:
     assert printed.splitlines()[-1] == "0 []"
 
 
+def test_a_ctrl_c_is_ours_before_anything_else_is_imported() -> None:
+    printed = run(
+        """
+import _signal, sys
+early = []
+class Noting:
+    def find_spec(self, name, path=None, target=None):
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+            early.append(name)
+for name in ("enum", "signal", "typing"):
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Noting())
+sys.argv = ["transcribe"]
+import app.cli
+print(early)
+"""
+    )
+    assert printed == "['app', 'app.startup']\n"
+
+
 @pytest.mark.parametrize("moment", ["import typer", "from app.cli import transcribe_main", "import numba"])
 def test_a_ctrl_c_in_the_middle_of_an_import_is_one_line(moment: str) -> None:
     code = f"""

@@ -136,19 +136,24 @@ class LogMelFeatures:
         mel = self._normalise(self._read(start_frame, available))
         return np.pad(mel, ((0, 0), (0, max(n_frames, pad_to or 0) - available)))
 
-    def leading_window(self) -> Reals:
-        """The first 30 s for language detection: float32 (n_mels, 3000).
+    def leading_window(self, start_frame: int = 0) -> Reals:
+        """The first 30 s, or 30 s from a frame on, for language detection: float32 (n_mels, 3000).
 
         Unlike `window`, audio shorter than 30 s is followed by the frames of digital silence rather than
         by zeros, as in openai-whisper, which detects the language before it cuts windows.
         """
-        stored = min(N_FRAMES, self.content_frames + _TAIL_FRAMES)
+        stored = min(N_FRAMES, self.content_frames + _TAIL_FRAMES - start_frame)
         padding = (0, 0), (0, N_FRAMES - stored)
-        return self._normalise(np.pad(self._read(0, stored), padding, constant_values=_SILENCE))
+        return self._normalise(np.pad(self._read(start_frame, stored), padding, constant_values=_SILENCE))
 
     def first_sound(self) -> int:
-        """The first frame of the first second that is not silence beside the recording's loudest ones; 0 if all is."""
+        """The first frame of the first second with speech, as far as that is known; 0 if there is none.
+
+        Else of the first that is not silence beside the recording's loudest ones.
+        """
         second = 100
+        if self.voice is not None and (spans := self.voice.spans()):
+            return int(spans[0][0]) * second
         levels = self.levels[: len(self.levels) // second * second].reshape(-1, second).max(axis=1)
         if not len(levels):
             return 0

@@ -239,17 +239,14 @@ class _Reader:
         self._first_states: npt.NDArray[np.float32] | None = None
 
     def detect_language(self, features: LogMelFeatures, on_language: LanguageFound | None) -> None:
-        """Decode in the language of the recording's first 30 s, or from the first sound on where 20 s are silent."""
+        """Decode in the language of the recording's first 30 s, or from the first speech on where 20 s have none."""
         if self.options.language is not None:
             return
         first = features.first_sound()
-        if first < N_FRAMES * 2 // 3:
-            states = self.recogniser.encode(features.leading_window()[None])
-            if features.content_frames >= N_FRAMES:
-                self._first_states = states
-        else:
-            mel = features.window(first, N_FRAMES)
-            states = self.recogniser.encode(mel[None])
+        first = first if first >= N_FRAMES * 2 // 3 else 0
+        states = self.recogniser.encode(features.leading_window(first)[None])
+        if first == 0 and features.content_frames >= N_FRAMES:
+            self._first_states = states
         probabilities = detect_languages(self.recogniser, self.recogniser.decoder.attend_to(states))[0]
         language = max(probabilities, key=probabilities.__getitem__)
         self.options = replace(self.options, language=language)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 import app
+from app.audio.reading import load_audio
 from app.configuration import Configuration
 from datasets.utterance import Utterance
 from kernels.arrays import Reals
@@ -89,12 +91,34 @@ def test_other_options_reach_the_decoder(tiny_en: app.Transcriber, spoken: Utter
     assert "market" not in clipped.text
 
 
-def test_a_multilingual_model_finds_the_language(spoken: Utterance) -> None:
-    transcript = app.load_model("base", "int8", "emulator").transcribe(spoken.audio)
+@pytest.fixture(scope="module")
+def base() -> app.Transcriber:
+    return app.load_model("base", "int8", "emulator")
+
+
+def test_a_multilingual_model_finds_the_language(spoken: Utterance, base: app.Transcriber) -> None:
+    transcript = base.transcribe(spoken.audio)
     assert transcript.language == "en"
     assert transcript.language_probability is not None
     assert transcript.language_probability > 0.5
     assert "lighthouse turns its last slow circle" in transcript.text
+
+
+@pytest.mark.parametrize(
+    ("before", "loudness"), [(30, 0.0), (60, 0.0), (40, 0.1)], ids=["30 s", "60 s", "40 s of noise"]
+)
+def test_the_language_of_speech_after_much_silence_is_its_own(
+    before: int, loudness: float, base: app.Transcriber
+) -> None:
+    # Made by espeak-ng (-v es -s 140).
+    speech = load_audio(ROOT / "tests" / "material" / "spanish.ogg")
+    noise = np.random.default_rng(0).standard_normal(before * 16000).astype(np.float32) * loudness
+    audio = np.concatenate([noise, speech])
+    segments = base.stream(audio, app.DecodeOptions(language="auto", temperature=0.0))
+    first = next(segments)
+    assert segments.language == "es"
+    assert first.start > before - 1
+    assert "Buenos días. Hoy vamos a hablar del tiempo" in first.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights for a moment")

@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -26,8 +26,8 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
-import platformdirs
 
+from kernels.cache import cache_folder
 from kernels.machine_code import ForeignCodeError, load
 from kernels.processor import cpuinfo
 
@@ -39,6 +39,8 @@ _DONE = (0, -2)
 """What numba's functions return where they raised nothing."""
 _TAKEN = 256 << 20
 """Bytes of addresses that all kernels are compiled in, twice what was measured."""
+_MOST = 32
+"""Files that are kept of a function: of its kinds of arguments, of processors and versions that share a folder."""
 _SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 
 
@@ -190,7 +192,7 @@ class _Compiled:
             yield Path(named)
         else:
             yield Path(self._function.__code__.co_filename).parent / "__pycache__"
-            yield platformdirs.user_cache_path("tilescribe") / "compiled"
+            yield cache_folder() / "compiled"
 
 
 def _type(kind: _Kind) -> Any:
@@ -248,6 +250,7 @@ def _keep(folders: Iterator[Path], name: str, data: bytes) -> None:
                 except BaseException:
                     os.unlink(file.name)
                     raise
+            _forget(folder.glob(f"{name.partition('-')[0]}-*.code"))
             return
         except OSError as error:
             problem = problem or f"{folder}: {error.strerror or error}"
@@ -257,6 +260,13 @@ def _keep(folders: Iterator[Path], name: str, data: bytes) -> None:
         "NUMBA_CACHE_DIR names another folder",
         problem,
     )
+
+
+def _forget(kept: Iterable[Path]) -> None:
+    """Remove the oldest, such as those of former versions; who still needs one compiles it again."""
+    with suppress(OSError):
+        for path in sorted(kept, key=lambda path: path.stat().st_mtime)[:-_MOST]:
+            path.unlink()
 
 
 _told: set[str] = set()

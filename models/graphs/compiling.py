@@ -21,10 +21,10 @@ from zlib import crc32
 import numpy as np
 import openvino as ov
 
+from kernels.cache import cache_folder
 from kernels.processor import cpuinfo
 from models.compute import core, has_bfloat16
 from models.weights.building import Model
-from models.weights.fetching import cache_folder
 
 __all__ = ["Graph", "Graphs"]
 

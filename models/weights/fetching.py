@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
+from kernels.cache import cache_folder
 
 # openai-whisper sets no timeout; a server that stops sending would hang it for good.
 _STALL_SECONDS = 60.0
@@ -50,12 +50,6 @@ class Origin:
     sha256: str
     by_hand: str
     fetch: Callable[[Path], Path]
-
-
-def cache_folder() -> Path:
-    """Where models are kept: TILESCRIBE_CACHE, else tilescribe's in the user's cache folder."""
-    cache = os.environ.get("TILESCRIBE_CACHE")
-    return Path(os.path.expanduser(cache)) if cache else platformdirs.user_cache_path("tilescribe")
 
 
 def wheels(name: str, sha256: str, parts: Mapping[str, str]) -> Origin:

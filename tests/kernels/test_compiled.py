@@ -59,6 +59,18 @@ def test_another_source_is_compiled(source: Path, tmp_path: Path) -> None:
     assert double(tmp_path, source / "kept")[0] == COMPILED
 
 
+def test_the_oldest_are_removed(source: Path, tmp_path: Path) -> None:
+    for number in range(40):
+        for name in ("double", "other"):
+            (tmp_path / f"{name}-{number}.code").touch()
+            os.utime(tmp_path / f"{name}-{number}.code", (number, number))
+    double(source, tmp_path)
+    assert len(list(tmp_path.glob("other-*"))) == 40
+    left = {path.stem for path in tmp_path.glob("double-*")}
+    assert len(left) == 32
+    assert {f"double-{number}" for number in range(9, 40)} < left
+
+
 def damaged(data: bytes, how: str) -> bytes:
     if how == "overwritten":
         return bytes(len(data))

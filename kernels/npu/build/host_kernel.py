@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from platformdirs import user_cache_path
 
 from kernels import contract as c
 from kernels.arrays import Bytes
+from kernels.cache import cache_folder
 from kernels.device import DeviceError
 from kernels.npu.program import layout
 from kernels.npu.program import plan as p
@@ -137,7 +137,7 @@ def _library() -> ctypes.CDLL:
     chosen = compiler()
     if chosen is None:
         raise DeviceError("there is no C++ compiler here; install g++ or clang++ to check the AIE2 source")
-    path = user_cache_path("tilescribe") / "host" / f"{_key(chosen)}.so"
+    path = cache_folder() / "host" / f"{_key(chosen)}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

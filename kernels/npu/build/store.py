@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kernels.cache import cache_folder
 from kernels.contract import ContractError, ScoreType
 from kernels.npu.program import memory_map
 from kernels.npu.program.memory_map import MemoryMap
@@ -224,16 +225,14 @@ class Build(NamedTuple):
 
 
 def folder() -> Path:
-    """Where builds are kept: TILESCRIBE_KERNELS, else `kernels` in the user's cache folder."""
+    """Where builds are kept: TILESCRIBE_KERNELS, else `kernels` in the cache folder."""
     chosen = os.environ.get("TILESCRIBE_KERNELS")
     if chosen:
         return Path(os.path.expanduser(chosen))
     try:
-        import platformdirs  # not needed, and perhaps not there, where the tool chain's own Python builds
+        return cache_folder() / "kernels"
     except ModuleNotFoundError as error:
         raise BuildError("this Python has no platformdirs: name a folder by TILESCRIBE_KERNELS") from error
-
-    return platformdirs.user_cache_path("tilescribe") / "kernels"
 
 
 def find(program: Program, heads: int = 0) -> Build:

@@ -168,12 +168,12 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
     )
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TILESCRIBE_CACHE", str(tmp_path / "cache"))
     host_kernel._library.cache_clear()
     with pytest.raises(DeviceError, match="cannot compile the AIE2 source: x:1: error: no luck"):
         HostKernel()
     host_kernel._library.cache_clear()
-    assert not list(tmp_path.rglob("*.so"))
+    assert [path.name for path in (tmp_path / "cache").rglob("*")] == ["host"]
 
 
 def test_the_stand_in_computes_what_aie_api_documents(tmp_path: Path) -> None:

@@ -40,6 +40,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_progress() -> Iterator[None]:
+    """However busy the machine, as tests compare what is said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.console._BETWEEN", 3600)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_en() -> Transcriber:
     """tiny.en with the INT32 backend on the emulator."""

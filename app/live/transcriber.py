@@ -14,8 +14,8 @@ import numpy as np
 
 from kernels.arrays import Reals
 from models.decoding.fallback import detect_languages
-from models.decoding.longform import padded_frames
 from models.decoding.options import DecodeOptions
+from models.decoding.reader import padded_frames
 from models.decoding.recogniser import Recogniser
 from models.decoding.segments import Word, is_silent
 from models.decoding.streaming import POSITIONS_PER_SECOND, Continuation, StreamedWord, continue_text

@@ -152,10 +152,10 @@ def test_what_there_is_not_is_answered_with_what_there_is(
 
 
 def test_special_tokens_in_a_prompt_are_plain_text(recogniser: Any) -> None:
-    from models.decoding.longform import _Reader
     from models.decoding.options import DecodeOptions
+    from models.decoding.reader import Reader
 
-    reader = _Reader(recogniser, DecodeOptions(language="en", initial_prompt="<|endoftext|> Harbour"))
+    reader = Reader(recogniser, DecodeOptions(language="en", initial_prompt="<|endoftext|> Harbour"))
     tokens = reader.initial_prompt()
     assert max(tokens) < reader.tokenizer.eot
     assert reader.tokenizer.decode(tokens) == " <|endoftext|> Harbour"

@@ -492,7 +492,7 @@ def test_what_became_of_the_speech_is_in_the_json_and_what_is_left_over_is_one_l
     def mute(recogniser: Any, states: Any, *_: Any, **__: Any) -> list[Hypothesis]:
         return [Hypothesis((), "", "en", -0.1, 0.0, 0.0, 1.0) for _ in states]
 
-    monkeypatch.setattr("models.decoding.longform.decode_with_fallback", mute)
+    monkeypatch.setattr("models.decoding.reader.decode_with_fallback", mute)
     for strict, code in ((True, 1), (False, 0)):
         result = transcribe(spoken.audio, *arguments[: len(arguments) - (not strict)])
         assert result.exit_code == code

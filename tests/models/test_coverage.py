@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jiwer import wer
 
-import models.decoding.longform as longform
 from kernels.arrays import Reals
+from models.decoding import pieces, reader
 from models.decoding.coverage import Coverage, Finding, Ledger
 from models.decoding.longform import transcribe_batched, transcribe_group, transcribe_windows
 from models.decoding.options import DecodeOptions
@@ -59,7 +59,7 @@ def test_what_is_said_is_covered(form: str, recogniser: Recogniser, sentences: R
 
 def cut_text(monkeypatch: pytest.MonkeyPatch, keep: int, calls: int = 1) -> None:
     """Make the first windows' text end after so many tokens, as where the end of text comes too early."""
-    decode, done = longform.decode_with_fallback, 0
+    decode, done = reader.decode_with_fallback, 0
 
     def early(*args: Any, **how: Any) -> Any:
         nonlocal done
@@ -69,7 +69,7 @@ def cut_text(monkeypatch: pytest.MonkeyPatch, keep: int, calls: int = 1) -> None
             return found
         return [replace(h, tokens=h.tokens[:keep], text="") for h in found]
 
-    monkeypatch.setattr(longform, "decode_with_fallback", early)
+    monkeypatch.setattr(reader, "decode_with_fallback", early)
 
 
 @FORMS
@@ -136,7 +136,7 @@ def test_a_gap_between_pieces_is_recovered(
     recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = transcribed(recogniser, sentences, "batched")
-    monkeypatch.setattr(longform, "quiet_pieces", lambda levels, start, end: [(start, 300), (900, end)])
+    monkeypatch.setattr(pieces, "quiet_pieces", lambda levels, start, end: [(start, 300), (900, end)])
     told, coverage = transcribed(recogniser, sentences, "batched")
     assert [finding.kind for finding in coverage.findings] == ["recovered"]
     expected, found = ("".join(segment.text for segment in segments) for segments in (whole, told))
@@ -146,13 +146,13 @@ def test_a_gap_between_pieces_is_recovered(
 def test_a_window_at_the_token_limit_and_a_loop_are_named(
     recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = longform.decode_with_fallback
+    decode = reader.decode_with_fallback
 
     def full(*args: Any, **how: Any) -> Any:
         found = decode(*args, **how)
         return [replace(h, tokens=(*h.tokens, *[262] * 224)[:224], compression_ratio=9.0) for h in found]
 
-    monkeypatch.setattr(longform, "decode_with_fallback", full)
+    monkeypatch.setattr(reader, "decode_with_fallback", full)
     _, coverage = transcribed(recogniser, sentences, "windows", VadOptions(recover=False))
     assert {"token limit", "loop"} <= {finding.kind for finding in coverage.left_over}
 

@@ -301,16 +301,16 @@ def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long:
 def test_a_prompt_goes_to_the_first_piece_only_unless_carried(
     recogniser: Recogniser, long: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import models.decoding.longform
+    import models.decoding.reader
 
     prompts: list[list[int]] = []
-    decode: Callable[..., Any] = models.decoding.longform.decode_with_fallback
+    decode: Callable[..., Any] = models.decoding.reader.decode_with_fallback
 
     def recording(*args: Any, prompt: list[int], **kwargs: Any) -> Any:
         prompts.append(prompt)
         return decode(*args, prompt=prompt, **kwargs)
 
-    monkeypatch.setattr(models.decoding.longform, "decode_with_fallback", recording)
+    monkeypatch.setattr(models.decoding.reader, "decode_with_fallback", recording)
     _batched(recogniser, long[: 32 * SECOND], 8, initial_prompt="A day.")
     assert [bool(prompt) for prompt in prompts][:2] == [True, False]
     prompts.clear()

@@ -55,7 +55,7 @@ def test_an_initial_prompt_goes_to_every_first_window(
         prompts.append(list(prompt))
         return decode_with_fallback(*arguments, prompt=prompt, **more)
 
-    monkeypatch.setattr("models.decoding.longform.decode_with_fallback", recording)
+    monkeypatch.setattr("models.decoding.reader.decode_with_fallback", recording)
     options = DecodeOptions(temperature=0.0, language="en", initial_prompt="The harbour.")
     one, two = transcribe_group(tiny_en.recogniser, [features[1]] * 2, options)
     assert text(one) == text(two) != ""

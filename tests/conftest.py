@@ -20,11 +20,13 @@ import numba
 import numpy as np
 import pytest
 import torch
+from material.audio_files import write
 from material.small_models import recogniser_of
 from places import SPEECH
 
 from app import Transcriber, load_model
 from app.audio.reading import load_audio
+from app.configuration import Configuration
 from datasets.sample import sample
 from datasets.utterance import Utterance
 from kernels.arrays import Reals
@@ -54,14 +56,45 @@ def tiny_en() -> Transcriber:
     return load_model("tiny.en", "int32", "emulator")
 
 
+@pytest.fixture(scope="session")
+def transcribers() -> dict[Configuration, Transcriber]:
+    """Those that `one_load` keeps."""
+    return {}
+
+
 @pytest.fixture
-def one_load(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights of tiny.en are read once for all tests in this process."""
+def one_load(
+    tiny_en: Transcriber, transcribers: dict[Configuration, Transcriber], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of tiny.en are read once for all tests in this process, and made ready for INT32 once a way."""
+    whole = Transcriber.load
 
     def loaded(name: str, **how: Any) -> LoadedWeights:
         return tiny_en.weights if name == "tiny.en" else load(name, **how)
 
+    def made(configuration: Configuration, **how: Any) -> Transcriber:
+        if (configuration.model, configuration.backend) != ("tiny.en", "int32"):
+            return whole(configuration, **how)
+        if configuration not in transcribers:
+            transcribers[configuration] = once_a_window(whole(configuration, **how))
+        return transcribers[configuration]
+
     monkeypatch.setattr("app.api.load", loaded)
+    monkeypatch.setattr(Transcriber, "load", made)
+
+
+def once_a_window(transcriber: Transcriber) -> Transcriber:
+    """The same, which encodes no window a second time."""
+    encode, known = transcriber.recogniser.encode, dict[int, Reals]()
+
+    def encoded(mel: Reals) -> Reals:
+        window = hash(mel.tobytes())
+        if window not in known:
+            known[window] = encode(mel)
+        return known[window]
+
+    transcriber.recogniser = replace(transcriber.recogniser, encode=encoded)
+    return transcriber
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +139,15 @@ def spoken() -> Utterance:
 def sentences(spoken: Utterance) -> Reals:
     """The sample's own sound: three sentences in 14 s."""
     return load_audio(spoken.audio)
+
+
+@pytest.fixture(scope="session")
+def sentence(spoken: Utterance, sentences: Reals, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first of them, 2.9 s, in a file of the sample's name: decoded in a quarter of the time."""
+    path = tmp_path_factory.mktemp("sentence") / spoken.audio.name
+    first = (sentences[: round(2.9 * 16000), None] * 32767).astype(np.int16)
+    write(path, first, 16000, "flac")
+    return path
 
 
 @pytest.fixture(scope="session")

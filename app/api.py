@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -55,7 +55,6 @@ class Transcriber:
         audio_context: what the encoder is given of a window; on the NPU 30 s whatever is configured, which
             `context_note` says then.
         encoder: the model's, with that attention.
-        recogniser: that encoder with the model's decoder.
     """
 
     def __init__(
@@ -92,11 +91,23 @@ class Transcriber:
         if self.attention.device == "npu" and self.audio_context != "full":
             self.audio_context = "full"
             self.context_note = "the NPU's programs are for windows of 30 s: the context is full"
-        how = self.compute_type, threads, self.audio_context
-        self.encoder = encoder_of(model, self.attention, *how)
-        self.recogniser = Recogniser(
-            model, self.encoder, decoder or decoder_of(model, *how), self.audio_context
-        )
+        self.encoder = encoder_of(model, self.attention, self.compute_type, threads, self.audio_context)
+        self._decoder = decoder
+
+    @cached_property
+    def recogniser(self) -> Recogniser:
+        """The encoder with the model's decoder, made when it is asked for: what is only live has no use for it."""
+        return self._with(self._decoder)
+
+    @cached_property
+    def _aligned(self) -> Recogniser:
+        """The encoder with a decoder that tells what it attends to."""
+        return self._with(None, aligned=True)
+
+    def _with(self, decoder: Decoder | None, *, aligned: bool = False) -> Recogniser:
+        model, threads = self.weights.model, self.configuration.threads
+        made = decoder or decoder_of(model, self.compute_type, threads, self.audio_context, aligned=aligned)
+        return Recogniser(model, self.encoder, made, self.audio_context)
 
     @property
     def description(self) -> str:
@@ -184,25 +195,25 @@ class Transcriber:
         run = self.described(options, batch_size)
         return SegmentStream(self.recogniser, features, source.findings, run, on_progress)
 
-    def live(self, options: DecodeOptions | None = None, live: LiveOptions | None = None) -> LiveTranscriber:
-        """Begin to transcribe a stream of samples while they come; several streams can go on at once, in one thread.
+    def live(
+        self,
+        options: DecodeOptions | None = None,
+        live: LiveOptions | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> LiveTranscriber:
+        """Begin to transcribe a stream of samples while they come; several streams can go on at once.
 
         Args:
             options: how to decode; greedy, one language an utterance.
             live: when to decode, and when words are final.
+            turn: what each decoding is done in, where several threads have streams: one of them decodes at a time.
 
         Raises:
             models.decoding.options.OptionsError: the options do not suit the model.
         """
         from app.live.transcriber import LiveTranscriber
 
-        return LiveTranscriber(self._aligned, options or DecodeOptions(), live)
-
-    @cached_property
-    def _aligned(self) -> Recogniser:
-        """The recogniser with a decoder that tells what it attends to."""
-        how = self.compute_type, self.configuration.threads, self.audio_context
-        return replace(self.recogniser, decoder=decoder_of(self.weights.model, *how, aligned=True))
+        return LiveTranscriber(self._aligned, options or DecodeOptions(), live, turn)
 
     def described(self, options: DecodeOptions, batch_size: int = 1) -> Run:
         """What a transcript that is made with these options says of itself."""

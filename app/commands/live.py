@@ -93,11 +93,16 @@ def transcribe_live(
     from app.live.sources import microphone, piped
 
     piping = source.name == STANDARD_INPUT
-    blocks = piped(sys.stdin.buffer, "standard input") if piping else microphone()
     live = transcriber.live(options)
     segments: list[Segment] = []
     shown = not quiet and sys.stderr.isatty()
     ended = False
+
+    def lost() -> None:
+        _redraw("", shown)
+        say("sound was lost: it comes faster than it is decoded here; a smaller model may keep up")
+
+    blocks = piped(sys.stdin.buffer, "standard input") if piping else microphone(lost)
 
     def lines() -> Iterator[Segment]:
         nonlocal ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import wave
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -76,7 +76,7 @@ class Microphone:
     """The default microphone, at 16 kHz mono.
 
     Attributes:
-        lost: seconds of sound that came while a minute was waiting already.
+        lost: whether sound came while a minute was waiting already, or faster than it could be taken at all.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Microphone:
         except OSError as error:  # its library
             remedy = "install PortAudio (Debian: apt install libportaudio2)"
             raise AudioError(MICROPHONE, f"{error}: {remedy}") from error
-        self.lost = 0.0
+        self.lost = False
         self._waiting: queue.Queue[Reals] = queue.Queue(_MOST_WAITING)
         try:
             self._stream = sounddevice.InputStream(
@@ -107,11 +107,13 @@ class Microphone:
         except sounddevice.PortAudioError as error:
             raise AudioError(MICROPHONE, f"it can't be opened: {error}") from error
 
-    def _came(self, samples: Reals, *_: Any) -> None:
+    def _came(self, samples: Reals, _: int, __: Any, status: Any) -> None:
+        if status and status.input_overflow:
+            self.lost = True
         try:
             self._waiting.put_nowait(samples[:, 0].copy())
         except queue.Full:
-            self.lost += _BLOCK_SECONDS
+            self.lost = True
 
     def take(self) -> Reals:
         """All that has come since, at least one block."""
@@ -127,11 +129,14 @@ class Microphone:
         self._stream.close()
 
 
-def microphone() -> Generator[Reals]:
-    """All that has come since the last time, for ever."""
-    opened = Microphone()
+def microphone(on_lost: Callable[[], None]) -> Generator[Reals]:
+    """All that has come since the last time, for ever; `on_lost` is called once where some was lost."""
+    opened, told = Microphone(), False
     try:
         while True:
             yield opened.take()
+            if opened.lost and not told:
+                told = True
+                on_lost()
     finally:
         opened.close()

@@ -8,6 +8,8 @@ not at the very end (`models.decoding.streaming`), and all of them when the utte
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,6 +64,8 @@ class LiveText:
         partial: the text that follows them, as it looks now.
         heard: seconds of the stream that this is of.
         utterance: its number, from 0.
+        began: seconds of the stream at which its audio begins, the same as long as it lasts.
+        opened: whether somebody has just begun to speak: nothing is decoded yet.
         closed: whether the utterance is over.
         language: of the utterance.
     """
@@ -70,6 +74,8 @@ class LiveText:
     partial: str
     heard: float
     utterance: int
+    began: float
+    opened: bool
     closed: bool
     language: str
 
@@ -78,7 +84,11 @@ class LiveTranscriber:
     """Transcribes one stream of mono samples at 16 kHz."""
 
     def __init__(
-        self, recogniser: Recogniser, options: DecodeOptions, live: LiveOptions | None = None
+        self,
+        recogniser: Recogniser,
+        options: DecodeOptions,
+        live: LiveOptions | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Begin a stream.
 
@@ -86,12 +96,12 @@ class LiveTranscriber:
             recogniser: whose decoder was made with `aligned`.
             options: how to decode; greedy whatever they say.
             live: when.
+            turn: in which the utterance so far is decoded, each time, where others compute as well.
 
         Raises:
             models.decoding.options.OptionsError: the options do not suit the model.
         """
-        self._recogniser, self._live = recogniser, live or LiveOptions()
-        self._options = options.for_model(recogniser.weights)
+        self._recogniser, self._turn = recogniser, turn
         self._ear = Ear(FRAME)
         self._rest = np.zeros(0, np.float32)
         self._frames: deque[Reals] = deque()
@@ -100,11 +110,27 @@ class LiveTranscriber:
         self._quiet = 0  # frames since
         self._undecoded = 0  # frames
         self._words: list[StreamedWord] = []  # final, of the audio that is kept
-        self._prompt: list[int] = []
         self._told_until = 0.0
         self._utterance = 0
-        self._language = self._options.language
+        self._began = 0.0
+        self._prompt: list[int] = []
+        self._options = replace(options, initial_prompt=None)
+        self.change(options, live)
         self._spoken = self._language or "en"
+
+    def change(self, options: DecodeOptions, live: LiveOptions | None = None) -> None:
+        """Go on by other options, which take no final word back.
+
+        Raises:
+            models.decoding.options.OptionsError: they do not suit the model.
+        """
+        before, self._live = self._options, live or LiveOptions()
+        self._options = options.for_model(self._recogniser.weights)
+        self._language = self._options.language
+        prompt = self._options.initial_prompt
+        if prompt != before.initial_prompt:
+            encoding = self._recogniser.tokenizer(self._language, self._options.task).encoding
+            self._prompt = encoding.encode_ordinary(" " + prompt.strip()) if prompt else []
 
     @property
     def duration(self) -> float:
@@ -120,7 +146,7 @@ class LiveTranscriber:
         """Take samples, float32 (n,), of any number.
 
         What becomes of them does not depend on how many are pushed at once, unless in a `hurry`: then they are
-        decoded only where an utterance ends and after the last of them.
+        decoded only where an utterance ends or is too long, and after the last of them.
 
         Returns:
             What is new, in order.
@@ -143,10 +169,17 @@ class LiveTranscriber:
 
     def commit(self) -> list[LiveText]:
         """End the utterance, wherever it is; the stream goes on."""
-        return self._close()
+        told = self._close(self._rest)
+        self._frames.clear()
+        return told
+
+    def clear(self) -> None:
+        """Forget what of the utterance is not final; the stream goes on."""
+        self._begin_next()
+        self._frames.clear()
 
     def _take(self, frame: Reals, probability: float, later: bool) -> list[LiveText]:
-        live = self._live
+        live, spoke = self._live, self._speech
         self._heard += 1
         self._frames.append(frame)
         if probability >= live.threshold:
@@ -157,9 +190,13 @@ class LiveTranscriber:
             self._wait_for_speech()
             return []
         self._undecoded += 1
+        if not spoke:
+            self._began = (self._heard - len(self._frames)) * _FRAME_SECONDS
+            return [self._said([], "", opened=True)]
         if self._quiet * _FRAME_SECONDS >= live.silence:
             return self._close()
-        if self._undecoded * _FRAME_SECONDS < live.step or later:
+        too_long = len(self._frames) * _FRAME_SECONDS > live.longest
+        if self._undecoded * _FRAME_SECONDS < live.step or (later and not too_long):
             return []
         return self._tell()
 
@@ -175,33 +212,41 @@ class LiveTranscriber:
                 if word.attended >= until:
                     break
                 new.append(word)
-        told = self._said(new, "".join(word.text for word in found.words[count + len(new) :]), closed=False)
+        told = self._said(new, "".join(word.text for word in found.words[count + len(new) :]))
         self._words += new
         if len(self._frames) * _FRAME_SECONDS > self._live.longest:
             self._shorten()
         return [told]
 
-    def _close(self) -> list[LiveText]:
-        """All that was said in the utterance is final."""
+    def _close(self, rest: Reals | None = None) -> list[LiveText]:
+        """All that was said in the utterance is final; `rest` is heard as well, and stays."""
         told: list[LiveText] = []
         if self._speech:
             new: list[StreamedWord] = []
             if self._speech * _FRAME_SECONDS >= self._live.shortest:
-                found = self._decode()
+                found = self._decode(rest)
                 if not self._is_looping(found) and not is_silent(found, self._options):
                     new = list(found.words[len(self._words) :])
             told.append(self._said(new, "", closed=True))
             self._keep_prompt([*self._words, *new])
             self._utterance += 1
+        self._begin_next()
+        return told
+
+    def _begin_next(self) -> None:
         self._words, self._speech, self._quiet, self._undecoded = [], 0, 0, 0
         self._language = self._options.language
         self._wait_for_speech()
-        return told
 
-    def _decode(self) -> Continuation:
+    def _decode(self, rest: Reals | None = None) -> Continuation:
         self._undecoded = 0
+        samples = np.concatenate([*self._frames, *([] if rest is None else [rest])])
+        with self._turn():
+            return self._continue(samples)
+
+    def _continue(self, samples: Reals) -> Continuation:
         recogniser = self._recogniser
-        with LogMelFeatures([np.concatenate(self._frames)], recogniser.weights.dims.n_mels) as features:
+        with LogMelFeatures([samples], recogniser.weights.dims.n_mels) as features:
             frames = padded_frames(features.content_frames, recogniser.context)
             mel = features.window(0, features.content_frames, pad_to=frames)
         states = recogniser.encode(mel[None, :, :frames])
@@ -223,7 +268,9 @@ class LiveTranscriber:
         limit = self._options.compression_ratio_threshold
         return not found.ended or (limit is not None and found.compression_ratio > limit)
 
-    def _said(self, new: list[StreamedWord], partial: str, *, closed: bool) -> LiveText:
+    def _said(
+        self, new: list[StreamedWord], partial: str, *, opened: bool = False, closed: bool = False
+    ) -> LiveText:
         begin = (self._heard - len(self._frames)) * _FRAME_SECONDS
         heard = self._heard * _FRAME_SECONDS
         words = []
@@ -232,7 +279,9 @@ class LiveTranscriber:
             start = max(start, self._told_until)
             self._told_until = max(start, end)
             words.append(Word(word.text, round(start, 3), round(self._told_until, 3), word.probability))
-        return LiveText(tuple(words), partial, heard, self._utterance, closed, self._spoken)
+        return LiveText(
+            tuple(words), partial, heard, self._utterance, self._began, opened, closed, self._spoken
+        )
 
     def _keep_prompt(self, words: list[StreamedWord]) -> None:
         if self._options.condition_on_previous_text and self._live.prompted:
@@ -240,17 +289,24 @@ class LiveTranscriber:
             self._prompt = self._prompt[-self._live.prompted :]
 
     def _shorten(self) -> None:
-        """Let go of the first part of a long utterance, up to the longest pause between final words."""
-        words = self._words
-        if not words:
-            return
+        """Let go of the first part of a long utterance, up to the longest pause between final words.
+
+        Where that is not enough, since what was said is no text, of all that is too long.
+        """
+        words, kept, frames = self._words, 0, 0
         latest = len(self._frames) * _FRAME_SECONDS * POSITIONS_PER_SECOND
-        cuts = [i for i in range(1, len(words)) if words[i].start > latest / 2] or [len(words) - 1]
-        cut = max(cuts, key=lambda i: words[i].start - words[i - 1].end)
-        frames = int(words[cut].start / POSITIONS_PER_SECOND / _FRAME_SECONDS)
-        self._keep_prompt(words[:cut])
+        if words:
+            cuts = [i for i in range(1, len(words)) if words[i].start > latest / 2] or [len(words) - 1]
+            kept = max(cuts, key=lambda i: words[i].start - words[i - 1].end)
+            frames = int(words[kept].start / POSITIONS_PER_SECOND / _FRAME_SECONDS)
+        most = round(self._live.longest / _FRAME_SECONDS)
+        if len(self._frames) - frames > most:
+            frames = len(self._frames) - most
+            first = frames * _FRAME_SECONDS * POSITIONS_PER_SECOND
+            kept = next((i for i, word in enumerate(words) if word.start >= first), len(words))
+        self._keep_prompt(words[:kept])
         moved = round(frames * _FRAME_SECONDS * POSITIONS_PER_SECOND)
-        self._words = [replace(w, start=w.start - moved, end=w.end - moved) for w in words[cut:]]
+        self._words = [replace(w, start=w.start - moved, end=w.end - moved) for w in words[kept:]]
         self._forget(frames)
 
     def _wait_for_speech(self) -> None:

@@ -96,10 +96,12 @@ class Told:
         if at == before:
             return []
         shown = f" word{at}" if at % 2 else " wrong"
-        return [LiveText((Word(f" word{at - 1}", at - 1, at - 0.5, 1.0),), shown, at, 0, False, "en")]
+        return [
+            LiveText((Word(f" word{at - 1}", at - 1, at - 0.5, 1.0),), shown, at, 0, 0.0, False, False, "en")
+        ]
 
     def finish(self) -> list[LiveText]:
-        return [LiveText((Word(" end", 3.5, 3.9, 1.0),), "", 4.0, 0, True, "en")]
+        return [LiveText((Word(" end", 3.5, 3.9, 1.0),), "", 4.0, 0, 0.0, False, True, "en")]
 
 
 def test_a_recording_comes_as_fast_as_it_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

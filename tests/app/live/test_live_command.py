@@ -14,6 +14,7 @@ from app.cli import _transcribe as command
 from app.commands import live as commands
 from app.live import sources
 from datasets.utterance import Utterance
+from models.decoding.recogniser import decoder_of
 
 FIRST = "quiet harbor wakes before the sun"
 
@@ -167,16 +168,41 @@ def test_a_microphone_is_heard_until_ctrl_c(sound: np.ndarray, monkeypatch: pyte
     assert FIRST in result.stdout
 
 
+def test_that_sound_was_lost_is_said_once(sound: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", SoundDevice(sound))  # type: ignore[arg-type]
+    monkeypatch.setattr(sources, "_MOST_WAITING", 20)
+    said: list[str] = []
+    heard = sources.microphone(lambda: said.append("lost"))
+    assert len(next(heard)) == 20 * 1600
+    opened = heard.gi_frame.f_locals["opened"]
+    for _ in range(2):
+        opened._came(sound[:1600, None], 1600, None, None)
+        next(heard)
+    assert said == ["lost"]
+
+
+def test_only_what_is_needed_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+
+    def noted(*how: Any, aligned: bool = False) -> Any:
+        made.append(aligned)
+        return decoder_of(*how, aligned=aligned)
+
+    monkeypatch.setattr("app.api.decoder_of", noted)
+    assert transcribe("-", given=b"\0" * 32000).exit_code == 0
+    assert made == [True]
+
+
 def test_lines_end_with_sentences() -> None:
     from app.live.transcriber import LiveText
     from models.decoding.segments import Word
 
     words = tuple(Word(f" {w}", i, i + 1, 1.0) for i, w in enumerate(["One", "two.", "Three"]))
     lines = commands._Lines()
-    text = LiveText(words, "", 3.0, 0, False, "en")
+    text = LiveText(words, "", 3.0, 0, 0.0, False, False, "en")
     assert [line.text for line in lines.take(text)] == [" One two."]
     assert lines.begun == " Three"
-    closed = LiveText((), "", 4.0, 0, True, "en")
+    closed = LiveText((), "", 4.0, 0, 0.0, False, True, "en")
     assert [(line.id, line.text, line.start, line.end) for line in lines.take(closed)] == [
         (1, " Three", 2, 3)
     ]

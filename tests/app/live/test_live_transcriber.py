@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jiwer
@@ -10,9 +12,12 @@ from app.audio.reading import load_audio
 from app.live.transcriber import LiveOptions, LiveText, LiveTranscriber
 from datasets.utterance import Utterance
 from models.decoding.options import DecodeOptions, OptionsError
+from models.decoding.streaming import Continuation
+from models.voice import FRAME
 
 SECOND = 16000
 NORMALISE = EnglishTextNormalizer()
+NOTHING = Continuation((), 0.0, 0.0, 9.0, False)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,10 @@ def test_the_size_of_chunks_changes_nothing(
 
 
 def test_in_a_hurry_what_waits_is_decoded_once(live_tiny: Transcriber, sound: np.ndarray) -> None:
-    assert len(live_tiny.live().push(sound[: 6 * SECOND], hurry=True)) == 1
+    opened, told = live_tiny.live().push(sound[: 6 * SECOND], hurry=True)
+    assert (opened.opened, opened.words, opened.partial) == (True, (), "")
+    assert told.began == opened.began < 0.1
+    assert told.words
     assert len(live_tiny.live().push(sound[: 6 * SECOND])) > 3
 
 
@@ -116,11 +124,50 @@ def test_a_pause_ends_an_utterance_and_times_go_on(live_tiny: Transcriber, sound
 
 def test_an_utterance_can_be_committed(live_tiny: Transcriber, sound: np.ndarray) -> None:
     live = live_tiny.live()
-    live.push(sound[: 2 * SECOND])
+    said = text_of(live.push(sound[: 2 * SECOND]))
     (text,) = live.commit()
     assert text.closed
     assert text.partial == ""
     assert live.commit() == []
+    told = live.push(sound[2 * SECOND : 4 * SECOND])
+    assert told[0].opened
+    assert told[0].began >= 2 * SECOND // FRAME * FRAME / SECOND
+    said += text_of([text, *told, *live.commit()])
+    assert jiwer.wer("the quiet harbor wakes before the sun", NORMALISE(said[:40])) < 0.3
+    live.push(sound[4 * SECOND : 5 * SECOND])
+    live.clear()
+    assert text_of(live.finish()) == ""
+
+
+def test_speech_that_is_no_text_is_let_go_of(
+    live_tiny: Transcriber, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    live = live_tiny.live(live=LiveOptions(longest=4.0))
+    monkeypatch.setattr(live, "_continue", lambda samples: encoded.append(len(samples)) or NOTHING)
+    live.push(np.tile(sound[: round(2.3 * SECOND)], 6), hurry=True)
+    assert len(encoded) > 5
+    assert max(encoded) <= 5.1 * SECOND
+
+
+def test_a_prompt_is_read_and_can_be_changed(live_tiny: Transcriber, sound: np.ndarray) -> None:
+    live = live_tiny.live(DecodeOptions(initial_prompt="The quiet harbour, its colour."))
+    assert "harbour" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
+    live.change(DecodeOptions(initial_prompt="the quiet harbor, its color."))
+    assert "harbor" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
+
+
+def test_each_decoding_has_its_turn(live_tiny: Transcriber, sound: np.ndarray) -> None:
+    turns: list[str] = []
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        turns.append("has")
+        yield
+        turns.append("had")
+
+    told = live_tiny.live(turn=turn).push(sound[: 3 * SECOND])
+    assert turns == ["has", "had"] * sum(not text.opened for text in told)
 
 
 def test_long_speech_is_cut_between_words(

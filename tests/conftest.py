@@ -62,6 +62,13 @@ def transcribers() -> dict[Configuration, Transcriber]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def live_tiny(tiny_en: Transcriber) -> Transcriber:
+    """tiny.en with the INT32 backend, whose windows are no longer than they need."""
+    configuration = replace(tiny_en.configuration, audio_context="auto")
+    return Transcriber(tiny_en.weights, configuration, tiny_en.attention)
+
+
 @pytest.fixture
 def one_load(
     tiny_en: Transcriber, transcribers: dict[Configuration, Transcriber], monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from typer import Option
 
 from app.commands.options import (
     BackendName,
+    ContextOption,
     DeviceOption,
     ModelOption,
     ThreadsOption,
@@ -27,7 +28,7 @@ from app.configuration import Configuration
 from app.console import LACKING, USAGE, edge, pass_on, say, stop
 from models.compute import ComputeType
 
-_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+_PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client")
 _KEY = "TILESCRIBE_API_KEY"
 _MMAP_THRESHOLD = -3  # glibc's malloc.h
 
@@ -68,6 +69,7 @@ def serve(
     ] = Configuration.backend,
     device: DeviceOption = Configuration.device,
     tile_size: TileSizeOption = Configuration.tile_size,
+    audio_context: ContextOption = Configuration.audio_context,
     compute_type: Annotated[
         ComputeType,
         Option(
@@ -102,12 +104,13 @@ def serve(
         from app.serving.application import application
         from app.serving.engine import Engine
         from app.serving.limits import Limits
+        from app.serving.realtime.sessions import WEBSOCKETS, Server, Sessions
         from app.serving.watching import LOG, write_lines
 
         write_lines(as_json=log_format == "json")
         transcriber = Transcriber.load(configuration)
         limits = Limits(max_mib << 20, max_hours * 3600, requests=max_requests)
-        engine = Engine(batch_size)
+        engine, sessions = Engine(batch_size), Sessions()
         url = f"http://{f'[{address}]' if ':' in address else address}:{port}"
         if log_format == "text":
             say(transcriber.description)
@@ -119,16 +122,18 @@ def serve(
         # uvicorn ends at SIGTERM and then sends it again, to what handled it before: an orderly end is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
         try:
-            uvicorn.Server(
+            made = application(transcriber, engine, limits, sessions, key=key, local=local)
+            Server(
                 uvicorn.Config(
-                    application(transcriber, engine, limits, key=key, local=local),
+                    made,
                     log_config=None,
                     access_log=False,
                     lifespan="off",
-                    ws="none",
                     server_header=False,
                     timeout_graceful_shutdown=grace,
-                )
+                    **WEBSOCKETS,
+                ),
+                sessions,
             ).run([listening])
         finally:
             engine.close()

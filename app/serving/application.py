@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,37 +13,40 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from app.api import AudioError, DeviceError, SegmentStream, Transcriber, Transcript
+from app.api import SegmentStream, Transcriber, Transcript
 from app.audio.reading import open_audio
 from app.serving.answers import answer, delta, done, event
 from app.serving.engine import Engine, Event, Job, Opened
 from app.serving.errors import RequestError
 from app.serving.fields import FIELDS, Asked, asked
+from app.serving.guard import Guard
 from app.serving.limits import Body, ClientLeft, LimitedSource, Limits
 from app.serving.metrics import Metrics
-from app.serving.page import PAGE, page_routes
-from app.serving.watching import LOG, Watched, noted
+from app.serving.page import page_routes
+from app.serving.realtime.sessions import Sessions
+from app.serving.service import Service, told_of
+from app.serving.watching import Watched, noted
 from models.decoding.segments import Segment
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["ALIAS", "application"]
+__all__ = ["application"]
 
-ALIAS = "whisper-1"
-"""What OpenAI calls its Whisper: the model that is served, whichever it is."""
-
-_OPEN = ("/health", "/ready", "/metrics")
-"""What supervisors ask, without a key."""
-
-_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_REALTIME = "/v1/realtime"
 
 
 def application(
-    transcriber: Transcriber, engine: Engine, limits: Limits, *, key: str | None, local: bool
+    transcriber: Transcriber,
+    engine: Engine,
+    limits: Limits,
+    sessions: Sessions,
+    *,
+    key: str | None,
+    local: bool,
 ) -> ASGIApp:
     """The ASGI application.
 
@@ -53,17 +54,19 @@ def application(
         transcriber: of all requests.
         engine: that decodes with it.
         limits: of each request.
+        sessions: that are to be this application's.
         key: that clients have to send, if any.
         local: whether it is only reached from this machine: another name than this machine's own is refused then, as
             pages in a browser use one to reach what they may not.
     """
     name = transcriber.weights.name
     metrics = Metrics(transcriber)
-    service = _Service(
+    service = Service(
         engine.of(transcriber), engine, limits, metrics, Path(name).name if "/" in name else name
     )
-    routes = [Route(path, _Transcripts(service, path), methods=["POST"]) for path in FIELDS]
+    routes: list[BaseRoute] = [Route(path, _Transcripts(service, path), methods=["POST"]) for path in FIELDS]
     routes += [
+        WebSocketRoute(_REALTIME, sessions.of(service)),
         Route("/v1/models", service.models),
         Route("/v1/models/{model:path}", service.model),
         Route("/health", service.health),
@@ -73,133 +76,17 @@ def application(
     ]
     guarded = Starlette(
         routes=routes,
-        middleware=[Middleware(_Guard, key=key, local=local)],
+        middleware=[Middleware(Guard, key=key, local=local)],
         exception_handlers={RequestError: _refusal, HTTPException: _http_refusal, Exception: _fault},
     )
-    return Watched(guarded, metrics, [route.path for route in routes])
-
-
-class _Guard:
-    """Lets in who has the key, and no page of another site."""
-
-    def __init__(self, app: ASGIApp, key: str | None, local: bool) -> None:
-        self._app, self._local = app, local
-        self._key = None if key is None else key.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (error := self._refused(Headers(scope=scope), scope["path"])):
-            await Body(receive, 1 << 20).discard()
-            noted(scope)["code"] = error.code
-            await error.response()(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _refused(self, headers: Headers, path: str) -> RequestError | None:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if self._local and self._key is None and host.rpartition(":")[0] not in _LOCAL and host not in _LOCAL:
-            return RequestError(403, "the Host header does not name this machine", code="host_not_allowed")
-        if origin is not None and origin.partition("://")[2] != host:
-            return RequestError(403, "pages of other sites are not let in", code="origin_not_allowed")
-        if self._key is None or path in (*_OPEN, *PAGE):
-            return None
-        given = headers.get("authorization", "")
-        scheme, _, secret = given.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(secret.strip().encode("latin-1"), self._key):
-            return None
-        return RequestError(
-            401,
-            "the API key is wrong" if given else "an API key is needed, as Authorization: Bearer KEY",
-            code="invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
-        )
-
-
-class _Service:
-    """What all routes have in common, and those that take no audio."""
-
-    def __init__(
-        self, transcriber: Transcriber, engine: Engine, limits: Limits, metrics: Metrics, name: str
-    ) -> None:
-        self.transcriber, self.engine, self.limits, self.name = transcriber, engine, limits, name
-        self.metrics = metrics
-        self.names = (name, ALIAS)
-        self._taken = 0
-        self._created = int(time.time())
-        engine.on_window = metrics.window
-        metrics.watch(
-            {
-                "requests_taken": ("Requests being received, read or decoded.", lambda: self._taken),
-                "requests_limit": ("How many are taken at once.", lambda: limits.requests),
-                "recordings_waiting": ("Recordings that wait for a window to be decoded.", engine.waiting),
-                "healthy": ("0 where the device was lost.", lambda: engine.lost is None),
-            }
-        )
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place for a request, until it has its answer or its client has left.
-
-        Raises:
-            RequestError: all are taken, or nothing can be decoded any more.
-        """
-        if self.engine.lost is not None:
-            raise _lost(self.engine.lost)
-        if self._taken >= self.limits.requests:
-            raise RequestError(
-                429,
-                f"the server is full: it takes {self.limits.requests} at a time",
-                code="rate_limit_exceeded",
-                headers={"retry-after": str(self.engine.retry_after())},
-            )
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-
-    async def models(self, _: Request) -> Response:
-        """The model, under its name and OpenAI's."""
-        return JSONResponse({"object": "list", "data": [self._described(name) for name in self.names]})
-
-    async def model(self, request: Request) -> Response:
-        """One of them."""
-        name = request.path_params["model"]
-        if name not in self.names:
-            raise RequestError(
-                404, f"no model {name[:64]!r} is served here", code="model_not_found", param="model"
-            )
-        return JSONResponse(self._described(name))
-
-    def _described(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "tilescribe"}
-
-    async def health(self, _: Request) -> Response:
-        """Whether the process is of use; what it computes with, and where."""
-        lost, attention = self.engine.lost, self.transcriber.attention
-        found = {
-            "status": "ok" if lost is None else "device lost",
-            "model": self.name,
-            "backend": attention.name,
-            "device": attention.device,
-            "device_reason": attention.reason,
-            "requests": self._taken,
-        }
-        return JSONResponse(found, 200 if lost is None else 503)
-
-    async def ready(self, _: Request) -> Response:
-        """Whether a request would be taken now."""
-        with self.place():
-            return JSONResponse({"status": "ready"})
-
-    async def measured(self, _: Request) -> Response:
-        """What Prometheus asks for."""
-        return self.metrics.response()
+    paths = [route.path for route in routes if isinstance(route, Route | WebSocketRoute)]
+    return Watched(guarded, metrics, paths)
 
 
 class _Transcripts:
     """A route that takes audio, as an ASGI application: it watches whether its client is still there."""
 
-    def __init__(self, service: _Service, path: str) -> None:
+    def __init__(self, service: Service, path: str) -> None:
         self._service, self._path = service, path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -270,7 +157,7 @@ class _Transcripts:
             while True:
                 happened = await told.get()
                 if isinstance(happened, Exception):
-                    raise _of(happened)
+                    raise told_of(happened)
                 if isinstance(happened, Opened):
                     about["audio_seconds"] = round(happened.duration, 2)
                 elif isinstance(happened, Transcript):
@@ -334,23 +221,6 @@ async def _stream(
         about["code"] = error.code
         await put(error.to_dict())
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
-
-
-def _lost(error: DeviceError) -> RequestError:
-    # Asked again, it could only say the same.
-    return RequestError(503, str(error), code="device_lost", headers={"x-should-retry": "false"})
-
-
-def _of(error: Exception) -> RequestError:
-    """What a client is told of an error in its job."""
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, AudioError):
-        return RequestError(400, str(error), code="invalid_audio", param="file")
-    if isinstance(error, DeviceError):
-        return _lost(error)
-    LOG.error("fault", exc_info=error)
-    return RequestError(500, "the audio could not be transcribed: a fault of the server", code="fault")
 
 
 def _refusal(request: Request, error: Exception) -> Response:

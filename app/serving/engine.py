@@ -11,7 +11,8 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -122,13 +123,20 @@ class Engine:
                 job.stream.close()
             self._threads.discard(threading.current_thread())
 
-    def _decode_window(self, job: Job, stream: SegmentStream) -> None:
-        with self._together.turn(lambda: job.left or self._ended):
+    @contextmanager
+    def turn(self, left: Callable[[], bool]) -> Iterator[None]:
+        """Wait for a turn to compute in, behind all that wait for theirs, and have it for a window.
+
+        Raises:
+            app.api.DeviceLost: the device was lost, now or before.
+            ClientLeft: nobody waits for the window any more, by `left`.
+        """
+        with self._together.turn(lambda: left() or self._ended):
             if self.lost is not None:
                 raise self.lost
             began = time.monotonic()
             try:
-                segments = stream.next_window()
+                yield
             except DeviceLost as error:  # before the next has its turn
                 self.lost = error
                 LOG.error("device lost", extra={"fields": {"reason": str(error)}})
@@ -138,4 +146,8 @@ class Engine:
             self._last = ended
             self._window_seconds += 0.2 * (seconds - self._window_seconds)
         self.on_window(seconds)
+
+    def _decode_window(self, job: Job, stream: SegmentStream) -> None:
+        with self.turn(lambda: job.left):
+            segments = stream.next_window()
         job.tell(segments or [])

@@ -30,13 +30,17 @@ class Limits:
         body_bytes: of the whole body; OpenAI's limit is 25 MiB.
         audio_seconds: of audio in it.
         upload_seconds: until the body has arrived.
-        requests: that are being received, read or decoded at once.
+        requests: that are being received, read or decoded at once, sessions among them.
+        waiting_seconds: of a session's sound that is not computed yet; then no more is read.
+        idle_seconds: after which a session is ended whose client sends nothing, or takes nothing.
     """
 
     body_bytes: int = 25 << 20
     audio_seconds: float = 4 * 3600.0
     upload_seconds: float = 300.0
     requests: int = 32
+    waiting_seconds: float = 60.0
+    idle_seconds: float = 120.0
 
 
 class Body:

@@ -27,6 +27,7 @@ class Metrics:
         left: clients that did not wait for the end.
         windows: that have been decoded.
         audio: seconds of recordings that have been decoded.
+        heard: seconds of sound in sessions.
         busy: seconds that this took: what `audio` grows by while it grows by one is the speed in times real time.
     """
 
@@ -50,8 +51,9 @@ class Metrics:
         )
         self.errors = counter("errors_total", "Errors that clients were told of, by code.", "code")
         self.left = counter("clients_left_total", "Clients that did not wait for the end of their answer.")
-        self.windows = counter("windows_total", "Windows of up to 30 s decoded.")
+        self.windows = counter("windows_total", "Windows of up to 30 s, and steps of sessions, decoded.")
         self.audio = counter("audio_seconds_total", "Seconds of recordings decoded.")
+        self.heard = counter("session_audio_seconds_total", "Seconds of sound heard in sessions.")
         self.busy = counter("busy_seconds_total", "Seconds in which windows were decoded.")
         self._speech = counter("speech_seconds_total", "Seconds of speech heard in recordings.")
         self._uncovered = counter("uncovered_speech_seconds_total", "Seconds of it that got no text.")

@@ -23,6 +23,10 @@ _LEFT = 499
 """The status that nginx puts down where a client left before its answer."""
 
 
+_SWITCHED = 101  # to a WebSocket
+_BEGINNINGS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
+
+
 class _Lines(logging.Formatter):
     """A record as one line: JSON, or `event name=value`, with the same fields."""
 
@@ -71,7 +75,7 @@ class Watched:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         about, began, status = noted(scope), time.monotonic(), 0
@@ -79,9 +83,9 @@ class Watched:
 
         async def put(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+            if message["type"] in _BEGINNINGS:
+                status = message.get("status", _SWITCHED)
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name.encode())]
             await send(message)
 
         try:
@@ -101,5 +105,5 @@ class Watched:
         if about.get("left"):
             self._metrics.left.inc()
         asked = {"id": name, "path": path, "status": status, "seconds": round(seconds, 3)}
-        if scope["method"] == "POST" or status >= 400:  # else a supervisor's, every few seconds
+        if scope.get("method") in (None, "POST") or status >= 400:  # else a supervisor's, every few seconds
             LOG.info("request", extra={"fields": asked | about})

@@ -20,6 +20,7 @@ from app import SegmentStream, Transcriber
 from app.serving.application import application
 from app.serving.engine import Engine, Job
 from app.serving.limits import Limits
+from app.serving.realtime.sessions import WEBSOCKETS, Server, Sessions
 
 _USUAL = Limits()
 
@@ -31,6 +32,8 @@ class Served:
     url: str
     engine: Engine
     jobs: list[Job]
+    server: Server
+    sessions: Sessions
 
     def client(self, **how: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", **{"api_key": "none", "max_retries": 0, **how})
@@ -63,17 +66,24 @@ def serving(
         return stream
 
     engine.start = noted  # type: ignore[method-assign]
-    made = application(transcriber, engine, limits, key=key, local=local)
+    sessions = Sessions()
+    made = application(transcriber, engine, limits, sessions, key=key, local=local)
     config = uvicorn.Config(
-        made, port=0, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        made,
+        port=0,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+        **WEBSOCKETS,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, sessions)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Served(f"http://127.0.0.1:{port}", engine, jobs)
+        yield Served(f"http://127.0.0.1:{port}", engine, jobs, server, sessions)
     finally:
         server.should_exit = True
         thread.join()

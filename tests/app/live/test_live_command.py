@@ -14,7 +14,6 @@ from app.cli import _transcribe as command
 from app.commands import live as commands
 from app.live import sources
 from datasets.utterance import Utterance
-from models.decoding.recogniser import decoder_of
 
 FIRST = "quiet harbor wakes before the sun"
 
@@ -179,18 +178,6 @@ def test_that_sound_was_lost_is_said_once(sound: np.ndarray, monkeypatch: pytest
         opened._came(sound[:1600, None], 1600, None, None)
         next(heard)
     assert said == ["lost"]
-
-
-def test_only_what_is_needed_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[bool] = []
-
-    def noted(*how: Any, aligned: bool = False) -> Any:
-        made.append(aligned)
-        return decoder_of(*how, aligned=aligned)
-
-    monkeypatch.setattr("app.api.decoder_of", noted)
-    assert transcribe("-", given=b"\0" * 32000).exit_code == 0
-    assert made == [True]
 
 
 def test_lines_end_with_sentences() -> None:

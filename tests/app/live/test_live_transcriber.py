@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -12,20 +12,13 @@ from app.audio.reading import load_audio
 from app.live.transcriber import LiveOptions, LiveText, LiveTranscriber
 from datasets.utterance import Utterance
 from models.decoding.options import DecodeOptions, OptionsError
+from models.decoding.recogniser import decoder_of
 from models.decoding.streaming import Continuation
 from models.voice import FRAME
 
 SECOND = 16000
 NORMALISE = EnglishTextNormalizer()
 NOTHING = Continuation((), 0.0, 0.0, 9.0, False)
-
-
-@pytest.fixture(scope="module")
-def live_tiny(tiny_en: Transcriber) -> Transcriber:
-    """tiny.en with the INT32 backend, whose windows are no longer than they need."""
-    return Transcriber(
-        tiny_en.weights, replace(tiny_en.configuration, audio_context="auto"), tiny_en.attention
-    )
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +148,21 @@ def test_a_prompt_is_read_and_can_be_changed(live_tiny: Transcriber, sound: np.n
     assert "harbour" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
     live.change(DecodeOptions(initial_prompt="the quiet harbor, its color."))
     assert "harbor" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
+
+
+def test_only_what_is_needed_is_loaded(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+
+    def noted(*how: Any, aligned: bool = False) -> Any:
+        made.append(aligned)
+        return decoder_of(*how, aligned=aligned)
+
+    monkeypatch.setattr("app.api.decoder_of", noted)
+    one = Transcriber(tiny_en.weights, tiny_en.configuration, tiny_en.attention)
+    assert one.live().push(np.zeros(SECOND, np.float32)) == []
+    assert made == [True]
+    assert one.recogniser is one.recogniser
+    assert made == [True, False]
 
 
 def test_each_decoding_has_its_turn(live_tiny: Transcriber, sound: np.ndarray) -> None:

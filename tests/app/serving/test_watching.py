@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -12,12 +13,16 @@ from typing import Any
 import openai
 import pytest
 import requests
+from material.realtime import INTENT, asking
+from material.realtime import until as until_event
 from material.servers import Served, serving, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import Transcriber
+from app.audio.reading import load_audio
 from app.serving import application
 from app.serving.watching import LOG, write_lines
+from datasets.utterance import Utterance
 
 NAME = "secret-name.flac"
 
@@ -89,6 +94,36 @@ def test_requests_are_counted_and_named(
     assert third["code"] == "invalid_audio"
     written = " ".join(lines())
     assert not any(word in written for word in (NAME, "secret", "harbor", whole[0].delta.strip()))
+
+
+@pytest.mark.parametrize("lines", [True], indirect=True)
+def test_sessions_are_counted_and_named(live_tiny: Transcriber, spoken: Utterance, lines: Any) -> None:
+    sound = (load_audio(spoken.audio)[:32000] * 32767).astype("<i2").tobytes()
+    with serving(live_tiny) as served:
+        with served.client().realtime.connect(**INTENT) as connection:
+            asked = asking(format={"rate": 16000}, transcription={"prompt": "secret prompt"})
+            connection.session.update(session=asked)
+            connection.input_audio_buffer.append(audio=base64.b64encode(sound).decode())
+            connection.send_raw(f"{{{NAME}")
+            connection.input_audio_buffer.commit()
+            text = until_event(connection, "completed")[-1].transcript
+            assert samples(served)["tilescribe_sessions_open"] == 1
+        until(lambda: len(lines()) == 1)
+        found = samples(served)
+    assert found["tilescribe_requests_total,path=/v1/realtime,status=101"] == 1
+    assert found["tilescribe_sessions_open"] == 0
+    assert found["tilescribe_session_audio_seconds_total"] == pytest.approx(2, abs=0.1)
+    assert found["tilescribe_errors_total,code=invalid_json"] == 1
+    (line,) = map(json.loads, lines())
+    assert (line["path"], line["status"], line["items"], line["device"]) == (
+        "/v1/realtime",
+        101,
+        1,
+        "emulator",
+    )
+    assert line["audio_seconds"] == pytest.approx(2, abs=0.1)
+    assert text
+    assert not any(word in lines()[0] for word in (NAME, "secret", *text.split()))
 
 
 @pytest.mark.parametrize("lines", [False], indirect=True)

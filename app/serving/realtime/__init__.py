@@ -1,0 +1,1 @@
+"""OpenAI's Realtime transcription over WebSocket: text of sound while it comes."""

@@ -96,6 +96,8 @@ def run(application: Callable[..., Any], **how: Any) -> None:
             application(**how)
     except SystemExit as ended:
         code = ended.code
+        if isinstance(getattr(ended.__context__, "__cause__", None), KeyboardInterrupt):
+            say("error: interrupted")  # in no edge; typer ends the command without a word
     except typer.Exit as ended:
         code = ended.exit_code
     interruptible(False)

@@ -133,6 +133,22 @@ def test_a_ctrl_c_ends_a_command_in_order_whatever_becomes_of_it(how: str) -> No
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted: go on\n")
 
 
+def test_a_ctrl_c_while_a_command_imports_what_it_needs_is_one_line() -> None:
+    code = """
+import sys, time
+sys.argv = ["transcribe"]
+import app.startup, os, signal, typer
+from app.console import run
+application = typer.Typer(pretty_exceptions_enable=False)
+@application.command()
+def work():
+    os.kill(os.getpid(), signal.SIGINT); time.sleep(9)
+run(application)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
 def test_a_second_ctrl_c_waits_for_nothing() -> None:
     how = """try:
             os.kill(os.getpid(), signal.SIGINT)

@@ -7,7 +7,9 @@ of all of it.
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import count, islice
+from multiprocessing import resource_tracker
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,6 +26,7 @@ import dask
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
+from distributed.utils import LoopRunner
 
 from app.cluster import admission
 from app.cluster.work import Job, WorkLostError, work
@@ -50,8 +54,8 @@ _CONFIGURATION = {
     # What Dask sets for others: a work's threads are as many as it was given, and memory is kept for the next piece.
     "distributed.nanny.pre-spawn-environ": {},
 }
-_IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""Ctrl-C in a terminal comes to all processes; it is the first one's, which ends the others."""
+_NO_WARNING = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""What multiprocessing says of semaphores where this process is ended by a signal."""
 
 
 class ClusterError(Exception):
@@ -109,7 +113,7 @@ def _connected(place: Place) -> Iterator[Client]:
             dashboard = find_spec("bokeh") is not None
             stack.enter_context(dask.config.set(_CONFIGURATION | ({} if dashboard else _QUIET)))
             try:
-                address = stack.enter_context(_local(place))
+                address = stack.enter_context(_local(place, stack.enter_context(_uninterrupted_loop())))
             except (OSError, RuntimeError, TimeoutError) as error:
                 raise ClusterError(f"no workers could be started: {error}") from error
         try:
@@ -121,12 +125,33 @@ def _connected(place: Place) -> Iterator[Client]:
         yield client
 
 
-def _local(place: Place) -> LocalCluster:
+@contextmanager
+def _uninterrupted_loop() -> Iterator[Any]:
+    """A loop for Dask whose processes get no Ctrl-C, from their first moment on.
+
+    In a terminal it comes to all processes; it is the first one's, which ends the others.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", _NO_WARNING)
+    resource_tracker.ensure_running()  # or a worker's start would start it, and then take signals again
+    runner: Any = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()  # a thread, which passes the mask on
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+def _local(place: Place, loop: Any) -> LocalCluster:
     """Processes that end with this one, however it ends.
 
     Nobody else can give them work: they listen to this machine alone, and to who has a key that is made for the run.
     """
     return LocalCluster(
+        loop=loop,
         n_workers=place.workers,
         threads_per_worker=place.threads,
         host="127.0.0.1",
@@ -134,7 +159,6 @@ def _local(place: Place) -> LocalCluster:
         memory_limit=0,
         security=True,
         silence_logs=logging.CRITICAL,
-        preload=[_IGNORE_INTERRUPT],
     )
 
 

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,30 +153,49 @@ def test_where_the_scheduler_is_gone_the_run_ends(tmp_path: Path) -> None:
         list(shared_out(Place(None, address, 1, 600.0), stub, stub.facts, [(1,)]))
 
 
+PARENT = """
+from app.cluster.engine import Place, shared_out
+from material.stub_work import Stub
+if __name__ == '__main__':
+    stub = Stub()
+    for task, (number, _) in shared_out(Place(2, None, 1, 600.0), stub, stub.facts, ((i,) for i in range({tasks}))):
+        print(flush=True)
+"""
+
+
+def parent(folder: Path, tasks: int) -> subprocess.Popen[bytes]:
+    """A process that has tasks done by two of its own, with a line for each."""
+    (folder / "parent.py").write_text(PARENT.format(tasks=tasks))
+    return subprocess.Popen(
+        [sys.executable, str(folder / "parent.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+    )
+
+
+def test_a_ctrl_c_does_nothing_to_the_workers_not_even_while_they_start(tmp_path: Path) -> None:
+    process = parent(tmp_path, 4)
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    assert (process.wait(), *process.communicate()) == (0, b"\n" * 4, b"")
+
+
 def test_nothing_listens_to_other_machines_and_all_processes_end_with_the_first(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "from app.cluster.engine import Place, shared_out\n"
-        "from material.stub_work import Stub\n"
-        "if __name__ == '__main__':\n"
-        "    stub = Stub()\n"
-        "    for _ in shared_out(Place(2, None, 1, 600.0), stub, stub.facts, ((i,) for i in range(10**9))):\n"
-        "        print(flush=True)\n"
-    )
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    parent = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}
-    )
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == b"\n"
-    every = [psutil.Process(parent.pid), *psutil.Process(parent.pid).children(recursive=True)]
+    process = parent(tmp_path, 10**9)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"\n"
+    every = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     assert len(every) >= 3
     listening = [c.laddr.ip for one in every for c in one.net_connections("inet") if c.status == "LISTEN"]
     assert len(listening) >= 3
     assert set(listening) == {"127.0.0.1"}
-    parent.send_signal(signal.SIGKILL)
-    # The workers have the other end of the pipe as well: it closes when all are gone.
-    parent.communicate(timeout=60)
+    process.send_signal(signal.SIGKILL)
+    # The workers have the other end of the pipes as well: they close when all are gone.
+    assert process.communicate(timeout=60)[1] == b""
     assert psutil.wait_procs(every, timeout=60)[1] == []
 
 

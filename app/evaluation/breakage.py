@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from app.evaluation.scoring import Alignment, ScoredBackend
+from app.evaluation.alignment import Alignment
+from app.evaluation.scoring import ScoredBackend
 
 Kind = Literal["failed", "empty", "lost", "loop", "excess"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from app.evaluation import scoring
+from app.evaluation.alignment import Operation, normaliser
 from app.evaluation.bootstrap import CONFIDENCE
 from app.evaluation.kernels import KernelValidation
 from app.evaluation.records import (
@@ -20,7 +21,7 @@ from app.evaluation.records import (
     same_utterance,
 )
 from app.evaluation.rules import Candidate, Limits, unheard_words
-from app.evaluation.scoring import Operation, ScoredBackend
+from app.evaluation.scoring import ScoredBackend
 from app.evaluation.summaries import BackendSummary, Comparison, compare, resampler, summarise_backend
 from app.evaluation.verdict import Verdict, judge
 from kernels.backends import REFERENCE, RIVAL
@@ -166,7 +167,7 @@ def summarise(
     """
     limits, validation = limits or Limits(), validation or {}
     first = _check(records_by_backend)
-    name_of_normaliser, normalise = scoring.normaliser(first.dataset.language)
+    name_of_normaliser, normalise = normaliser(first.dataset.language)
     scored = scoring.score(records_by_backend, normalise)
     everything = scored | scoring.streams(scored, normalise)
     draw = resampler(everything, replications=replications, seed=seed)

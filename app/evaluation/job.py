@@ -14,7 +14,8 @@ import msgspec
 from app.console import bar, say
 from app.evaluation import kernels, reporting
 from app.evaluation.evaluation import Evaluation
-from app.evaluation.records import DatasetDescription, EvidenceError, RecordWriter, RunDescription
+from app.evaluation.record_files import RecordWriter
+from app.evaluation.records import DatasetDescription, EvidenceError, RunDescription
 from app.evaluation.worker import Batch, BatchWorker, Setup, batches, in_cluster
 from app.machine import available_threads, processor, versions
 from kernels.backends import INTEGER_BACKENDS, find

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from app.evaluation.scoring import Alignment
+from app.evaluation.alignment import Alignment
 
 BOUNDARY_WORDS = 2
 """Words in a row that both systems have right between segments: SCTK's default, after Gillick and Cox."""

@@ -14,7 +14,8 @@ import msgspec
 from app.console import say
 from app.evaluation import kernels
 from app.evaluation.evaluation import Evaluation, summarise
-from app.evaluation.records import EvidenceError, load, reading
+from app.evaluation.record_files import load
+from app.evaluation.records import EvidenceError, reading
 from app.evaluation.report.measured import Bench
 from app.evaluation.report.metrics import BACKENDS
 from app.evaluation.report.page import render_markdown, render_page

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from app.evaluation.alignment import Alignment
 from app.evaluation.records import BackendRecords, DatasetDescription, RunDescription, UtteranceRecord
-from app.evaluation.scoring import Alignment
 
 TEXT = (
     "the quiet village wakes before any sun and many boats leave for open water while a lighthouse turns its last "

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from app.evaluation.evaluation import Evaluation
-from app.evaluation.report import charts, metrics, transcripts
+from app.evaluation.report import charts, layers, metrics, transcripts
 from app.evaluation.report.strips import Strips
 from app.output import tables as t
 from app.output.page import house_style
@@ -133,7 +133,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "plain": metrics.plain,
         "typeset": t.typeset,
-        "mark": lambda name, hollow=False: legend_mark(charts.style(name), hollow),
+        "mark": lambda name, hollow=False: legend_mark(layers.style(name), hollow),
         "legacy": lambda name: find(name).legacy,
         "markdown": lambda of, rows: "\n".join(t.markdown(getattr(metrics, of), rows)),
     }

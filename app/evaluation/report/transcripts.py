@@ -16,8 +16,8 @@ from urllib.parse import quote, urlsplit
 
 from markupsafe import Markup
 
+from app.evaluation.alignment import Operation
 from app.evaluation.evaluation import DifferingUtterance, ScoredHypothesis
-from app.evaluation.scoring import Operation
 from kernels.backends import find
 
 WITHOUT_SCRIPT = 12

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.evaluation.alignment import align
 from app.evaluation.breakage import breakage, repeated_words
-from app.evaluation.scoring import align
 
 SAID = "the quiet harbour wakes before the sun and two boats leave for the open water"
 

@@ -5,8 +5,8 @@ import math
 import pytest
 from material.evidence_records import aligned, references, spoil
 
+from app.evaluation.alignment import align
 from app.evaluation.mapsswe import ErrorSegment, MatchedPairs, mapsswe, segments
-from app.evaluation.scoring import align
 
 SCTK_TEST_1A = (
     ("Is.", ""),

@@ -10,15 +10,8 @@ from material.evidence_records import dataset, run
 from msgspec.structs import replace
 
 from app.evaluation import kernels
-from app.evaluation.records import (
-    BackendRecords,
-    EvidenceError,
-    RecordWriter,
-    RunDescription,
-    UtteranceRecord,
-    load,
-    read,
-)
+from app.evaluation.record_files import RecordWriter, load, read
+from app.evaluation.records import BackendRecords, EvidenceError, RunDescription, UtteranceRecord
 from app.evaluation.reporting import keep_bench
 
 ONE = UtteranceRecord("a-1", "TWO BOATS", " Two boats.", "s1", 2.5, 0.5, 0.2, 0.3, 4, -0.25, 1.1)

@@ -6,8 +6,9 @@ import pytest
 from material.evidence_records import aligned, records, references, spoil, wrong
 from msgspec.structs import replace
 
+from app.evaluation.alignment import align, normaliser
 from app.evaluation.records import BackendRecords, UtteranceRecord
-from app.evaluation.scoring import LENGTHS, ScoredBackend, align, confusions, normaliser, rates, score, speed
+from app.evaluation.scoring import LENGTHS, ScoredBackend, confusions, rates, score, speed
 
 
 def scored(backend: BackendRecords) -> ScoredBackend:

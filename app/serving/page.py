@@ -16,7 +16,7 @@ from models.openai import LANGUAGES
 
 __all__ = ["PAGE", "page_routes"]
 
-PAGE = ("/", "/page.css", "/page.js")
+PAGE = ("/", "/page.css", "/page.js", "/microphone.js")
 """Paths that need no key: they say what is served, as /health does, and hold nobody's words."""
 
 _HEADERS = {
@@ -55,7 +55,8 @@ def page_routes(transcriber: Transcriber, model: str, limits: Limits, *, keyed: 
     contents = (
         ("text/html", page),
         ("text/css", transcript_style() + _text("page.css")),
-        ("text/javascript", transcript_script() + _text("page.js")),
+        ("text/javascript", transcript_script() + _text("live.js") + _text("page.js")),
+        ("text/javascript", _text("microphone.js")),
     )
     return [
         Route(path, Response(text, media_type=kind, headers=_HEADERS), methods=["GET"])

@@ -4,11 +4,11 @@
   const named = (names) => names.split(" ").map((id) => document.getElementById(id));
   const [form, file, record, start, cancel, key, language, task] = named("form file record start cancel key language task");
   const [status, progress, trouble, below, player] = named("status progress trouble below player");
-  const [section, facts, notes, files, lines] = named("transcript ran notes files lines");
+  const [section, facts, notes, files, lines, partial] = named("transcript ran notes files lines partial");
   const links = [...files.querySelectorAll("a")];
   const most = Number(document.body.dataset.mostBytes);
   const megabytes = (bytes) => (bytes / 2 ** 20).toFixed(1) + " MiB";
-  let recording = null, running = null, microphone = null;
+  let recording = null, running = null, microphone = null, said = [];
 
   function say(text) { status.textContent = text; }
   function busy() { return running || microphone; }
@@ -43,7 +43,7 @@
     trouble.textContent = "";
     for (const one of [lines, facts, notes]) one.replaceChildren();
     player.pause();
-    for (const one of [section, below, notes, files]) one.hidden = true;
+    for (const one of [section, below, notes, files, partial]) one.hidden = true;
     progress.removeAttribute("value");
   }
 
@@ -53,11 +53,15 @@
       trouble.textContent = running ? "Wait for the text, or cancel it." : "Stop the recording first.";
       return;
     }
-    recording = chosen[0];
+    keep(chosen[0]);
+    run(chosen.length > 1 ? `One recording at a time: this is ${recording.name}.` : "");
+  }
+
+  function keep(chosen) {
+    recording = chosen;
     if (player.src) URL.revokeObjectURL(player.src);
     player.src = URL.createObjectURL(recording);
     document.getElementById("lost").hidden = true;
-    run(chosen.length > 1 ? `One recording at a time: this is ${recording.name}.` : "");
   }
 
   async function run(note) {
@@ -186,6 +190,36 @@
     say(text ? `${name}: done` : `${name}: done; there is no text`);
   }
 
+  // The text of a microphone, of which the last words may still change.
+  function heard(event) {
+    if (event.type === "error" && event.error.event_id !== "last") trouble.textContent = event.error.message;
+    if (event.type.endsWith("transcription.failed")) trouble.textContent = event.error.message;
+    if (event.type.endsWith("transcription.delta")) {
+      const { words, partial: rest, language: spoken } = event.tilescribe;
+      lines.lang = spoken;
+      for (const word of words) {
+        said.push(word);
+        if (/[.?!。？！]$/.test(word.word)) line();
+      }
+      hint(said.map(({ word }) => word).join("") + rest);
+    }
+    if (event.type.endsWith("transcription.completed")) {
+      line();
+      hint("");
+    }
+  }
+  function line() {
+    if (said.length) {
+      const end = said.at(-1).end;
+      add({ segments: [{ start: said[0].start, end, text: said.map(({ word }) => word).join("") }], duration: end });
+    }
+    said = [];
+  }
+  function hint(text) {
+    partial.textContent = text.trim();
+    partial.hidden = !partial.textContent;
+  }
+
   function end() {
     if (microphone && microphone.state === "recording") microphone.stop();
   }
@@ -195,6 +229,7 @@
     if (!navigator.mediaDevices || !window.MediaRecorder) {
       return refuse("Browsers give the microphone to pages over https and of this machine alone.");
     }
+    if (!key.hidden && !key.value) return refuse("The server wants an API key.", key);
     let sound;
     try {
       record.disabled = true;
@@ -206,22 +241,48 @@
     }
     if (running) return sound.getTracks().forEach((track) => track.stop());  // a file was dropped in the meantime
     const parts = [], began = performance.now();
+    clear();
+    said = [];
     microphone = new MediaRecorder(sound);
     const told = setInterval(() => {
       record.textContent = `Stop recording (${transcript.clock((performance.now() - began) / 1000, 0)})`;
     }, 500);
     microphone.ondataavailable = (event) => parts.push(event.data);
-    microphone.onstop = () => {
-      const type = microphone.mimeType, kind = (/audio\/(\w+)/.exec(type) || ["", "webm"])[1];
-      clearInterval(told);
-      sound.getTracks().forEach((track) => track.stop());
-      microphone = null;
-      say("");
-      take([new File(parts, `recording.${kind}`, { type })]);
-    };
+    const stopped = new Promise((done) => { microphone.onstop = done; });
     microphone.start();
     say("Recording.");
     show();
+    const ended = await begun(sound);
+    await stopped;
+    const type = microphone.mimeType, kind = (/audio\/(\w+)/.exec(type) || ["", "webm"])[1];
+    clearInterval(told);
+    record.disabled = true;
+    const whole = ended && await ended();
+    sound.getTracks().forEach((track) => track.stop());
+    microphone = null;
+    const file = new File(parts, `recording.${kind}`, { type });
+    say("");
+    if (!whole) return take([file]);
+    keep(file);
+    below.hidden = false;
+    say("Transcribe decodes the recording once more, as a whole, and has files to save.");
+    show();
+  }
+  // Text comes while it is spoken, where the server and the browser can do that; else once all is said.
+  async function begun(sound) {
+    if (task && task.value !== "transcriptions") return null;
+    try {
+      const ended = await live.begin(sound, key.value, language && language.value, heard, () => {
+        hint("");
+        say("Recording; its text comes when it is stopped.");
+      });
+      document.getElementById("transcript-h").textContent = "Microphone";
+      section.hidden = false;
+      return ended;
+    } catch {
+      say("Recording; its text comes when it is stopped.");
+      return null;
+    }
   }
 
   form.addEventListener("submit", (event) => {

@@ -137,16 +137,44 @@ def test_a_dropped_recording_is_read_heard_and_saved(
 
 
 @pytest.mark.browser
-def test_what_is_said_into_the_microphone_becomes_text(browser: Browser, served: Served) -> None:
-    browser.open(served.url)
-    browser.click(button("record"))
-    browser.until("document.getElementById('record').textContent.includes('0:05')")
-    browser.click(button("record"))
-    browser.until(SAVED)
-    assert "harbor" in browser.value(TEXT)
-    assert browser.value("document.querySelector('.files a').download") == "recording.srt"
-    browser.click("document.querySelector('.w')")
-    browser.until("document.getElementById('player').currentTime > 0.2")
+def test_what_is_said_into_the_microphone_becomes_text_while_it_is_said(
+    browser: Browser, live_tiny: Transcriber
+) -> None:
+    with serving(live_tiny) as served:
+        browser.open(served.url)
+        browser.click(button("record"))
+        browser.until("document.getElementById('partial').textContent")
+        browser.until(f"/harbor[^]*sun/i.test({TEXT} + document.getElementById('partial').textContent)")
+        assert browser.value("document.getElementById('record').textContent").startswith("Stop recording (0:")
+        assert len(served.sessions) == 1
+        browser.click(button("record"))
+        browser.until("!document.getElementById('start').disabled")
+        until(lambda: len(served.sessions) == 0)
+        assert "harbor" in browser.value(TEXT)
+        assert browser.value("document.getElementById('partial').hidden")
+        assert browser.value(TROUBLE) == ""
+        browser.click("document.querySelector('.segments .at')")
+        browser.until("document.getElementById('player').currentTime > 0.2")
+        browser.click(button("start"))
+        browser.until(SAVED)
+        assert "harbor" in browser.value(TEXT)
+        assert browser.value("document.querySelector('.files a').download") == "recording.srt"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("key", ["secret", "no token: ключ"])
+def test_a_microphone_needs_the_key_too(browser: Browser, live_tiny: Transcriber, key: str) -> None:
+    with serving(live_tiny, key=key, local=False) as served:
+        browser.open(served.url)
+        browser.click(button("record"))
+        browser.until(f"{TROUBLE} === 'The server wants an API key.'")
+        browser.call("Input.insertText", text=key)
+        browser.click(button("record"))
+        browser.until("document.getElementById('record').textContent.includes('0:05')")
+        browser.click(button("record"))
+        browser.until(f"{TEXT} || {TROUBLE}")
+        assert browser.value(TROUBLE) == ""
+        assert len(served.jobs) == (0 if key == "secret" else 1)
 
 
 @pytest.mark.browser

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from material.audio_files import write
-from material.small_models import recogniser_of
+from material.small_models import once_a_window, recogniser_of
 from places import SPEECH
 
 from app import Transcriber, load_model
@@ -83,25 +83,12 @@ def one_load(
         if (configuration.model, configuration.backend) != ("tiny.en", "int32"):
             return whole(configuration, **how)
         if configuration not in transcribers:
-            transcribers[configuration] = once_a_window(whole(configuration, **how))
+            transcribers[configuration] = whole(configuration, **how)
+            transcribers[configuration].recogniser = once_a_window(transcribers[configuration].recogniser)
         return transcribers[configuration]
 
     monkeypatch.setattr("app.api.load", loaded)
     monkeypatch.setattr(Transcriber, "load", made)
-
-
-def once_a_window(transcriber: Transcriber) -> Transcriber:
-    """The same, which encodes no window a second time."""
-    encode, known = transcriber.recogniser.encode, dict[int, Reals]()
-
-    def encoded(mel: Reals) -> Reals:
-        window = hash(mel.tobytes())
-        if window not in known:
-            known[window] = encode(mel)
-        return known[window]
-
-    transcriber.recogniser = replace(transcriber.recogniser, encode=encoded)
-    return transcriber
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +100,7 @@ def tiny(tiny_en: Transcriber) -> Model:
 @pytest.fixture(scope="session")
 def recogniser(tiny: Model) -> Recogniser:
     """tiny.en with whisper's own encoder and a decoder in float32, as openai-whisper computes."""
-    return recogniser_of(tiny)
+    return once_a_window(recogniser_of(tiny))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
-"""Models that are made in a moment."""
+"""Models that are made in a moment, and recognisers of them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from whisper.model import ModelDimensions, Whisper
 
+from kernels.arrays import Reals
 from models.compute import ComputeType
 from models.decoding.recogniser import Recogniser, decoder_of
 from models.weights.building import Dimensions, Model
@@ -46,6 +47,19 @@ def recogniser_of(model: Model, compute_type: ComputeType = "float32") -> Recogn
         return model.whisper.encoder(torch.from_numpy(mel)).numpy()
 
     return Recogniser(model, encode, decoder_of(model, compute_type))
+
+
+def once_a_window(recogniser: Recogniser) -> Recogniser:
+    """The same, which encodes no window a second time."""
+    encode, known = recogniser.encode, dict[int, Reals]()
+
+    def encoded(mel: Reals) -> Reals:
+        window = hash((mel.shape, mel.tobytes()))
+        if window not in known:
+            known[window] = encode(mel)
+        return known[window]
+
+    return replace(recogniser, encode=encoded)
 
 
 def write_terse_model(path: Path, words: int = 6) -> Path:

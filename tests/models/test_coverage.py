@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +45,18 @@ def transcribed(
     return told, found[0]
 
 
+@pytest.fixture(scope="module")
+def whole(recogniser: Recogniser, sentences: Reals) -> Callable[..., str]:
+    """By form, and without timestamps or with them, the text of all three sentences."""
+
+    @cache
+    def text(form: str, untimed: bool = False) -> str:
+        told, _ = transcribed(recogniser, sentences, form, without_timestamps=untimed)
+        return "".join(segment.text for segment in told)
+
+    return text
+
+
 FORMS = pytest.mark.parametrize("form", ["windows", "batched", "group"])
 
 
@@ -80,9 +94,10 @@ def test_text_that_ends_early_is_recovered(
     keep: int,
     recogniser: Recogniser,
     sentences: Reals,
+    whole: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, _ = transcribed(recogniser, sentences, form, without_timestamps=untimed)
+    expected = words(whole(form, untimed))
     cut_text(monkeypatch, keep)
     told, coverage = transcribed(recogniser, sentences, form, without_timestamps=untimed)
     kinds = [finding.kind for finding in coverage.findings]
@@ -90,20 +105,24 @@ def test_text_that_ends_early_is_recovered(
     assert ("early end" in kinds) == (keep > 0)
     assert coverage.left_over == ()
     assert coverage.recovered > 8
-    expected, found = ("".join(segment.text for segment in segments) for segments in (whole, told))
-    assert wer(" ".join(words(expected)), " ".join(words(found))) < 0.1
+    found = words("".join(segment.text for segment in told))
+    assert wer(" ".join(expected), " ".join(found)) < 0.1
 
 
 @pytest.mark.parametrize(("untimed", "keep"), [(False, 18), (False, 27), (True, 27), (True, 36)])
 def test_text_without_an_end_is_decoded_again_where_it_is_short(
-    untimed: bool, keep: int, recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
+    untimed: bool,
+    keep: int,
+    recogniser: Recogniser,
+    sentences: Reals,
+    whole: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, _ = transcribed(recogniser, sentences, "windows", without_timestamps=untimed)
+    expected = words(whole("windows", untimed))
     cut_text(monkeypatch, keep)
     told, coverage = transcribed(recogniser, sentences, "windows", without_timestamps=untimed)
     assert [finding.kind for finding in coverage.findings] == ["early end", "recovered"]
-    expected, found = ("".join(segment.text for segment in segments) for segments in (whole, told))
-    assert words(found) == words(expected)
+    assert words("".join(segment.text for segment in told)) == expected
 
 
 @FORMS
@@ -133,14 +152,14 @@ def test_recovering_can_be_turned_off(
 
 
 def test_a_gap_between_pieces_is_recovered(
-    recogniser: Recogniser, sentences: Reals, monkeypatch: pytest.MonkeyPatch
+    recogniser: Recogniser, sentences: Reals, whole: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = transcribed(recogniser, sentences, "batched")
+    expected = words(whole("batched"))
     monkeypatch.setattr(pieces, "quiet_pieces", lambda levels, start, end: [(start, 300), (900, end)])
     told, coverage = transcribed(recogniser, sentences, "batched")
     assert [finding.kind for finding in coverage.findings] == ["recovered"]
-    expected, found = ("".join(segment.text for segment in segments) for segments in (whole, told))
-    assert wer(" ".join(words(expected)), " ".join(words(found))) < 0.35  # words on the cuts are halved
+    found = words("".join(segment.text for segment in told))
+    assert wer(" ".join(expected), " ".join(found)) < 0.35  # words on the cuts are halved
 
 
 def test_a_window_at_the_token_limit_and_a_loop_are_named(

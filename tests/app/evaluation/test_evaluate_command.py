@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,102 +17,24 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 from material.audio_files import write
-from material.small_models import write_terse_model
-from typer.testing import CliRunner, Result
+from material.evaluating import CUTS, FEW, evaluate, records, report, without_times
 
 from app import Transcriber
-from app.audio.reading import load_audio
-from app.cli import _evaluate, app
 from app.evaluation import job as jobs
-from app.evaluation import kernels, reporting, worker
-from app.evaluation.records import EvidenceError
-from app.evaluation.rules import Limits
+from app.evaluation import kernels, worker
 from app.evaluation.worker import batches
-from datasets.sample import sample
 from datasets.utterance import Utterance
 from models.weights import loading
 
-CUTS = (
-    (0.0, 2.9, "The quiet harbour wakes before the sun."),
-    (2.9, 5.2, "Two boats leave for the open water,"),
-    (5.2, 8.9, "and a lighthouse turns its last slow circle above them."),
-    (8.9, 11.5, "By noon the market is full of voices,"),
-    (11.5, 14.2, "and every basket of fish has been sold."),
-)
-
-FEW = ("--replications", "200")
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("harbour")
-    samples = load_audio(sample().audio)
-    lines = []
-    for number, (start, end, text) in enumerate(CUTS):
-        part = (samples[round(start * 16000) : round(end * 16000), None] * 32767).astype("int16")
-        write(folder / f"{number}.flac", part, 16000, "flac")
-        entry = {"audio": f"{number}.flac", "text": text, "id": f"u{number}", "speaker": "ab"[number % 2]}
-        lines.append(json.dumps(entry))
-    path = folder / "harbour.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def evaluate(*arguments: Any) -> Result:
-    return CliRunner().invoke(_evaluate, [str(a) for a in arguments])
-
-
-def report(*arguments: Any) -> Result:
-    return CliRunner().invoke(app, ["report", *(str(a) for a in arguments)])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_measurements() -> Iterator[None]:
-    """Of the kernels, which have tests of their own."""
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr(jobs, "VALIDATION_TILES", 2)
-        context.setattr(jobs, "SAMPLED_UTTERANCES", 1)
-        yield
-
-
-@pytest.fixture(scope="module")
-def how(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    """The options of most runs: the five utterances, and the small model."""
-    model = write_terse_model(tmp_path_factory.mktemp("models") / "terse.pt")
-    return ("--dataset", manifest, "--model", model, "--device", "emulator", "--batch-size", 2, *FEW)
-
-
-@pytest.fixture(scope="module")
-def whole(how: tuple[Any, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished evaluation of cpu and int32."""
-    folder = tmp_path_factory.mktemp("whole")
-    done = evaluate(*how, "--backends", "cpu,int32", "-o", folder)
-    assert done.exit_code == 0, done.output
-    return folder
+pytestmark = pytest.mark.usefixtures("few_measurements")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a scheduler with one worker."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as local:
+    """The address of a scheduler with one worker; what a process of its own makes of it `--workers` tells."""
+    how: Any = {"processes": False, "protocol": "tcp://", "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(n_workers=1, threads_per_worker=1, **how) as local:
         yield local.scheduler_address
-
-
-def without_times(path: Path) -> Any:
-    """A report's JSON but for what a clock says."""
-    timed = {"started", "speed", "seconds", "encode_seconds", "decode_seconds", "cpu_seconds"}
-    timed |= {"threads", "processor"}
-
-    def drop(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: drop(v) for k, v in value.items() if k not in timed}
-        return [drop(v) for v in value] if isinstance(value, list) else value
-
-    return drop(json.loads((path / "report.json").read_text()))
-
-
-def records(folder: Path, backend: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "records" / f"{backend}.jsonl").read_text().splitlines()]
 
 
 def test_a_run_leaves_records_and_three_reports(whole: Path) -> None:
@@ -259,19 +180,6 @@ def test_a_resumed_run_has_to_be_the_same_run(whole: Path, how: tuple[Any, ...])
     assert "not the same run: kernel.tile_size is 64" in other.stderr
 
 
-def test_parts_of_a_run_joined_give_the_whole(whole: Path, tmp_path: Path) -> None:
-    for part in (0, 1):
-        folder = tmp_path / str(part) / "records"
-        folder.mkdir(parents=True)
-        shutil.copy(whole / "kernels.json", folder.parent)
-        for path in (whole / "records").iterdir():
-            head, *lines = path.read_text().splitlines(keepends=True)
-            (folder / path.name).write_text("".join([head, *lines[part::2]]))
-    joined = report(tmp_path / "0", tmp_path / "1", "-o", tmp_path / "joined", *FEW)
-    assert joined.exit_code == 0, joined.output
-    assert without_times(tmp_path / "joined") == without_times(whole)
-
-
 def test_processes_of_this_machine_give_the_same_report(
     whole: Path, how: tuple[Any, ...], tmp_path: Path
 ) -> None:
@@ -292,17 +200,6 @@ def test_workers_of_a_scheduler_give_the_same_report(
     done = evaluate(*how, *words, *["--send-audio"] * sent)
     assert done.exit_code == 0, done.output
     assert without_times(tmp_path) == without_times(whole)
-
-
-def test_scoring_again_gives_the_same_and_a_gate_exits_by_the_verdict(whole: Path, tmp_path: Path) -> None:
-    assert report(whole, "-o", tmp_path, *FEW).exit_code == 0
-    inconclusive = report(whole, "-o", tmp_path, "--gate", *FEW)
-    assert inconclusive.exit_code == 4, inconclusive.output
-    assert "int32        INCONCLUSIVE" in inconclusive.stdout
-    assert (tmp_path / "report.json").read_bytes() == (whole / "report.json").read_bytes()
-    unknown = report(whole, "-o", tmp_path, "--gate", "--candidate", "int8", *FEW)
-    assert unknown.exit_code == 2
-    assert "candidate 'int8': it has to be one of the backends, and not cpu: int32" in unknown.stderr
 
 
 def test_a_recording_that_cannot_be_read_or_is_silent_is_recorded_and_the_rest_goes_on(
@@ -360,77 +257,6 @@ def test_wrong_usage_and_a_data_set_that_is_not_there_are_one_line(
     assert not (tmp_path / "out" / "records").exists() or not list((tmp_path / "out" / "records").iterdir())
 
 
-def test_what_bench_measured_goes_into_the_report(whole: Path, how: tuple[Any, ...], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    bench = tmp_path / "bench.json"
-    once = "--tiles 3 --repeat 1 --threads 1 --backends int32 --tile-size 64 --device emulator"
-    model = str(how[how.index("--model") + 1])
-    done = CliRunner().invoke(app, ["bench", *once.split(), "--model", model, "--json", str(bench)])
-    assert done.exit_code == 0, done.output
-    assert report(folder, "--bench", bench, *FEW).exit_code == 0
-    page = (folder / "report.html").read_text()
-    assert "Measured on the CPU, not on an NPU" in page
-    assert (folder / "bench.json").read_text() == bench.read_text()
-    bench.write_text("{}")
-    refused = report(folder, "--bench", bench)
-    assert refused.exit_code == 2
-    assert "not what `tilescribe bench --json` of this version writes" in refused.stderr
-
-
-def test_a_report_without_records_or_with_kernel_figures_of_another_version(
-    whole: Path, tmp_path: Path
-) -> None:
-    empty = report(tmp_path)
-    assert empty.exit_code == 2
-    assert "no records/*.jsonl in it; give a folder that `evaluate` wrote" in empty.stderr
-    shutil.copytree(whole, tmp_path / "old")
-    (tmp_path / "old" / "kernels.json").write_text('{"schema_version": 0}')
-    done = report(tmp_path / "old")
-    assert done.exit_code == 2
-    assert "kernels.json: schema_version: Invalid enum value 0; remove it and run evaluate" in done.stderr
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something is in a JSON document; of long lists the first two."""
-    yield path
-    items = (
-        value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
-    )
-    for key, item in items:
-        yield from places(item, (*path, key))
-
-
-def put(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
-    """The document with something else at a place."""
-    if not path:
-        return odd
-    changed = copy(value)
-    changed[path[0]] = put(value[path[0]], path[1:], odd)
-    return changed
-
-
-@pytest.mark.parametrize("odd", [None, "x", -1e308, [[]], {"a": True}], ids=str)
-def test_figures_of_any_other_type_are_refused_or_shown(
-    odd: Any, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    monkeypatch.setattr(reporting, "print_summary", lambda *_: None)
-    judging = reporting.Judging(Limits(), 100, 0)
-    path, refused = folder / "kernels.json", 0
-    right = json.loads(path.read_text())
-    for place in places(right):
-        path.write_text(json.dumps(put(right, place, odd)))
-        try:
-            reporting.write_report([folder], folder, judging)
-        except EvidenceError as error:
-            assert str(error).startswith((f"{path}: ", "not the same run: "))  # noqa: PT017
-            assert len(str(error).splitlines()) == 1  # noqa: PT017
-            refused += 1
-    assert refused > 40
-
-
 def test_a_backend_that_is_added_is_validated_and_the_others_stay(
     whole: Path, how: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,26 +276,6 @@ def test_a_backend_that_is_added_is_validated_and_the_others_stay(
 
     monkeypatch.setattr(kernels, "measure", lambda *_, **__: pytest.fail("measured again"))
     assert evaluate(*how, "--backends", "cpu,int32", "-o", folder, "--resume").exit_code == 0
-
-
-@pytest.mark.parametrize("field", ["model_sha256", "dataset"])
-def test_kernel_figures_of_another_run_are_not_believed(
-    field: str, whole: Path, how: tuple[Any, ...], tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
-    path = folder / "kernels.json"
-    other = json.loads(path.read_text())
-    changed = "ab" * 32 if field == "model_sha256" else {**other["dataset"], "sha256": "ab" * 32}
-    path.write_text(json.dumps({**other, field: changed}))
-    both = ("--backends", "cpu,int32", "-o", folder, "--resume")
-    for refused in (report(folder), evaluate(*how, *both)):
-        assert refused.exit_code == 2
-        assert f"not the same run: {field}" in refused.stderr
-        assert "; remove it and run evaluate --resume" in refused.stderr
-    path.unlink()
-    assert evaluate(*how, *both).exit_code == 0
-    assert json.loads(path.read_text())[field] == other[field]
 
 
 def test_where_every_recording_failed_the_command_does(how: tuple[Any, ...], tmp_path: Path) -> None:

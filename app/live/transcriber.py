@@ -37,7 +37,8 @@ class LiveOptions:
     Attributes:
         step: seconds of audio from one decoding to the next.
         held_back: a word is not final while the decoder, saying it, attends to the last so many seconds.
-        threshold: speech begins where its probability reaches this, and ends where it falls 0.15 under it.
+        threshold: speech begins where its probability reaches this, and ends where it falls 0.15 under it, or under
+            half of it where that is more.
         silence: seconds after which an utterance is over.
         before: seconds of audio that are heard before speech begins.
         shortest: seconds of speech that are an utterance.
@@ -184,7 +185,7 @@ class LiveTranscriber:
         self._frames.append(frame)
         if probability >= live.threshold:
             self._speech, self._quiet = self._speech + 1, 0
-        elif self._speech and (self._quiet or probability < live.threshold - 0.15):
+        elif self._speech and (self._quiet or probability < max(live.threshold - 0.15, live.threshold / 2)):
             self._quiet += 1
         if not self._speech:
             self._wait_for_speech()

@@ -110,6 +110,8 @@ def test_a_pause_ends_an_utterance_and_times_go_on(live_tiny: Transcriber, sound
     told = fed(live_tiny.live(), np.concatenate([part, pause, part]), [4800])
     closed = [text for text in told if text.closed]
     assert [text.utterance for text in closed] == [0, 1]
+    keen = live_tiny.live(live=LiveOptions(threshold=0.1)).push(np.concatenate([part, pause]))
+    assert [text.closed for text in keen][-1]
     first, second = ([w for text in told if text.utterance == n for w in text.words] for n in (0, 1))
     assert jiwer.wer(*(NORMALISE("".join(w.word for w in words)) for words in (first, second))) <= 0.2
     assert first[0].start + len(part) / SECOND + 5 == pytest.approx(second[0].start, abs=0.6)

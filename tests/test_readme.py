@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,26 @@ def test_the_first_screen_is_what_the_demonstration_prints(spoken: Utterance) ->
     assert "datasets/sample/harbour.flac --model tiny.en --backend int32" in (ROOT / "Makefile").read_text()
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python scripts/")])
+@cache
+def help_of(script: str) -> str:
+    command = [sys.executable, script, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+@cache
+def help_of_command(name: str, *subcommand: str) -> str:
+    application = {"transcribe": command, "evaluate": _evaluate, "tilescribe": tilescribe}[name]
+    result = CliRunner().invoke(application, [*subcommand, "--help"])
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in LINES if line.startswith(("python scripts/", "scripts/build_xclbin"))]
+)
 def test_each_script_has_the_options_that_it_is_shown_with(line: str) -> None:
-    _, script, *arguments = shlex.split(line)
-    done = subprocess.run(
-        [sys.executable, script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    options = [argument for argument in arguments if argument.startswith("--")]
-    assert all(option in done.stdout for option in options)
+    script, *arguments = shlex.split(line.removeprefix("python "))
+    assert all(option in help_of(script) for option in options_of(arguments))
 
 
 def options_of(arguments: list[str]) -> list[str]:
@@ -58,23 +71,8 @@ def options_of(arguments: list[str]) -> list[str]:
 )
 def test_each_command_has_the_options_that_it_is_shown_with(line: str) -> None:
     name, *arguments = shlex.split(re.split(r"\| (?:\.venv/bin/)?", line)[-1])
-    application = {"transcribe": command, "evaluate": _evaluate, "tilescribe": tilescribe}[name]
-    subcommand = [arguments.pop(0)] if name == "tilescribe" else []
-    result = CliRunner().invoke(application, [*subcommand, "--help"])
-    assert result.exit_code == 0
-    missing = [
-        o for o in options_of(arguments) if not re.search(rf"(?<![\w-]){re.escape(o)}\b", result.stdout)
-    ]
-    assert not missing
-
-
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("scripts/build_xclbin")])
-def test_the_build_script_has_the_options_that_it_is_shown_with(line: str) -> None:
-    script, *arguments = shlex.split(line)
-    done = subprocess.run(
-        [sys.executable, script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert all(option in done.stdout for option in options_of(arguments))
+    shown = help_of_command(name, *([arguments.pop(0)] if name == "tilescribe" else []))
+    assert not [o for o in options_of(arguments) if not re.search(rf"(?<![\w-]){re.escape(o)}\b", shown)]
 
 
 def test_commands_were_found_to_check() -> None:

@@ -14,6 +14,7 @@ from models.decoding.coverage import Coverage, Finding, Ledger
 from models.decoding.longform import transcribe_batched, transcribe_group, transcribe_windows
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
+from models.decoding.search import Hypothesis
 from models.decoding.segments import Segment, Word
 from models.features import LogMelFeatures
 from models.voice import VadOptions, VoiceActivity
@@ -78,10 +79,11 @@ def cut_text(monkeypatch: pytest.MonkeyPatch, keep: int, calls: int = 1) -> None
     def early(*args: Any, **how: Any) -> Any:
         nonlocal done
         done += 1
-        found = decode(*args, **how)
         if done > calls:
-            return found
-        return [replace(h, tokens=h.tokens[:keep], text="") for h in found]
+            return decode(*args, **how)
+        if not keep:
+            return [Hypothesis((), "", "en", -0.2, 0.0, 0.0, 1.0) for _ in args[1]]
+        return [replace(h, tokens=h.tokens[:keep], text="") for h in decode(*args, **how)]
 
     monkeypatch.setattr(reader, "decode_with_fallback", early)
 

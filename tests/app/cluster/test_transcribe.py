@@ -19,8 +19,9 @@ from datasets.utterance import Utterance
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    how: Any = {"threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
-    with LocalCluster(n_workers=1, **how) as local:
+    """The address of a scheduler with one worker, to which all goes over TCP."""
+    how: Any = {"processes": False, "protocol": "tcp://", "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(n_workers=1, threads_per_worker=1, **how) as local:
         yield local.scheduler_address
 
 

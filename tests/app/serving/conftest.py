@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,7 +8,7 @@ import openai
 import pytest
 from material.servers import Served, serving, wave_file
 
-from app import Transcriber
+from app import Transcriber, Transcript
 from app.audio.reading import load_audio
 from datasets.utterance import Utterance
 
@@ -36,3 +37,14 @@ def long_clip(spoken: Utterance) -> bytes:
     samples, pause = load_audio(spoken.audio), np.zeros(6 * 16000, np.float32)
     between = round(8.7 * 16000)
     return wave_file(np.concatenate([samples[:between], pause, samples[between:], pause, samples]))
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_en: Transcriber, clip: bytes) -> Transcript:
+    """What `transcribe` gives for the sample."""
+    return tiny_en.transcribe(io.BytesIO(clip))
+
+
+@pytest.fixture(scope="session")
+def long_whole(tiny_en: Transcriber, long_clip: bytes) -> Transcript:
+    return tiny_en.transcribe(io.BytesIO(long_clip))

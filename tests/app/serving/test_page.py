@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import requests
 from material.servers import Served, serving, until, wave_file
 from material.web_pages import Browser, Page
 
-from app import Transcriber
+from app import Transcriber, Transcript
 from app.audio.reading import load_audio
 from app.output.writers import render
 from app.serving.limits import Limits
@@ -66,20 +65,19 @@ def test_the_page_is_shown_without_a_key_and_to_no_other_site(tiny_en: Transcrib
 
 
 def test_a_stream_has_times_and_at_its_end_the_files_that_transcribe_writes(
-    client: openai.OpenAI, tiny_en: Transcriber, long_clip: bytes
+    client: openai.OpenAI, long_clip: bytes, long_whole: Transcript
 ) -> None:
-    whole = tiny_en.transcribe(io.BytesIO(long_clip))
     own = {"tilescribe_files": list(FORMS)}
     stream = client.audio.transcriptions.create(
         file=("a.wav", long_clip), model="whisper-1", stream=True, extra_body=own
     )
     *deltas, done = stream
     segments = [segment for event in deltas for segment in event.tilescribe["segments"]]  # type: ignore[union-attr]
-    assert segments == [{"start": s.start, "end": s.end, "text": s.text} for s in whole.segments]
-    assert "".join(event.delta for event in deltas) == whole.text  # type: ignore[union-attr]
+    assert segments == [{"start": s.start, "end": s.end, "text": s.text} for s in long_whole.segments]
+    assert "".join(event.delta for event in deltas) == long_whole.text  # type: ignore[union-attr]
     ran = done.tilescribe  # type: ignore[union-attr]
     assert (ran["backend"], ran["device"], ran["language"]) == ("int32", "emulator", "en")
-    assert ran["files"] == {form: render(whole, form) for form in FORMS}  # type: ignore[arg-type]
+    assert ran["files"] == {form: render(long_whole, form) for form in FORMS}  # type: ignore[arg-type]
     for how, message in (
         ({"stream": False, "extra_body": own}, "needs stream"),
         ({"stream": True, "extra_body": {"tilescribe_files": ["exe"]}}, "choose from txt, srt, vtt, json"),

@@ -18,11 +18,6 @@ from app.output.writers import render
 from app.serving.fields import FIELDS, asked
 
 
-@pytest.fixture(scope="module")
-def whole(tiny_en: Transcriber, clip: bytes) -> Transcript:
-    return tiny_en.transcribe(io.BytesIO(clip))
-
-
 def ask(client: openai.OpenAI, audio: bytes, **how: Any) -> Any:
     return client.audio.transcriptions.create(file=("a.flac", audio), **{"model": "whisper-1", **how})
 
@@ -70,14 +65,14 @@ def test_granularities_choose_words_segments_or_both(
 
 
 def test_a_stream_comes_window_by_window_and_joins_to_the_text(
-    client: openai.OpenAI, tiny_en: Transcriber, long_clip: bytes
+    client: openai.OpenAI, long_clip: bytes, long_whole: Transcript
 ) -> None:
     events = list(ask(client, long_clip, stream=True))
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
     (done,) = (event for event in events if event.type == "transcript.text.done")
     assert events[-1] is done
     assert len(deltas) > 2
-    assert "".join(deltas) == done.text == tiny_en.transcribe(io.BytesIO(long_clip)).text
+    assert "".join(deltas) == done.text == long_whole.text
     assert done.usage.seconds == 41
 
 

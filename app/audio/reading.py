@@ -257,10 +257,10 @@ class _FileSource(AudioSource):
         if self._allow_truncated:
             return
         some, reason = f"{account.decoded:.1f} s", ""
-        declared = self._declared or 0.0
-        if account.broken_off and account.reached >= declared - SHORT_SECONDS:
+        declared = max(self._declared or 0.0, account.promised)
+        if account.broken_off:
             reason = f"damaged: nothing could be read after {some}"
-        elif account.reached < (declared := max(declared, account.promised)) - SHORT_SECONDS:
+        elif account.reached < declared - SHORT_SECONDS:
             reason = f"ends early: {some} of {declared:.1f} s could be decoded"
         if reason:
             raise AudioError(self.name, reason, "--allow-truncated transcribes what is there")

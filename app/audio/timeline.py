@@ -31,6 +31,8 @@ UNTIMED = frozenset(("aac", "ac3", "amr", "dts", "eac3", "mp3"))
 _IN_ORDER = frozenset(
     ("flac", "flv", "matroska,webm", "ogg")
 )  # where packets follow each other without a gap
+_SOUND_ALONE = frozenset(("asf", "ogg", "sbc", "voc"))  # that have nothing much behind the last packet
+_PAGE = 1 << 16  # bytes that Ogg may have in one, so that a cut one is no damage
 _OVERHEAD = 1000  # bytes between two packets that a container needs for itself
 
 
@@ -103,6 +105,7 @@ def timed_frames(
     in_order = container.format.name in _IN_ORDER
     suspect = -_FRESH  # where something was last amiss
     followed = 0  # the byte after the last packet
+    barren = 0  # bytes of the last packets that no sound came from
     decoder = track.codec_context
     failures = refusals = 0
     packets: Iterator[Any] = container.demux()
@@ -120,7 +123,10 @@ def timed_frames(
             packet = None
         if packet is None:
             stuck = failures > 0 or refusals > 0
-            account.broken_off = stuck and followed < 0.9 * stream.seek(0, os.SEEK_END)
+            size = stream.seek(0, os.SEEK_END)
+            silent = size - followed + barren
+            alone = container.format.name in _SOUND_ALONE and silent > _PAGE
+            account.broken_off = (stuck or alone) and silent > 0.1 * size
             return
         refusals = 0
         if packet.pos is not None:
@@ -136,8 +142,10 @@ def timed_frames(
         try:
             frames = decoder.decode(packet)
             failures = 0 if frames else failures
+            barren = 0 if frames and packet.size else barren + packet.size
         except FFmpegError:
             suspect = clock.position
+            barren += packet.size
             failures += 1
             if failures == _STUCK and decoder.name == "aac":  # it took damage for a new configuration
                 decoder = _anew(decoder)

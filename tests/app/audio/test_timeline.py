@@ -138,15 +138,15 @@ def test_damage_in_the_middle_is_silence_and_is_told(tmp_path: Path, name: str, 
     assert lag == pytest.approx(1.0, abs=0.5 if name in ("a.aac", "a.ac3", "cbr.mp3", "xing.mp3") else 0.08)
 
 
-def test_where_nothing_can_be_read_after_damage_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "codec"), [("a.wv", "wavpack"), ("a.voc", "pcm_s16le"), ("a.sbc", "sbc")])
+def test_where_nothing_can_be_read_after_damage_is_an_error(tmp_path: Path, name: str, codec: str) -> None:
     noisy = np.random.default_rng(3).integers(-8000, 8000, (RATE * 20, 1), dtype=np.int16)
-    data = write(tmp_path / "a.wv", noisy, RATE, "wavpack").read_bytes()
+    data = write(tmp_path / name, noisy, RATE, codec, options={"b": "128000"}).read_bytes()
     half = len(data) // 2
+    (tmp_path / name).write_bytes(data[:half] + bytes(half // 4) + data[half + half // 4 :])
     with (
-        open_audio(
-            io.BytesIO(data[:half] + bytes(half // 4) + data[half + half // 4 :]), name="a.wv"
-        ) as source,
-        pytest.raises(AudioError, match=r"^a\.wv: damaged: nothing could be read after \d+\.\d s$"),
+        open_audio(tmp_path / name, name=name) as source,
+        pytest.raises(AudioError, match=rf"^{name}: damaged: nothing could be read after \d+\.\d s$"),
     ):
         heard(source)
 

@@ -102,7 +102,7 @@ def test_sessions_have_places_among_the_requests(live_tiny: Transcriber, clip: b
 
 
 def test_a_client_that_stops_sending_keeps_its_words(live_tiny: Transcriber, pcm: bytes) -> None:
-    with serving(live_tiny, Limits(idle_seconds=0.5)) as served:
+    with serving(live_tiny, Limits(idle_seconds=2)) as served:
         connection = begin(served)
         connection.input_audio_buffer.append(audio=base64.b64encode(pcm[:110_000]).decode())
         code, events = closing(connection)
@@ -143,7 +143,7 @@ def test_no_more_is_read_than_may_wait_and_nothing_is_lost(live_tiny: Transcribe
             sending = threading.Thread(target=send)
             sending.start()
             (open_one,) = served.sessions._open
-            wait_until(lambda: not open_one._has_room())
+            wait_until(lambda: sum(len(one.data) for one in list(open_one._waiting)) >= 2 * 48000)  # type: ignore[union-attr]
             time.sleep(0.3)
             waiting = sum(len(one.data) for one in open_one._waiting)  # type: ignore[union-attr]
         assert waiting <= 3 * 48000

@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -23,18 +23,22 @@ from datasets.utterance import DatasetError, Utterance, unreadable
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 
 
-class _Row(msgspec.Struct):
-    """What a line says."""
+class _Named(msgspec.Struct):
+    """What a line says, where its recording alone counts."""
 
     audio: str
+
+
+class _Row(_Named):
+    """What a line says."""
+
     text: str
     id: str | int | None = None
     speaker: str | int | None = None
     seconds: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
 
 
-Row = tuple[int, _Row]
-"""A line number, from 1, and what the line says."""
+R = TypeVar("R", bound=_Named)
 
 
 class _LineError(Exception):
@@ -54,8 +58,7 @@ def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, 
         DatasetError: the manifest can't be read or has no rows; a row has no audio or no text, a field of the wrong
             kind, or an id that another row has. The message has the file and the line.
     """
-    suffix = manifest.suffix.lower()
-    if suffix not in SUFFIXES:
+    if manifest.suffix.lower() not in SUFFIXES:
         raise DatasetError(f"{manifest}: is not a manifest: its name has to end in {', '.join(SUFFIXES)}")
     try:
         text = manifest.read_bytes().decode("utf-8-sig")
@@ -65,7 +68,7 @@ def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, 
     lines: dict[str, int] = {}
     missing: list[str] = []
     try:
-        for number, row in _json_rows(text) if suffix == ".jsonl" else _table_rows(text, suffix):
+        for number, row in _rows(io.StringIO(text, newline=_newline(manifest)), manifest, _Row):
             utterance = _utterance(number, row, base)
             if utterance.id in lines:
                 first = f"id {utterance.id!r} is that of line {lines[utterance.id]}"
@@ -83,19 +86,50 @@ def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, 
     return tuple(found[name] for name in sorted(found)), tuple(missing)
 
 
-def _json_rows(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def recordings(manifest: Path) -> Iterator[str]:
+    """The paths of a manifest's recordings as its lines have them; the lines are read one at a time, and need no text.
+
+    Raises:
+        DatasetError: as `read`, once everything before that line was given.
+    """
+    try:
+        with manifest.open(encoding="utf-8-sig", newline=_newline(manifest)) as lines:
+            for number, row in _rows(lines, manifest, _Named):
+                if not row.audio.strip():
+                    raise _LineError(number, "audio: is empty")
+                yield row.audio.strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(manifest, error) from None
+    except _LineError as error:
+        number, problem = error.args
+        raise DatasetError(f"{manifest}, line {number}: {problem}") from None
+
+
+def _newline(manifest: Path) -> str:
+    """What ends a line of a file: in a table a cell may have line ends of any kind, which its reader tells apart."""
+    return "\n" if manifest.suffix.lower() == ".jsonl" else ""
+
+
+def _rows(lines: Iterable[str], manifest: Path, kind: type[R]) -> Iterator[tuple[int, R]]:
+    """Line numbers, from 1, and what the lines say."""
+    suffix = manifest.suffix.lower()
+    return _json_rows(lines, kind) if suffix == ".jsonl" else _table_rows(lines, suffix, kind)
+
+
+def _json_rows(lines: Iterable[str], kind: type[R]) -> Iterator[tuple[int, R]]:
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             with _reading(number):
-                row = msgspec.json.decode(line, type=_Row)
+                row = msgspec.json.decode(line, type=kind)
             yield number, row
 
 
-def _table_rows(text: str, suffix: str) -> Iterator[Row]:
+def _table_rows(lines: Iterable[str], suffix: str, kind: type[R]) -> Iterator[tuple[int, R]]:
     how: dict[str, Any] = (
         {"strict": True} if suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     )
-    table = csv.reader(io.StringIO(text, newline=""), **how)
+    table = csv.reader(lines, **how)
+    needed = msgspec.structs.fields(kind)
     columns: list[str] = []
     number = 1
     try:
@@ -103,7 +137,7 @@ def _table_rows(text: str, suffix: str) -> Iterator[Row]:
             if not any(cell.strip() for cell in cells):
                 pass
             elif not columns:
-                columns = _columns(number, cells)
+                columns = _columns(number, cells, [one.name for one in needed if one.required])
             elif len(cells) != len(columns):
                 wrong = f"has {len(cells)} cells, where the first line names {len(columns)} columns"
                 raise _LineError(number, wrong)
@@ -112,20 +146,23 @@ def _table_rows(text: str, suffix: str) -> Iterator[Row]:
                 # What an empty cell says of a text is that nothing was said; of anything else, nothing.
                 known = {name: cell for name, cell in given.items() if cell.strip() or name == "text"}
                 with _reading(number):
-                    row = msgspec.convert(known, _Row, strict=False)
+                    row = msgspec.convert(known, kind, strict=False)
                 yield number, row
             number = table.line_num + 1
     except csv.Error as error:
         raise _LineError(number, f"can't be read as {suffix[1:].upper()} ({error})") from None
 
 
-def _columns(number: int, cells: list[str]) -> list[str]:
+def _columns(number: int, cells: list[str], needed: list[str]) -> list[str]:
     columns = [cell.strip() for cell in cells]
-    for needed in ("audio", "text"):
-        if columns.count(needed) != 1:
-            problem = "more than one column" if needed in columns else "no column"
-            rule = f"the first line has to name the columns audio and text (it names {', '.join(map(repr, columns))})"
-            raise _LineError(number, f"{problem} {needed!r}: {rule}")
+    for one in needed:
+        if columns.count(one) != 1:
+            problem = "more than one column" if one in columns else "no column"
+            rule = (
+                f"the first line has to name the column{'s' * (len(needed) > 1)} {' and '.join(needed)} "
+                f"(it names {', '.join(map(repr, columns))})"
+            )
+            raise _LineError(number, f"{problem} {one!r}: {rule}")
     return columns
 
 

@@ -21,6 +21,8 @@ _VIDEO = ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm"
 SUFFIXES = frozenset(f"{_AUDIO} {_VIDEO}".split())
 """What is taken for a recording in a folder; a file that is named itself may be called anything."""
 
+_LISTS = (".jsonl", ".csv", ".tsv")
+
 _LONGEST_NAME = 255 - len(".json")
 """In bytes, on every Linux file system."""
 
@@ -41,15 +43,15 @@ class Recording:
 class Recordings:
     """What a user named, gone through anew each time: of a million recordings eight bytes each are kept.
 
-    Folders (with all in them) and patterns are expanded; each recording is there once, in the order of the names. What
-    is added while they are gone through may come or not.
+    Folders (with all in them), patterns and manifests are expanded; each recording is there once, in the order of the
+    names. What is added while they are gone through may come or not.
 
     Attributes:
         problems: a line about each name without any, and about each folder that can't be read.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Name paths, folders, glob patterns and `-`."""
+        """Name paths, folders, glob patterns, manifests (see `datasets.manifest`) and `-`."""
         import numpy as np  # a command's --help must not wait for it
 
         self._names = names
@@ -112,6 +114,8 @@ def _expand(name: str, problems: list[str]) -> Iterator[tuple[str, Path]]:
     elif os.path.isdir(name):
         for path in _walk(name, problems):
             yield path, Path(path).relative_to(name)
+    elif name.lower().endswith(_LISTS) and os.path.isfile(name):
+        yield from _listed(Path(name), problems)
     elif glob.has_magic(name) and not os.path.lexists(name):
         folders = glob.glob(os.path.dirname(name), recursive=True) if os.path.dirname(name) else ["."]
         for folder in sorted(filter(os.path.isdir, folders)):  # glob passes over what it can't read
@@ -123,6 +127,20 @@ def _expand(name: str, problems: list[str]) -> Iterator[tuple[str, Path]]:
             yield match, Path(os.path.basename(match))
     else:
         yield name, Path(os.path.basename(name))
+
+
+def _listed(manifest: Path, problems: list[str]) -> Iterator[tuple[str, Path]]:
+    """A manifest's recordings; their files go where the manifest has them, as far as that is below it."""
+    from datasets.manifest import recordings
+    from datasets.utterance import DatasetError
+
+    try:
+        for audio in recordings(manifest):
+            given = Path(os.path.normpath(audio))
+            below = not given.is_absolute() and given.parts[0] not in ("..", "~")
+            yield str(manifest.parent / os.path.expanduser(audio)), given if below else Path(given.name)
+    except DatasetError as error:
+        problems.append(str(error))
 
 
 def _walk(folder: str, problems: list[str]) -> Iterator[str]:

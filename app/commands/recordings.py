@@ -38,6 +38,7 @@ class Job:
 
     def run(self, inputs: Iterable[Recording], count: int, failed: int) -> int:
         """Transcribe one after the other: one that fails does not stop the others; returns the exit code."""
+        kinds: Counter[str] = Counter()
         named = count > 1 and (self.output.to_standard_output or self.output.folder is None)
         for done, recording in enumerate(inputs):
             left = f"{done} of {count} done, {count - done} left; --skip-existing goes on from here"
@@ -70,8 +71,10 @@ class Job:
                         raise
                     say(f"error: {printable(recording.name)}: {line(error)}\nstopped: {left}")
                     return code
-                failed += 1
-        return FAILED if failed else 0
+                kinds[_kind(error)] += 1
+        if count > 1:
+            self._tell(kinds, count)
+        return FAILED if failed or kinds else 0
 
     def share_out(
         self, place: Place, inputs: Iterable[Recording], count: int, failed: int, *, send_audio: bool
@@ -100,10 +103,13 @@ class Job:
                     name = printable(recording.name)
                     say(f"error: {name}: {line(error).removeprefix(f'{name}: ')}")
                     kinds[_kind(error)] += 1
-        if kinds:
+        self._tell(kinds, count)
+        return FAILED if failed or kinds else 0
+
+    def _tell(self, kinds: Counter[str], count: int) -> None:
+        if kinds and not self.quiet:
             told = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
             say(f"{count - kinds.total():,} of {count:,} transcribed; failed: {told}")
-        return FAILED if failed or kinds else 0
 
     def _print(self, recording: Recording, heard: Heard) -> None:
         form = self.output.printed

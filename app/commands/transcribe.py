@@ -48,7 +48,9 @@ def transcribe(
     audio: Annotated[
         list[str] | None,
         Argument(
-            metavar="AUDIO...", help="Files, folders, patterns; - reads standard input.", show_default=False
+            metavar="AUDIO...",
+            help="Files, folders, patterns, manifests (.jsonl, .csv, .tsv); - reads standard input.",
+            show_default=False,
         ),
     ] = None,
     live: Annotated[

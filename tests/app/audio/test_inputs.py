@@ -118,3 +118,40 @@ def test_what_is_no_file_is_left_alone_in_a_folder_and_a_broken_link_is_not(tmp_
     (tmp_path / "round").symlink_to(tmp_path)
     found, problems = recordings([str(tmp_path)])
     assert (stems(found), problems) == (["gone"], [])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".TSV"])
+def test_a_manifest_gives_its_recordings_where_it_has_them(suffix: str, tmp_path: Path) -> None:
+    audio = ["b.wav", "sub/a.mp3", "../c.opus", f"{tmp_path}/d.wav", "./sub/../e.wav"]
+    if suffix == ".jsonl":
+        text = "".join(f'{{"audio": "{name}", "speaker": 7}}\n' for name in audio)
+    else:
+        between = "," if suffix == ".csv" else "\t"
+        text = "".join(f"7{between}{name}\n" for name in ["audio", *audio]).replace("7", "speaker", 1)
+    manifest = tmp_path / f"all{suffix}"
+    manifest.write_text(text)
+    found, problems = recordings([str(manifest)])
+    assert [recording.name for recording in found] == [
+        str(tmp_path / name) if not name.startswith("/") else name for name in audio
+    ]
+    assert stems(found) == ["b", "sub/a", "c", "d", "e"]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem", "before"),
+    [
+        ("m.jsonl", '{"audio": "a.wav"}\n{"text": "b"}\n{"audio": "c.wav"}\n', "m.jsonl, line 2: ", ["a"]),
+        ("m.jsonl", '{"audio": "a.wav"}\n{"audio": " "}\n', "m.jsonl, line 2: audio: is empty", ["a"]),
+        ("m.csv", "path\na.wav\n", "the first line has to name the column audio", []),
+        ("m.tsv", "", "m.tsv: no match", []),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_a_problem_with_its_line(
+    name: str, text: str, problem: str, before: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    found, problems = recordings([str(tmp_path / name)])
+    assert stems(found) == before
+    (only,) = problems
+    assert problem in only

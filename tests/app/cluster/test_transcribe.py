@@ -60,13 +60,13 @@ def test_a_cluster_writes_what_one_process_writes(
         files = sorted(path for path in (tmp_path / name).rglob("*.*"))
         texts = [json.loads(path.read_text()) for path in files]
         outputs[name] = errors, [path.relative_to(tmp_path / name) for path in files], texts
+        assert (
+            "2 of 5 transcribed; failed: 2 empty file, 1 not audio that FFmpeg's libraries can read"
+            in result.stderr
+        )
+    assert result.stdout == ""
     assert outputs["one"] == outputs["cluster"]
     assert len(outputs["one"][2]) == 2
-    assert (
-        "2 of 5 transcribed; failed: 2 empty file, 1 not audio that FFmpeg's libraries can read"
-        in result.stderr
-    )
-    assert result.stdout == ""
 
 
 def test_a_run_goes_on_where_it_stopped_and_prints_where_nothing_is_written(

@@ -56,7 +56,7 @@ class VadOptions:
         speech_pad_ms: heard on either side of speech as well.
         recover: decode speech that got no text once more; see `models.decoding.coverage`.
         drop_unspoken: drop text where nobody speaks; it is reported in any case.
-        snap_ends: end what is said before a pause where the voice ends; see `models.decoding.coverage`.
+        snap_ends: begin and end what is said beside a pause where the voice does; see `models.decoding.coverage`.
 
     Raises:
         ValueError: a threshold is not between 0 and 1, or a duration is negative.

@@ -249,7 +249,7 @@ def transcribe(
     vad_recover: Annotated[bool, Option(help="Decode speech that got no text once more.")] = True,
     vad_drop_unspoken: Annotated[bool, Option(help="Drop text where nobody speaks.")] = True,
     vad_snap_ends: Annotated[
-        bool, Option(help="End what is said before a pause where the voice ends.")
+        bool, Option(help="Begin and end what is said beside a pause where the voice does.")
     ] = True,
     strict: Annotated[
         bool, Option("--strict", help="Exit with 1 where speech is left without text, or text loops.")

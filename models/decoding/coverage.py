@@ -2,7 +2,7 @@
 
 Speech is what voice activity detection hears; text covers the time of its segments. Where they disagree, speech is
 decoded once more, cut elsewhere and then at a higher temperature, and text is dropped. What is left is reported.
-Before a pause a segment ends where the voice does, which the model's timestamps miss.
+Beside a pause a segment begins and ends where the voice does, which the model's timestamps miss.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class Ledger:
         self._speech = common(heard, asked)
         self._faint = voice.spans(min_speech_duration_ms=0, min_silence_duration_ms=100, speech_pad_ms=300)
         self._ends = voice.ends() if voice.options.snap_ends else []
+        self._before = voice.options.speech_pad_ms / 1000 + 0.02  # the model's timestamps are of 20 ms
         self._text: list[Span] = []
         self._recovered: list[Span] = []
         self._findings: list[Finding] = []
@@ -148,7 +149,8 @@ class Ledger:
         return self._snapped(sorted(kept, key=lambda segment: segment.start), end)
 
     def _snapped(self, segments: list[Segment], until: float) -> list[Segment]:
-        """The segments, of which the last one in each stretch that is decoded whole ends where the voice does."""
+        """The segments: a stretch's first begins, and if that is decoded whole its last ends, where the voice does."""
+        segments = [self._begun(segment) for segment in segments]
         ends = [(start, end) for start, end in self._ends if end <= until]
         told = [i for i, segment in enumerate(segments) if segment.text]
         for i, after in zip_longest(told, told[1:]):
@@ -159,6 +161,17 @@ class Ledger:
                 continue
             segments[i] = replace(segment, end=max(end, segment.start + 0.02))
         return segments
+
+    def _begun(self, segment: Segment) -> Segment:
+        """The segment, which may begin in what was read before the voice."""
+        start = next((start for start, end in self._ends if end > segment.start), 0.0)
+        words = segment.words
+        until = words[0].end if words else segment.end
+        if not (segment.text and 0 < start - segment.start <= self._before and start < until):
+            return segment
+        if words:
+            words = (replace(words[0], start=max(words[0].start, start)), *words[1:])
+        return replace(segment, start=start, words=words)
 
     def _spoken(self, segment: Segment) -> bool:
         if common(self._faint, [(segment.start, segment.end)]):

@@ -244,6 +244,22 @@ def test_what_is_said_before_a_pause_ends_where_the_voice_does(snap: bool) -> No
     assert ledger.coverage().findings == ()
 
 
+@pytest.mark.parametrize("snap", [True, False])
+def test_what_is_said_after_a_pause_begins_where_the_voice_does(snap: bool) -> None:
+    words = (Word(" a", 15.7, 16.3, 0.9), Word(" b", 16.3, 25, 0.9))
+    told = [segment(2.8, 5, " a" * 50), replace(segment(15.7, 25, " a b" * 50), words=words)]
+    told += [
+        segment(28, 36, " c" * 50),
+        segment(36, 39, " d" * 50),
+    ]  # more before the voice than was read there
+    ledger = Ledger(Spoken([(3, 9.6), (16, 25.6), (30, 39)], 40, snap_ends=snap), [(0, 4000)])
+    kept = ledger.check(told, None, nothing)
+    assert [one.start for one in kept] == (
+        pytest.approx([3.008, 16, 28, 36]) if snap else [2.8, 15.7, 28, 36]
+    )
+    assert kept[1].words == (replace(words[0], start=pytest.approx(kept[1].start)), words[1])
+
+
 def test_ends_that_words_have_or_that_are_no_stretchs_last_stay() -> None:
     timed = replace(segment(0, 9, " a" * 60), words=(Word(" a", 0, 9, 0.9),))
     ledger = Ledger(Spoken([(0, 9.6)], 40), [(0, 4000)])

@@ -27,6 +27,7 @@ DecodeAgain: TypeAlias = Callable[[Span, float], list[Segment]]
 # The model's timestamps miss the voice by up to a second: on 103 utterances 0.65 s, in a long recording 1.6.
 _LEAST = 2.0
 _MARGIN = 0.2
+_ONSET = 0.2  # seconds that a voice may sound before it is heard
 _NEAR = 1.0  # seconds before the end of the voice: what ends sooner is not the last that it says
 _SECOND_TEMPERATURE = 0.4
 # Bytes of UTF-8 per second of speech: 99 % of segments have 8 or more in English; other scripts take more for a letter.
@@ -164,7 +165,7 @@ class Ledger:
 
     def _begun(self, segment: Segment) -> Segment:
         """The segment, which may begin in what was read before the voice."""
-        start = next((start for start, end in self._ends if end > segment.start), 0.0)
+        start = next((start for start, end in self._ends if end > segment.start), 0.0) - _ONSET
         words = segment.words
         until = words[0].end if words else segment.end
         if not (segment.text and 0 < start - segment.start <= self._before and start < until):

@@ -308,6 +308,10 @@ def transcribe(
         raise typer.Exit(FAILED if failed else 0)
     with edge("interrupted before the model was loaded"):
         pass_on(quiet)
+        if live and not audio:
+            from app.live.sources import sound_library
+
+            sound_library()
         from app.api import Transcriber
 
         transcriber = Transcriber.load(configuration)

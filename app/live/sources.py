@@ -72,6 +72,23 @@ def _wave(stream: Any, name: str) -> Generator[Sound]:
         raise AudioError(name, f"{reason}; give 16-bit PCM") from error
 
 
+def sound_library() -> Any:
+    """`sounddevice`, through which a microphone is reached.
+
+    Raises:
+        AudioError: it is not installed, or the system's library below it is not.
+    """
+    try:
+        import sounddevice
+    except ImportError as error:
+        remedy = "python -m pip install 'tilescribe[live]'"
+        raise AudioError(MICROPHONE, f"it is reached through sounddevice: {remedy}") from error
+    except OSError as error:  # the library below it
+        remedy = "install PortAudio (Debian: apt install libportaudio2)"
+        raise AudioError(MICROPHONE, f"{error}: {remedy}") from error
+    return sounddevice
+
+
 class Microphone:
     """The default microphone, at 16 kHz mono.
 
@@ -85,14 +102,7 @@ class Microphone:
         Raises:
             AudioError: there is none, or what it is reached through is not installed.
         """
-        try:
-            import sounddevice
-        except ImportError as error:
-            remedy = "python -m pip install 'tilescribe[live]'"
-            raise AudioError(MICROPHONE, f"it is reached through sounddevice: {remedy}") from error
-        except OSError as error:  # its library
-            remedy = "install PortAudio (Debian: apt install libportaudio2)"
-            raise AudioError(MICROPHONE, f"{error}: {remedy}") from error
+        sounddevice = sound_library()
         self.lost = False
         self._waiting: queue.Queue[Reals] = queue.Queue(_MOST_WAITING)
         try:

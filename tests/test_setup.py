@@ -76,7 +76,7 @@ def test_what_is_asked_of_a_python(tmp_path: Path) -> None:
     (tmp_path / "pyxrt.py").write_text("")
     for folder, code in ((tmp_path, 0), (tmp_path / "none", 1)):
         done = subprocess.run(
-            [sys.executable, "-c", question],
+            [sys.executable, "-S", "-c", question],  # without the system's own pyxrt
             env={"PYTHONPATH": str(folder)},
             capture_output=True,
             check=False,

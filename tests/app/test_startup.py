@@ -50,7 +50,7 @@ def note(event, arguments):
     if event.startswith(("socket.", "os.fork", "os.posix_spawn", "subprocess.")):
         seen.append(event)
 sys.addaudithook(note)
-sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "-q"]
+sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "--device", "emulator", "-q"]  # auto asks pyxrt, in a process of its own
 from app.cli import transcribe_main
 try:
     transcribe_main()

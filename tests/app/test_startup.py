@@ -42,6 +42,7 @@ def test_help_comes_without_loading_what_is_heavy(script: str, scripts: Path) ->
 
 
 def test_transcribing_calls_nobody_and_starts_no_process(spoken: Utterance) -> None:
+    # Of the emulator: `auto` asks pyxrt, where there is one, in a process of its own.
     printed = run(
         f"""
 import sys
@@ -50,7 +51,7 @@ def note(event, arguments):
     if event.startswith(("socket.", "os.fork", "os.posix_spawn", "subprocess.")):
         seen.append(event)
 sys.addaudithook(note)
-sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "--device", "emulator", "-q"]  # auto asks pyxrt, in a process of its own
+sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "--device", "emulator", "-q"]
 from app.cli import transcribe_main
 try:
     transcribe_main()

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import librispeech, manifest
+from datasets import MANIFESTS, librispeech, manifest
 from datasets.librispeech import CATALOGUE, NamedSet, named_set
 from datasets.storing import absent, data_folder, fetch, located
 from datasets.utterance import DatasetError, Utterance
@@ -102,11 +102,11 @@ def _open_manifest(given: str | os.PathLike[str], data_dir: Path | None, allow_m
     path, sets = Path(os.path.expanduser(given)), ", ".join(CATALOGUE)
     if path.is_dir():
         raise DatasetError(
-            f"{path}: is a folder: give a manifest ({', '.join(manifest.SUFFIXES)}), or a set's name "
+            f"{path}: is a folder: give a manifest ({', '.join(MANIFESTS)}), or a set's name "
             f"({sets}) with --data-dir {path}"
         )
     if not path.exists():
-        if path.suffix.lower() not in manifest.SUFFIXES and len(path.parts) < 2:
+        if path.suffix.lower() not in MANIFESTS and len(path.parts) < 2:
             named_set(str(given))
         raise DatasetError(f"{path}: no such file: check the path, or name a set: {sets}")
     base = path.parent if data_dir is None else data_folder(data_dir)

@@ -17,10 +17,9 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from datasets import MANIFESTS
 from datasets.strict import DAMAGE, what_is_wrong
 from datasets.utterance import DatasetError, Utterance, unreadable
-
-SUFFIXES = (".jsonl", ".csv", ".tsv")
 
 
 class _Named(msgspec.Struct):
@@ -58,8 +57,8 @@ def read(manifest: Path, base: Path) -> tuple[tuple[Utterance, ...], tuple[str, 
         DatasetError: the manifest can't be read or has no rows; a row has no audio or no text, a field of the wrong
             kind, or an id that another row has. The message has the file and the line.
     """
-    if manifest.suffix.lower() not in SUFFIXES:
-        raise DatasetError(f"{manifest}: is not a manifest: its name has to end in {', '.join(SUFFIXES)}")
+    if manifest.suffix.lower() not in MANIFESTS:
+        raise DatasetError(f"{manifest}: is not a manifest: its name has to end in {', '.join(MANIFESTS)}")
     try:
         text = manifest.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -136,9 +136,8 @@ def declared_seconds(container: InputContainer, track: AudioStream, stream: Bina
     own = float(track.duration * track.time_base) if track.duration and track.time_base else None
     whole = container.duration / 1e6 if container.duration else None
     if (data := declared_samples(stream)) is not None:
-        return (
-            data.seconds or own or whole if data.is_cut else None
-        )  # of packed samples FFmpeg knows the rate
+        # Of packed samples FFmpeg knows the rate.
+        return data.seconds or own or whole if data.is_cut else None
     if form == "avi":  # FFmpeg's figure is a guess where the index is gone
         return float(track.frames * (track.time_base or 0)) if riff_is_cut(stream) else None
     if form in ("flac", "au", "wv", "adx", "tta") or (form == "mp3" and missing_share(stream) is not None):

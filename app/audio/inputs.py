@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import MANIFESTS
+
 STANDARD_INPUT = "-"
 MICROPHONE = "microphone"
 
@@ -20,8 +22,6 @@ _AUDIO = (
 _VIDEO = ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .ts .webm"
 SUFFIXES = frozenset(f"{_AUDIO} {_VIDEO}".split())
 """What is taken for a recording in a folder; a file that is named itself may be called anything."""
-
-_LISTS = (".jsonl", ".csv", ".tsv")
 
 _LONGEST_NAME = 255 - len(".json")
 """In bytes, on every Linux file system."""
@@ -114,7 +114,7 @@ def _expand(name: str, problems: list[str]) -> Iterator[tuple[str, Path]]:
     elif os.path.isdir(name):
         for path in _walk(name, problems):
             yield path, Path(path).relative_to(name)
-    elif name.lower().endswith(_LISTS) and os.path.isfile(name):
+    elif name.lower().endswith(MANIFESTS) and os.path.isfile(name):
         yield from _listed(Path(name), problems)
     elif glob.has_magic(name) and not os.path.lexists(name):
         folders = glob.glob(os.path.dirname(name), recursive=True) if os.path.dirname(name) else ["."]

@@ -19,6 +19,7 @@ from models.decoding.fallback import detect_languages
 from models.decoding.options import DecodeOptions
 from models.decoding.reader import padded_frames
 from models.decoding.recogniser import Recogniser
+from models.decoding.search import prompt_tokens
 from models.decoding.segments import Word, is_silent
 from models.decoding.streaming import POSITIONS_PER_SECOND, Continuation, StreamedWord, continue_text
 from models.features import SAMPLE_RATE, LogMelFeatures
@@ -130,8 +131,8 @@ class LiveTranscriber:
         self._language = self._options.language
         prompt = self._options.initial_prompt
         if prompt != before.initial_prompt:
-            encoding = self._recogniser.tokenizer(self._language, self._options.task).encoding
-            self._prompt = encoding.encode_ordinary(" " + prompt.strip()) if prompt else []
+            tokenizer = self._recogniser.tokenizer(self._language, self._options.task)
+            self._prompt = prompt_tokens(tokenizer, prompt or None)
 
     @property
     def duration(self) -> float:

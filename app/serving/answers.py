@@ -15,7 +15,24 @@ from app.transcript import Transcript
 from models.decoding.segments import Segment
 from models.openai import LANGUAGES
 
-__all__ = ["answer", "delta", "done", "event"]
+__all__ = ["Growing", "answer", "delta", "done", "event"]
+
+
+class Growing:
+    """A text that comes bit by bit.
+
+    Attributes:
+        text: what has come, without the space at either end.
+    """
+
+    def __init__(self) -> None:
+        self._all = self.text = ""
+
+    def add(self, more: str) -> str:
+        """Take more of it; returns what that adds to `text`."""
+        self._all += more
+        known, self.text = len(self.text), self._all.strip()
+        return self.text[known:]
 
 
 def answer(transcript: Transcript, asked: Asked, model: str) -> Response:

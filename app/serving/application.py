@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app.api import SegmentStream, Transcriber, Transcript
 from app.audio.reading import open_audio
-from app.serving.answers import answer, delta, done, event
+from app.serving.answers import Growing, answer, delta, done, event
 from app.serving.engine import Engine, Event, Job, Opened
 from app.serving.errors import RequestError
 from app.serving.fields import FIELDS, Asked, asked
@@ -205,16 +205,14 @@ async def _stream(
     async def put(fields: dict[str, Any]) -> None:
         await send({"type": "http.response.body", "body": event(fields), "more_body": True})
 
-    text, sent, new = "", 0, list[Segment]()
+    text, new = Growing(), list[Segment]()
     try:
         async for happened in events:
             if isinstance(happened, list):
-                text += "".join(segment.text for segment in happened)
                 new += happened
-            whole = text.strip()
-            if len(whole) > sent:
-                await put(delta(whole[sent:], new, duration))
-                sent, new = len(whole), []
+                if more := text.add("".join(segment.text for segment in happened)):
+                    await put(delta(more, new, duration))
+                    new = []
             if isinstance(happened, Transcript):
                 await put(done(happened, wanted, model))
     except RequestError as error:

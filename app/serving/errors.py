@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
 
-__all__ = ["RequestError"]
+__all__ = ["RequestError", "not_served"]
 
 
 class RequestError(Exception):
@@ -45,3 +45,9 @@ class RequestError(Exception):
     def response(self) -> JSONResponse:
         """The answer."""
         return JSONResponse(self.to_dict(), self.status, self.headers)
+
+
+def not_served(model: str, names: Sequence[str], param: str, status: int = 404) -> RequestError:
+    """What is said of a model that is none of those served, by their names."""
+    message = f"no model {model[:64]!r} is served here; there is {' or '.join(names)}"
+    return RequestError(status, message, code="model_not_found", param=param)

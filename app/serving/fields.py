@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from starlette.datastructures import FormData, UploadFile
 
-from app.serving.errors import RequestError
+from app.serving.errors import RequestError, not_served
 from models.decoding.options import DecodeOptions, OptionsError, language_code
 
 __all__ = ["FIELDS", "Asked", "asked"]
@@ -105,12 +105,7 @@ def _check_model(form: FormData, models: tuple[str, ...]) -> None:
     if model is None:
         raise _refused("model", "model is missing", "missing_required_parameter")
     if model not in models:
-        raise RequestError(
-            404,
-            f"no model {model[:64]!r} is served here; there is {' or '.join(models)}",
-            code="model_not_found",
-            param="model",
-        )
+        raise not_served(model, models, "model")
 
 
 def _text(form: FormData, name: str) -> str | None:

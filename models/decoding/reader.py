@@ -16,7 +16,7 @@ from models.decoding.fallback import decode_with_fallback, detect_languages, fai
 from models.decoding.options import DecodeOptions
 from models.decoding.pieces import Piece
 from models.decoding.recogniser import Recogniser
-from models.decoding.search import Hypothesis
+from models.decoding.search import Hypothesis, prompt_tokens
 from models.decoding.segments import Segment, Window, is_silent, split
 from models.decoding.words import drop_hallucinations, last_word_end, with_words
 from models.features import FRAMES_PER_SECOND, N_FRAMES, LogMelFeatures
@@ -67,8 +67,7 @@ class Reader:
 
     def initial_prompt(self) -> list[int]:
         """Its tokens, if one is given."""
-        prompt = self.options.initial_prompt
-        return [] if prompt is None else self.tokenizer.encoding.encode_ordinary(" " + prompt.strip())
+        return prompt_tokens(self.tokenizer, self.options.initial_prompt)
 
     def decode(
         self, pieces: Sequence[Piece], prompt: Sequence[int]

@@ -20,7 +20,7 @@ from models.decoding.recogniser import Recogniser
 from models.decoding.token_rules import TokenRules
 from models.openai import Tokenizer, submodule
 
-__all__ = ["Choice", "GreedyChoice", "Hypothesis", "initial_tokens", "search"]
+__all__ = ["Choice", "GreedyChoice", "Hypothesis", "initial_tokens", "prompt_tokens", "search"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class GreedyChoice:
     def best(self, tokens: Tokens, sums: Reals) -> list[tuple[Tokens, float]]:
         """See `Choice`."""
         return list(zip(tokens[:, self._sample_begin :], sums.tolist(), strict=True))
+
+
+def prompt_tokens(tokenizer: Tokenizer, prompt: str | None) -> list[int]:
+    """The tokens of text that a user gives to go before a transcript; none for None."""
+    return [] if prompt is None else tokenizer.encoding.encode_ordinary(" " + prompt.strip())
 
 
 def search(

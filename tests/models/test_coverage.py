@@ -88,43 +88,43 @@ def cut_text(monkeypatch: pytest.MonkeyPatch, keep: int, calls: int = 1) -> None
     monkeypatch.setattr(reader, "decode_with_fallback", early)
 
 
+Ended = Callable[[str, bool, int], tuple[list[str], list[str], Coverage]]
+
+
+@pytest.fixture
+def ended_early(
+    recogniser: Recogniser, sentences: Reals, whole: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> Ended:
+    """The words that there are, and those with what was found, where the first text ends after so many tokens."""
+
+    def read(form: str, untimed: bool, keep: int) -> tuple[list[str], list[str], Coverage]:
+        expected = words(whole(form, untimed))
+        cut_text(monkeypatch, keep)
+        told, coverage = transcribed(recogniser, sentences, form, without_timestamps=untimed)
+        return expected, words("".join(segment.text for segment in told)), coverage
+
+    return read
+
+
 @FORMS
 @pytest.mark.parametrize(("untimed", "keep"), [(False, 0), (True, 7)])
-def test_text_that_ends_early_is_recovered(
-    form: str,
-    untimed: bool,
-    keep: int,
-    recogniser: Recogniser,
-    sentences: Reals,
-    whole: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    expected = words(whole(form, untimed))
-    cut_text(monkeypatch, keep)
-    told, coverage = transcribed(recogniser, sentences, form, without_timestamps=untimed)
+def test_text_that_ends_early_is_recovered(form: str, untimed: bool, keep: int, ended_early: Ended) -> None:
+    expected, found, coverage = ended_early(form, untimed, keep)
     kinds = [finding.kind for finding in coverage.findings]
     assert "recovered" in kinds
     assert ("early end" in kinds) == (keep > 0)
     assert coverage.left_over == ()
     assert coverage.recovered > 8
-    found = words("".join(segment.text for segment in told))
     assert wer(" ".join(expected), " ".join(found)) < 0.1
 
 
 @pytest.mark.parametrize(("untimed", "keep"), [(False, 18), (False, 27), (True, 27), (True, 36)])
 def test_text_without_an_end_is_decoded_again_where_it_is_short(
-    untimed: bool,
-    keep: int,
-    recogniser: Recogniser,
-    sentences: Reals,
-    whole: Callable[..., str],
-    monkeypatch: pytest.MonkeyPatch,
+    untimed: bool, keep: int, ended_early: Ended
 ) -> None:
-    expected = words(whole("windows", untimed))
-    cut_text(monkeypatch, keep)
-    told, coverage = transcribed(recogniser, sentences, "windows", without_timestamps=untimed)
+    expected, found, coverage = ended_early("windows", untimed, keep)
     assert [finding.kind for finding in coverage.findings] == ["early end", "recovered"]
-    assert words("".join(segment.text for segment in told)) == expected
+    assert found == expected
 
 
 @FORMS

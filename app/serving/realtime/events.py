@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from app.live.transcriber import LiveOptions
-from app.serving.errors import RequestError
+from app.serving.errors import RequestError, not_served
 from app.serving.realtime.sound import FORMATS
 from models.decoding.options import DecodeOptions, OptionsError, language_code
 
@@ -218,8 +218,7 @@ def asked(session: Mapping[str, Any], names: tuple[str, ...], weights: Any) -> A
     turns, wanted = of_input.turn_detection, of_input.transcription
     at = "session.audio.input.transcription"
     if wanted.model not in names:
-        message = f"no model {wanted.model[:64]!r} is served here; there is {' or '.join(names)}"
-        raise _refused(f"{at}.model", message, "model_not_found")
+        raise not_served(wanted.model, names, f"{at}.model", 400)
     try:
         language = wanted.language and language_code(wanted.language)
         options = DecodeOptions(language=language or None, initial_prompt=wanted.prompt or None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from app.api import Transcriber
 from app.live.transcriber import LiveText, LiveTranscriber
+from app.serving.answers import Growing
 from app.serving.errors import RequestError
 from app.serving.realtime.events import Asked
 from app.serving.realtime.sound import Decoded
@@ -46,13 +47,11 @@ class _Item:
     Attributes:
         began: seconds of the stream.
         text: that is final.
-        sent: how many characters of it, without the space at either end.
     """
 
     id: str
     began: float
-    text: str = ""
-    sent: int = 0
+    text: Growing = field(default_factory=Growing)
     partial: str = ""
 
 
@@ -179,9 +178,7 @@ class Session:
 
     def _delta(self, item: _Item, text: LiveText) -> list[Event]:
         """What is new of an item's text; with it words and times, and what may still change where that is asked for."""
-        item.text += "".join(word.word for word in text.words)
-        whole = item.text.strip()
-        new, item.sent = whole[item.sent :], len(whole)
+        new = item.text.add("".join(word.word for word in text.words))
         about: dict[str, Any] = {
             "words": [{"word": w.word, "start": w.start, "end": w.end} for w in text.words],
             "language": text.language,
@@ -211,7 +208,7 @@ class Session:
         failure, self._failure, self._committing = self._failure, None, False
         if failure is None:
             usage = {"type": "duration", "seconds": round(seconds, 2)}
-            what, about = "completed", {"transcript": item.text.strip(), "usage": usage}
+            what, about = "completed", {"transcript": item.text.text, "usage": usage}
         else:
             what, about = "failed", {"error": failure.to_dict()["error"]}
         return [

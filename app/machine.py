@@ -1,15 +1,19 @@
-"""What figures were measured with: the processor, the threads, the packages."""
+"""The machine: what figures are measured with (processor, threads, packages), and its memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 
 from kernels.processor import cpuinfo
 
 PACKAGES = ("tilescribe", "torch", "openvino", "openai-whisper", "numpy", "numba")
 """Whose versions a transcript may depend on."""
+
+_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 
 def versions() -> dict[str, str]:
@@ -25,3 +29,9 @@ def processor() -> str:
 def available_threads() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def give_memory_back() -> None:
+    """Let glibc return to the system what windows took, for a process of hours: by itself it keeps it."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)

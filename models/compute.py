@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -52,6 +53,9 @@ def compute_reason(name: ComputeType = "auto") -> str:
 @cache
 def core() -> Any:
     """OpenVINO's entry."""
+    # oneDNN below it keeps so many kernels, one set for each shape, and lengths of text and audio are many: by itself
+    # 1,024, a quarter of a GB.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     import openvino
 
     return openvino.Core()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.audio.inputs import MICROPHONE, STANDARD_INPUT, Recording
 from app.console import INTERRUPTED, say
+from app.machine import give_memory_back
 from app.output.writers import Output, write_segments
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def transcribe_live(
     from app.api import Transcript
     from app.live.sources import microphone, piped
 
+    give_memory_back()
     piping = source.name == STANDARD_INPUT
     live = transcriber.live(options)
     segments: list[Segment] = []

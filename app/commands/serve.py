@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import ipaddress
 import os
 import signal
 import socket
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,11 +24,11 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import LACKING, USAGE, edge, pass_on, say, stop
+from app.machine import give_memory_back
 from models.compute import ComputeType
 
 _PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client")
 _KEY = "TILESCRIBE_API_KEY"
-_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 
 def serve(
@@ -93,7 +91,7 @@ def serve(
     if not local and key is None:
         stop(f"--host {host} is reached from elsewhere: set ${_KEY}, or give --api-key-file", USAGE)
     with edge("interrupted"), listening:
-        _give_memory_back()
+        give_memory_back()
         if log_format == "text":
             pass_on()
         import logging
@@ -137,12 +135,6 @@ def serve(
             ).run([listening])
         finally:
             engine.close()
-
-
-def _give_memory_back() -> None:
-    """Let glibc return what windows took to the system: by itself it keeps it for the thread that had it."""
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def _key(file: Path | None) -> str | None:

@@ -82,6 +82,9 @@ class Graphs:
             "INFERENCE_PRECISION_HINT": "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": group_size,
             "KV_CACHE_PRECISION": "f32",
+            # Kernels made for a shape stay otherwise, one set for each length of text and audio, and an hour of live
+            # sound has thousands: memory that grows, and no time gained.
+            "CPU_RUNTIME_CACHE_CAPACITY": 0,
         }
         path = self._folder / name.replace(" ", "-") if self._folder else None
         if path is not None and (kept := _kept(path, settings)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -96,18 +97,15 @@ class Transcriber:
 
     @cached_property
     def recogniser(self) -> Recogniser:
-        """The encoder with the model's decoder, made when it is asked for: what is only live has no use for it."""
-        return self._with(self._decoder)
+        """The encoder with the model's decoder, made when it is asked for."""
+        model, threads = self.weights.model, self.configuration.threads
+        decoder = self._decoder or decoder_of(model, self.compute_type, threads, self.audio_context)
+        return Recogniser(model, self.encoder, decoder, self.audio_context)
 
     @cached_property
     def _aligned(self) -> Recogniser:
-        """The encoder with a decoder that tells what it attends to."""
-        return self._with(None, aligned=True)
-
-    def _with(self, decoder: Decoder | None, *, aligned: bool = False) -> Recogniser:
-        model, threads = self.weights.model, self.configuration.threads
-        made = decoder or decoder_of(model, self.compute_type, threads, self.audio_context, aligned=aligned)
-        return Recogniser(model, self.encoder, made, self.audio_context)
+        """The encoder with the decoder that tells what it attends to."""
+        return replace(self.recogniser, decoder=self.recogniser.decoder.aligned, search=None)
 
     @property
     def description(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +54,21 @@ class CachedDecoder:
 
     exact = True
 
-    def __init__(self, model: Model, *, aligned: bool = False) -> None:
-        """Decode with `model`; `aligned` keeps what its alignment heads attend to."""
+    def __init__(self, model: Model) -> None:
+        """Decode with `model`."""
         self._module = model.whisper.decoder
         self._n_head = int(model.dims.n_text_head)
-        self._aligned = model.alignment_heads if aligned else ()
+        self._alignment_heads = model.alignment_heads
+        self._followed: Sequence[tuple[int, int]] = ()
         self._attention = np.empty(0, np.float32)
+
+    @cached_property
+    def aligned(self) -> CachedDecoder:
+        """See `models.decoder.Decoder`."""
+        made = copy.copy(self)
+        made._followed = self._alignment_heads
+        made.__dict__["aligned"] = made
+        return made
 
     @torch.inference_mode()
     def attend_to(self, states: Reals) -> AudioMemory:
@@ -103,7 +114,7 @@ class CachedDecoder:
             # The sequences of a window are more queries to the same keys and values.
             y = block.cross_attn.query(block.cross_attn_ln(x)).view(len(memory), -1, x.shape[2])
             attended = F.scaled_dot_product_attention(self._heads(y), memory.keys[i], memory.values[i])
-            if mine := [head for layer, head in self._aligned if layer == i]:
+            if mine := [head for layer, head in self._followed if layer == i]:
                 q, k = self._heads(y)[:, mine], memory.keys[i][:, mine]
                 scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
                 by_sequence = scores.softmax(-1).view(len(memory), len(mine), -1, n_tokens, k.shape[2])

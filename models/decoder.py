@@ -47,6 +47,11 @@ class Decoder(Protocol):
 
     exact: bool
 
+    @property
+    def aligned(self) -> Decoder:
+        """The same decoder, which keeps what its alignment heads attend to; see `attention`."""
+        ...
+
     def attend_to(self, states: Reals) -> Memory:
         """Cross-attention keys and values of encoder states, float32, shape (windows, n_audio_ctx, n_text_state)."""
         ...
@@ -81,7 +86,7 @@ class Decoder(Protocol):
         ...
 
     def attention(self, cache: Any) -> Reals:
-        """What the alignment heads of a decoder that was made with `aligned` paid attention to in the last run.
+        """What the alignment heads paid attention to in the last run; of an `aligned` decoder.
 
         Returns:
             Cross-attention probabilities, float32, shape (sequences, heads, tokens, encoder positions).

@@ -4,6 +4,7 @@ Of its modules these are the ones that import nothing of that kind. `whisper` it
 them as they are.
 """
 
+import ast
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["LANGUAGES", "TO_LANGUAGE_CODE", "Tokenizer", "asset", "get_tokenizer", "submodule"]
+__all__ = ["LANGUAGES", "TO_LANGUAGE_CODE", "Tokenizer", "asset", "checkpoints", "get_tokenizer", "submodule"]
 
 
 def _folders() -> list[str]:
@@ -36,6 +37,21 @@ def submodule(name: str) -> Any:
 def asset(name: str) -> Path:
     """A file of the package's data."""
     return Path(_folders()[0]) / "assets" / name
+
+
+def checkpoints() -> dict[str, str]:
+    """`whisper._MODELS`, each model's name with the URL of its file: read from the source where it is not imported."""
+    imported = getattr(sys.modules.get("whisper"), "_MODELS", None)
+    if imported is not None:
+        return dict(imported)
+    source = Path(_folders()[0], "__init__.py").read_text(encoding="utf-8")
+    (value,) = (
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODELS"
+    )
+    found: dict[str, str] = ast.literal_eval(value)
+    return found
 
 
 _tokenizer = submodule("tokenizer")

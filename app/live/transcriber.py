@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kernels.arrays import Reals
+from models.decoding.alignment import POSITIONS_PER_SECOND
 from models.decoding.fallback import detect_languages
 from models.decoding.options import DecodeOptions
 from models.decoding.reader import padded_frames
 from models.decoding.recogniser import Recogniser
 from models.decoding.search import prompt_tokens
 from models.decoding.segments import Word, is_silent
-from models.decoding.streaming import POSITIONS_PER_SECOND, Continuation, StreamedWord, continue_text
+from models.decoding.streaming import Continuation, StreamedWord, continue_text
 from models.features import SAMPLE_RATE, LogMelFeatures
 from models.voice import FRAME, Ear
 
@@ -95,7 +96,7 @@ class LiveTranscriber:
         """Begin a stream.
 
         Args:
-            recogniser: whose decoder was made with `aligned`.
+            recogniser: whose decoder is `Decoder.aligned`.
             options: how to decode; greedy whatever they say.
             live: when.
             turn: in which the utterance so far is decoded, each time, where others compute as well.

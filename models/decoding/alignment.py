@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from kernels.arrays import Reals
 
-__all__ = ["attended", "token_positions"]
+__all__ = ["POSITIONS_PER_SECOND", "attended", "token_positions"]
 
-
+POSITIONS_PER_SECOND = 50
+"""Of the encoder."""
 _SMOOTHED = 7  # positions: whisper's median filter
 
 

@@ -86,10 +86,8 @@ def decoder_of(
     compute_type: ComputeType = "float32",
     threads: int | None = None,
     context: Context = "full",
-    *,
-    aligned: bool = False,
 ) -> Decoder:
-    """A model's decoder in a compute type; `threads` and `context` as in `encoder_of`, `aligned` as in `Decoder`.
+    """A model's decoder in a compute type; `threads` and `context` as in `encoder_of`.
 
     Raises:
         ValueError: there is no such compute type.
@@ -98,7 +96,7 @@ def decoder_of(
     if resolved == "float32":
         from models.cached_decoder import CachedDecoder
 
-        return CachedDecoder(model, aligned=aligned)
+        return CachedDecoder(model)
     from models.graphs.decoder import GraphDecoder
 
-    return GraphDecoder(model, threads, context, int8=resolved == "int8", aligned=aligned)
+    return GraphDecoder(model, threads, context, int8=resolved == "int8")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.decoder import Memory, Sequences
-from models.decoding.alignment import attended, token_positions
+from models.decoding.alignment import POSITIONS_PER_SECOND, attended, token_positions
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.search import initial_tokens
@@ -23,7 +23,6 @@ from models.openai import Tokenizer, submodule
 
 __all__ = ["Continuation", "StreamedWord", "continue_text"]
 
-POSITIONS_PER_SECOND = 50
 _TOKENS_PER_SECOND = 12  # more than anybody says: Whisper repeats itself then
 _SPARE_TOKENS = 12
 
@@ -75,7 +74,7 @@ def continue_text(
     """Decode greedily what follows the text that is final.
 
     Args:
-        recogniser: whose decoder was made with `aligned`.
+        recogniser: whose decoder is `Decoder.aligned`.
         memory: of one window, by that decoder.
         content: how many positions hold audio.
         options: with a language.

@@ -1,18 +1,21 @@
 """When each word of a window was said, and the segments that the model made up in silence, told by that.
 
-The methods, rules and numbers are those of `whisper.timing`, on states that are encoded already, and of
-`whisper.transcribe`.
+The methods, rules and numbers are those of `whisper.timing`, which is PyTorch's and numba's, on states that are encoded
+already and by the decoder in use, and of `whisper.transcribe`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from kernels.arrays import Reals
+from models.decoder import Sequences
+from models.decoding.alignment import POSITIONS_PER_SECOND, attended, token_positions
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.segments import Segment, Window, Word
@@ -21,26 +24,25 @@ from models.openai import Tokenizer
 
 __all__ = ["drop_hallucinations", "last_word_end", "with_words"]
 
+_SENTENCE_ENDS = ".。!！?？"
 _PUNCTUATION = "\"'“¿([{-\"'.。,，!！?？:：”)]}、"
 
 
-class _Encoded:
-    """A model whose audio is encoded already, as `whisper.timing.find_alignment` calls it."""
+@dataclass
+class _Timed:
+    """A word, or a part of one, and how many tokens it has; seconds from the beginning of its window."""
 
-    def __init__(self, weights: Any) -> None:
-        self.dims = weights.dims
-        self.device = weights.device
-        self.decoder = weights.decoder
-        self.alignment_heads = weights.alignment_heads
-
-    def __call__(self, states: Any, tokens: Any) -> Any:
-        return self.decoder(tokens, states)
+    text: str
+    tokens: int
+    start: float
+    end: float
+    probability: float
 
 
 def with_words(
     segments: Sequence[Segment],
     window: Window,
-    states: npt.NDArray[np.float32],
+    states: Reals,
     recogniser: Recogniser,
     tokenizer: Tokenizer,
     options: DecodeOptions,
@@ -51,35 +53,95 @@ def with_words(
     `states` are the encoder's, float32, shape (n_audio_ctx, n_audio_state); the last word before the window ended at
     `spoken_until` seconds.
     """
-    import torch
-    from whisper.timing import add_word_timestamps
+    texts = [[token for token in segment.tokens if token < tokenizer.eot] for segment in segments]
+    found = _timings([token for text in texts for token in text], window, states, recogniser, tokenizer)
+    durations = [word.end - word.start for word in found if word.end > word.start]
+    usual = min(0.7, float(np.median(durations))) if durations else 0.0
+    for before, word in pairwise(found):
+        if durations and word.end - word.start > 2 * usual:
+            if word.text in _SENTENCE_ENDS:
+                word.end = word.start + 2 * usual
+            elif before.text in _SENTENCE_ENDS:
+                word.start = word.end - 2 * usual
+    left = deque(_joined(found, options))
+    timed = []
+    for segment, text in zip(segments, texts, strict=True):
+        words, taken = list[_Timed](), 0
+        while left and taken < len(text):
+            word = left.popleft()
+            taken += word.tokens
+            word.start, word.end = (round(window.offset + at, 2) for at in (word.start, word.end))
+            words.append(word)
+        timed.append(_fitted(segment, words, usual, spoken_until) if words else replace(segment, words=()))
+        spoken_until = timed[-1].end if words else spoken_until
+    return timed
 
-    # whisper edits dictionaries in place.
-    timed: list[dict[str, Any]] = [
-        {"seek": s.seek, "start": s.start, "end": s.end, "tokens": s.tokens, "words": []} for s in segments
-    ]
-    add_word_timestamps(
-        segments=timed,
-        model=_Encoded(recogniser.weights.whisper),
-        tokenizer=tokenizer,
-        mel=torch.from_numpy(states),
-        num_frames=window.size,
-        prepend_punctuations=options.prepend_punctuations,
-        append_punctuations=options.append_punctuations,
-        last_speech_timestamp=spoken_until,
-    )
+
+def _timings(
+    text: Sequence[int], window: Window, states: Reals, recogniser: Recogniser, tokenizer: Tokenizer
+) -> list[_Timed]:
+    """When the decoder, reading a text, attends to each of its parts: `whisper.timing.find_alignment`."""
+    parts, tokens = tokenizer.split_to_word_tokens([*text, tokenizer.eot])
+    if len(parts) < 2:
+        return []
+    begun = len(tokenizer.sot_sequence)
+    read = np.array([[*tokenizer.sot_sequence, tokenizer.no_timestamps, *text, tokenizer.eot]], np.int64)
+    decoder = recogniser.decoder.aligned
+    sequences = Sequences(decoder, decoder.attend_to(states[None]), 1, read.shape[1])
+    logits = sequences.prefill(read, list(range(begun, begun + len(text))))[0, :, : tokenizer.eot]
+    logits = logits - logits.max(1, keepdims=True)
+    chosen = logits[np.arange(len(text)), list(text)]
+    probabilities = np.exp(chosen) / np.exp(logits).sum(1)
+    at = token_positions(attended(sequences.attention[0], window.size // 2)[begun:-1]) / POSITIONS_PER_SECOND
+    ends = np.cumsum([0, *map(len, tokens[:-1])]).tolist()
     return [
-        replace(
-            segment,
-            start=float(found["start"]),
-            end=float(found["end"]),
-            words=tuple(
-                Word(w["word"], float(w["start"]), float(w["end"]), float(w["probability"]))
-                for w in found["words"]
-            ),
-        )
-        for segment, found in zip(segments, timed, strict=True)
+        _Timed(part, last - first, float(at[first]), float(at[last]), float(probabilities[first:last].mean()))
+        for part, (first, last) in zip(parts, pairwise(ends), strict=False)
     ]
+
+
+def _joined(words: Sequence[_Timed], options: DecodeOptions) -> list[_Timed]:
+    """Punctuation with the word that it belongs to, whose times stay: `whisper.timing.merge_punctuations`."""
+    opened: deque[_Timed] = deque()
+    for word in reversed(words):
+        if opened and word.text.startswith(" ") and word.text.strip() in options.prepend_punctuations:
+            following = opened[0]
+            following.text, following.tokens = word.text + following.text, word.tokens + following.tokens
+        else:
+            opened.appendleft(word)
+    joined: list[_Timed] = []
+    for word in opened:
+        if joined and not joined[-1].text.endswith(" ") and word.text in options.append_punctuations:
+            joined[-1].text, joined[-1].tokens = joined[-1].text + word.text, joined[-1].tokens + word.tokens
+        else:
+            joined.append(word)
+    return joined
+
+
+def _fitted(segment: Segment, words: list[_Timed], usual: float, spoken_until: float) -> Segment:
+    """A segment with its words, of which the first and last are no longer than those of `usual` length suggest.
+
+    As `whisper.timing.add_word_timestamps` does it.
+    """
+    first, last, longest = words[0], words[-1], 2 * usual
+    second = words[1] if len(words) > 1 else None
+    if first.end - spoken_until > 4 * usual and (
+        first.end - first.start > longest or (second is not None and second.end - first.start > 2 * longest)
+    ):
+        if second is not None and second.end - second.start > longest:
+            first.end = second.start = max(second.end / 2, second.end - longest)
+        first.start = max(0, first.end - longest)
+    start, end = segment.start, segment.end
+    if start < first.end and start - 0.5 > first.start:
+        first.start = max(0, min(first.end - usual, start))
+    else:
+        start = first.start
+    if end > last.start and end + 0.5 < last.end:
+        last.end = max(last.start + usual, end)
+    else:
+        end = last.end
+    told = tuple(Word(word.text, word.start, word.end, word.probability) for word in words)
+    return replace(segment, start=start, end=end, words=told)
 
 
 def last_word_end(segments: Sequence[Segment]) -> float | None:

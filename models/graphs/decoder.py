@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from openvino import opset13 as op
 
 from kernels.contract import HEAD_DIM
 from models.compute import Context, has_bfloat16
-from models.graphs.compiling import Graphs
+from models.graphs.compiling import Graph, Graphs
 from models.graphs.operations import (
     Part,
     add,
@@ -112,12 +113,10 @@ class GraphDecoder:
         context: Context = "full",
         *,
         int8: bool,
-        aligned: bool = False,
     ) -> None:
         """Make the decoder of `model`, with weights in INT8, or as its cross-attention is.
 
-        With the context `auto` it attends to encoder states of any length, else to those of 30 s; `aligned` keeps what
-        its alignment heads attend to.
+        With the context `auto` it attends to encoder states of any length, else to those of 30 s.
         """
         self._dims = model.dims
         self._kind = Type.bf16 if has_bfloat16() else Type.f32
@@ -128,15 +127,33 @@ class GraphDecoder:
         positions = dims.n_audio_ctx if context == "full" else -1
         memory = partial(_memory_graph, decoder, dims, self._kind, positions)
         self._attend_to = graphs.compile(f"cross-attention {context}", memory)
-        name = f"decoder {kind.get_type_name()} {context}{' aligned' if aligned else ''}"
-        heads = model.alignment_heads if aligned else ()
-        self._decode = graphs.compile(
-            name, partial(_decoder_graph, decoder, dims, self._kind, kind, positions, heads)
-        )
+        self._heads: Sequence[tuple[int, int]] = ()
+
+        def decode(heads: Sequence[tuple[int, int]]) -> Graph:
+            name = f"decoder {kind.get_type_name()} {context}{' aligned' if heads else ''}"
+            build = partial(_decoder_graph, decoder, dims, self._kind, kind, positions, heads)
+            return graphs.compile(name, build)
+
+        self._compiled, self._alignment_heads = decode, model.alignment_heads
         vocabulary = partial(_vocabulary_graph, self._embedding, kind)
         name = f"vocabulary {kind.get_type_name()}"
         self._vocabulary = graphs.compile(name, vocabulary, group_size=_GROUP_SIZE)
         self._score = self._vocabulary.request()
+
+    @cached_property
+    def _decode(self) -> Graph:
+        """Made when it is asked for: who wants the aligned decoder alone has no use for the other."""
+        return self._compiled(self._heads)
+
+    @cached_property
+    def aligned(self) -> GraphDecoder:
+        """See `models.decoder.Decoder`."""
+        if self._heads:
+            return self
+        made = copy.copy(self)
+        made.__dict__.pop("_decode", None)
+        made._heads, made._score = self._alignment_heads, self._vocabulary.request()
+        return made
 
     def attend_to(self, states: npt.NDArray[np.float32]) -> GraphMemory:
         """See `models.decoder.Decoder`."""
@@ -192,7 +209,7 @@ class GraphDecoder:
 
     def attention(self, cache: _Cache) -> npt.NDArray[np.float32]:
         """See `models.decoder.Decoder`."""
-        assert cache.attention is not None, "the decoder was not made with `aligned`"
+        assert cache.attention is not None, "asked of a decoder that is not `aligned`"
         return cache.attention
 
 

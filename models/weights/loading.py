@@ -14,6 +14,7 @@ from mmap import MADV_DONTNEED, PROT_READ, mmap
 from pathlib import Path
 from typing import Literal
 
+from models.openai import checkpoints
 from models.weights.building import FormatError, Model
 from models.weights.ctranslate2 import load_whisper
 from models.weights.fetching import NotFetchedError, Origin, checkpoint, note, sole_fetch, wheels
@@ -96,9 +97,7 @@ _PARAMETERS = {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 155
 
 def model_names() -> tuple[str, ...]:
     """Every name that `load` and `fetch` know, in openai-whisper's order (small to large)."""
-    import whisper
-
-    return tuple(whisper._MODELS)
+    return tuple(checkpoints())
 
 
 def parameters(name: str) -> int:
@@ -114,14 +113,12 @@ def origin_of(name: str) -> Origin:
     """
     if name in _WHEELS:
         return wheels(name, *_WHEELS[name])
-    import whisper  # and with it PyTorch
-
-    names = model_names()
-    if name not in names:
-        near = difflib.get_close_matches(name.lower(), names, n=1)
+    known = checkpoints()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f" did you mean {near[0]}?" if near else ""
-        raise UnknownModelError(f"unknown model {name!r}:{hint} Known: {', '.join(names)}; or give a path")
-    return checkpoint(name, whisper._MODELS[name])
+        raise UnknownModelError(f"unknown model {name!r}:{hint} Known: {', '.join(known)}; or give a path")
+    return checkpoint(name, known[name])
 
 
 def cached_path(name: str) -> Path | None:

@@ -44,7 +44,7 @@ def test_tokens_begin_where_whisper_aligns_them(tiny: Model, states: np.ndarray)
     tokenizer = get_tokenizer(False, language="en", task="transcribe")
     text = tokenizer.encoding.encode_ordinary(TEXT)
     given = [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text, tokenizer.eot]
-    decoder = CachedDecoder(tiny, aligned=True)
+    decoder = CachedDecoder(tiny).aligned
     sequences = Sequences(decoder, decoder.attend_to(states[:1]), 1, len(given))
     sequences.prefill(np.array([given]), [0])
     matrix = attended(sequences.attention[0], 500)[len(tokenizer.sot_sequence) : -1]
@@ -68,9 +68,9 @@ def test_graph_and_reference_attend_to_the_same(tiny: Model, states: np.ndarray)
     tokens = np.array([[50257, 50362, 383, 5897], [50257, 50362, 1119, 4371]])
     found = {}
     for kind in ("float32", "int8"):
-        plain, aligned = (decoder_of(tiny, kind, 1, aligned=keeps) for keeps in (False, True))
+        plain = decoder_of(tiny, kind, 1)
         logits = []
-        for decoder in (plain, aligned):
+        for decoder in (plain, plain.aligned):
             sequences = Sequences(decoder, decoder.attend_to(states), 2, 8)
             logits.append([sequences.prefill(tokens, [3]), sequences.step(np.array([5, 6, 7, 8]))])
         for one, other in zip(*logits, strict=True):

@@ -12,8 +12,8 @@ from app.audio.reading import load_audio
 from app.live.transcriber import LiveOptions, LiveText, LiveTranscriber
 from datasets.utterance import Utterance
 from models.decoding.options import DecodeOptions, OptionsError
-from models.decoding.recogniser import decoder_of
 from models.decoding.streaming import Continuation
+from models.graphs.compiling import Graphs
 from models.voice import FRAME
 
 SECOND = 16000
@@ -152,19 +152,24 @@ def test_a_prompt_is_read_and_can_be_changed(live_tiny: Transcriber, sound: np.n
     assert "harbor" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
 
 
-def test_only_what_is_needed_is_loaded(tiny_en: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[bool] = []
+def test_only_what_is_needed_is_loaded(
+    tiny_en: Transcriber, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    compile_graph = Graphs.compile
 
-    def noted(*how: Any, aligned: bool = False) -> Any:
-        made.append(aligned)
-        return decoder_of(*how, aligned=aligned)
+    def noted(self: Graphs, name: str, *how: Any, **more: Any) -> Any:
+        made.append(name)
+        return compile_graph(self, name, *how, **more)
 
-    monkeypatch.setattr("app.api.decoder_of", noted)
+    monkeypatch.setattr(Graphs, "compile", noted)
     one = Transcriber(tiny_en.weights, tiny_en.configuration, tiny_en.attention)
-    assert one.live().push(np.zeros(SECOND, np.float32)) == []
-    assert made == [True]
-    assert one.recogniser is one.recogniser
-    assert made == [True, False]
+    assert one.live().push(sound[: 3 * SECOND], hurry=True)
+    decoders = [name for name in made if name.startswith("decoder")]
+    assert [name.endswith("aligned") for name in decoders] == [True]
+    assert one.transcribe(sound[: 3 * SECOND]).text
+    decoders = [name for name in made if name.startswith("decoder")]
+    assert [name.endswith("aligned") for name in decoders] == [True, False]
 
 
 def test_each_decoding_has_its_turn(live_tiny: Transcriber, sound: np.ndarray) -> None:

@@ -41,8 +41,23 @@ def test_help_comes_without_loading_what_is_heavy(script: str, scripts: Path) ->
     assert not imported & heavy
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [(["tilescribe", "models", "list"], 0), (["transcribe", "a.wav", "-m", "tinny"], 2)]
+)
+def test_models_are_named_without_pytorch(command: list[str], code: int, scripts: Path) -> None:
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run(
+        [scripts / command[0], *command[1:]], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == code
+    assert "large-v3-turbo" in done.stdout + done.stderr
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "tiktoken" in imported
+    assert not imported & {"torch", "openvino", "numba"}
+
+
 def test_transcribing_calls_nobody_and_starts_no_process(spoken: Utterance) -> None:
-    # Of the emulator: `auto` asks pyxrt, where there is one, in a process of its own.
+    # Of the emulator: where there is an NPU, `auto` asks pyxrt in a process of its own.
     printed = run(
         f"""
 import sys

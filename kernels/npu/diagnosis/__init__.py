@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from kernels.npu.diagnosis import npu, system, xrt
 from kernels.npu.diagnosis.host import STATES, Finding, Host, State
@@ -43,19 +43,26 @@ def diagnose(
     Where there is no NPU that the kernel runs on, what is missing for one is reported as a note, without a
     remedy: there is nothing to remedy. The host is this machine by default.
     """
-    host = host or Host.here()
-    around, needed, tools = (
-        {name: check(host) for name, check in checks.items()} for checks in (AROUND, NEEDED, TOOLS)
-    )
-    needed["xclbin"] = kernel_check()
-    if around["NPU"].obstructs:
-        needed = {name: finding.moot for name, finding in needed.items()}
-        if host.platform.startswith("linux"):
-            around["system"] = around["system"].moot
-    return around | needed | tools
+    return dict(_checked(host or Host.here(), kernel_check))
 
 
 def npu_obstacle(findings: Mapping[str, Finding] | None = None) -> Finding | None:
-    """The first of `findings` (of `diagnose`, by default) that keeps the NPU from being used, or None."""
-    found = diagnose() if findings is None else findings
-    return next((finding for finding in found.values() if finding.obstructs), None)
+    """The first of `findings` (of `diagnose`) that keeps the NPU from being used, or None.
+
+    Without any this machine is checked up to there: where there is no NPU, nobody is asked for XRT.
+    """
+    found = findings.items() if findings is not None else _checked(Host.here(), system.built_kernel)
+    return next((finding for _, finding in found if finding.obstructs), None)
+
+
+def _checked(host: Host, kernel_check: Callable[[], Finding]) -> Iterator[tuple[str, Finding]]:
+    around = {name: check(host) for name, check in AROUND.items()}
+    absent = around["NPU"].obstructs
+    if absent and host.platform.startswith("linux"):
+        around["system"] = around["system"].moot
+    yield from around.items()
+    for name, check in (NEEDED | {"xclbin": lambda _: kernel_check()}).items():
+        finding = check(host)
+        yield name, finding.moot if absent else finding
+    for name, check in TOOLS.items():
+        yield name, check(host)

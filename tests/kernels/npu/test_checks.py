@@ -23,7 +23,7 @@ from standins.linux_tree import (
     ordinary_user,
 )
 
-from kernels.npu.diagnosis import Finding, Host, diagnose, npu_obstacle
+from kernels.npu.diagnosis import NEEDED, Finding, Host, diagnose, npu_obstacle
 
 
 def check(host: Host, name: str) -> Finding:
@@ -277,3 +277,13 @@ def test_what_builds_a_kernel(phoenix: Tree) -> None:
     for folder, state in ((packages / "llvm-aie", "ok"), (packages, "warning")):
         chosen = replace(host, environment={"PEANO_INSTALL_DIR": str(folder)})
         assert check(chosen, "Peano").state == state
+
+
+def test_where_there_is_no_npu_nobody_is_asked_for_pyxrt(
+    empty: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(Host, "here", lambda: empty.host())
+    monkeypatch.setitem(NEEDED, "pyxrt", lambda host: asked.append(host) or Finding("missing", "pyxrt"))
+    assert str(npu_obstacle()) == str(npu_obstacle(diagnose(empty.host(), built)))
+    assert len(asked) == 1  # by diagnose

@@ -167,8 +167,11 @@ class Job:
         if transcript.language_probability is not None and not self.quiet:
             say(f"{shown_name}: language {transcript.language} ({transcript.language_probability:.0%})")
         coverage = transcript.coverage
-        if coverage is not None and not coverage.speech and not self.quiet:
-            say(f"{shown_name}: nobody speaks in it; --no-vad decodes it all the same")
+        clips = transcript.run.options.clips or (0.0,)
+        begun = clips[0] < transcript.duration or not transcript.duration
+        if coverage is not None and not coverage.speech and begun and not self.quiet:
+            what = "it" if clips == (0.0,) else "the parts that are read of it"
+            say(f"{shown_name}: nobody speaks in {what}; --no-vad decodes it all the same")
         left_over = coverage.left_over if coverage is not None else ()
         if left_over:
             say(f"{shown_name}: {'; '.join(map(str, left_over))}")

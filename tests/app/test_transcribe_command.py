@@ -257,5 +257,10 @@ def test_a_recording_without_speech_has_no_text_and_says_so(tmp_path: Path) -> N
         file.writeframes(noise.tobytes())
     result = transcribe(tmp_path / "noise.wav")
     assert (result.exit_code, result.stdout) == (0, "")
-    note = f"{tmp_path}/noise.wav: nobody speaks in it; --no-vad decodes it all the same"
+    name = f"{tmp_path}/noise.wav"
+    assert one_line(result) == f"{name}: nobody speaks in it; --no-vad decodes it all the same"
+    result = transcribe(tmp_path / "noise.wav", "--clip-timestamps", "2,8")
+    note = f"{name}: nobody speaks in the parts that are read of it; --no-vad decodes it all the same"
     assert one_line(result) == note
+    result = transcribe(tmp_path / "noise.wav", "--clip-timestamps", "12")
+    assert one_line(result) == f"{name}: clip_timestamps 12: past the end, which is at 10.00 s"

@@ -185,16 +185,16 @@ TABLES: dict[str, Callable[[Sequence[Data]], list[str]]] = {
 def render(kind: str, names: Sequence[str]) -> str:
     """A Markdown table of the runs kept under these names, and what they ran on where that decides figures."""
     runs = [json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8")) for name in names]
-    made = dict.fromkeys(made_on(run) for run in runs if "processor" in run)
+    made = dict.fromkeys(line for run in runs if "processor" in run for line in made_on(run))
     return "\n".join([*TABLES[kind](runs), *(f"\n{line}" for line in made), ""])
 
 
-def made_on(run: Data) -> str:
+def made_on(run: Data) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     made = [f"{run['processor']}, threads: {run['threads']}; {versions}."]
     made += [f"{name}: {said}." for name, said in run.get("sides", {}).items()]
     made += [f"Not measured: {name} ({reason})." for name, reason in run.get("missing", {}).items()]
-    return "\n\n".join(made)
+    return made
 
 
 def page(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cost", type=float, default=0.0, help="seconds of CPU a piece")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes that it started end with it
     with ExitStack() as stack:
         local = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
         scheduler, address = started(

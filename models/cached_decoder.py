@@ -56,9 +56,8 @@ class CachedDecoder:
 
     def __init__(self, model: Model) -> None:
         """Decode with `model`."""
-        self._module = model.whisper.decoder
+        self._model, self._module = model, model.whisper.decoder
         self._n_head = int(model.dims.n_text_head)
-        self._alignment_heads = model.alignment_heads
         self._followed: Sequence[tuple[int, int]] = ()
         self._attention = np.empty(0, np.float32)
 
@@ -66,7 +65,7 @@ class CachedDecoder:
     def aligned(self) -> CachedDecoder:
         """See `models.decoder.Decoder`."""
         made = copy.copy(self)
-        made._followed = self._alignment_heads
+        made._followed = self._model.alignment_heads
         made.__dict__["aligned"] = made
         return made
 

@@ -12,7 +12,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["LANGUAGES", "TO_LANGUAGE_CODE", "Tokenizer", "asset", "checkpoints", "get_tokenizer", "submodule"]
+__all__ = [
+    "LANGUAGES",
+    "TO_LANGUAGE_CODE",
+    "Tokenizer",
+    "alignment_heads",
+    "asset",
+    "checkpoints",
+    "get_tokenizer",
+    "submodule",
+]
 
 
 def _folders() -> list[str]:
@@ -40,18 +49,27 @@ def asset(name: str) -> Path:
 
 
 def checkpoints() -> dict[str, str]:
-    """`whisper._MODELS`, each model's name with the URL of its file: read from the source where it is not imported."""
-    imported = getattr(sys.modules.get("whisper"), "_MODELS", None)
+    """Each model's name with the URL of its file."""
+    return dict(_constant("_MODELS"))
+
+
+def alignment_heads() -> dict[str, bytes]:
+    """Each model's name with the heads that follow the audio word by word, packed."""
+    return dict(_constant("_ALIGNMENT_HEADS"))
+
+
+def _constant(name: str) -> Any:
+    """A literal of `whisper`, read from its source where that is not imported."""
+    imported = getattr(sys.modules.get("whisper"), name, None)
     if imported is not None:
-        return dict(imported)
+        return imported
     source = Path(_folders()[0], "__init__.py").read_text(encoding="utf-8")
     (value,) = (
         node.value
         for node in ast.parse(source).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_MODELS"
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
     )
-    found: dict[str, str] = ast.literal_eval(value)
-    return found
+    return ast.literal_eval(value)
 
 
 _tokenizer = submodule("tokenizer")

@@ -134,7 +134,7 @@ class GraphDecoder:
             build = partial(_decoder_graph, decoder, dims, self._kind, kind, positions, heads)
             return graphs.compile(name, build)
 
-        self._compiled, self._alignment_heads = decode, model.alignment_heads
+        self._compiled, self._model = decode, model
         vocabulary = partial(_vocabulary_graph, self._embedding, kind)
         name = f"vocabulary {kind.get_type_name()}"
         self._vocabulary = graphs.compile(name, vocabulary, group_size=_GROUP_SIZE)
@@ -152,7 +152,7 @@ class GraphDecoder:
             return self
         made = copy.copy(self)
         made.__dict__.pop("_decode", None)
-        made._heads, made._score = self._alignment_heads, self._vocabulary.request()
+        made._heads, made._score = self._model.alignment_heads, self._vocabulary.request()
         return made
 
     def attend_to(self, states: npt.NDArray[np.float32]) -> GraphMemory:

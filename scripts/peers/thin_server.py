@@ -35,7 +35,10 @@ def main(folder: str, threads: str) -> None:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Transcribes)
+    class Patient(ThreadingHTTPServer):
+        request_queue_size = 128  # of connections; 5 by itself, and others are refused
+
+    server = Patient(("127.0.0.1", 0), Transcribes)
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
 

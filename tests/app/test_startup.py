@@ -56,7 +56,7 @@ def test_models_are_named_without_pytorch(command: list[str], code: int, scripts
     assert not imported & {"torch", "openvino", "numba"}
 
 
-def test_transcribing_calls_nobody_and_starts_no_process(spoken: Utterance) -> None:
+def test_transcribing_calls_nobody_starts_no_process_and_takes_no_pytorch(spoken: Utterance) -> None:
     # Of the emulator: where there is an NPU, `auto` asks pyxrt in a process of its own.
     printed = run(
         f"""
@@ -66,15 +66,16 @@ def note(event, arguments):
     if event.startswith(("socket.", "os.fork", "os.posix_spawn", "subprocess.")):
         seen.append(event)
 sys.addaudithook(note)
-sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "--device", "emulator", "-q"]
+sys.argv = ["transcribe", {str(spoken.audio)!r}, "--model", "tiny.en", "--device", "emulator", "-q",
+            "--word-timestamps", "True"]
 from app.cli import transcribe_main
 try:
     transcribe_main()
 except SystemExit as ended:
-    print(ended.code, seen)
+    print(ended.code, seen, "torch" in sys.modules)
 """
     )
-    assert printed.splitlines()[-1] == "0 []"
+    assert printed.splitlines()[-1] == "0 [] False"
 
 
 def test_a_ctrl_c_is_ours_before_anything_else_is_imported() -> None:

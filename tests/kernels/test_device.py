@@ -25,7 +25,7 @@ def test_without_an_npu_auto_is_the_emulator_and_says_why() -> None:
 
 def test_what_the_diagnosis_finds_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Finding("missing", "no driver", "load it")
-    monkeypatch.setattr("kernels.npu.diagnosis.diagnose", lambda: {"driver": missing})
+    monkeypatch.setattr("kernels.npu.diagnosis._checked", lambda *_: iter([("driver", missing)]))
     opened = open_device("auto")
     assert (opened.device.name, opened.reason) == ("emulator", "no driver")
     with pytest.raises(

@@ -39,7 +39,7 @@ def model(cache: Path) -> Model:
     return replace(small_random_model(), sha256="a" * 64)
 
 
-GRAPHS = ["cross-attention keys and values", "decoder", "vocabulary"]
+GRAPHS = ["cross-attention keys and values", "vocabulary", "decoder"]
 
 
 def logits(model: Model, int8: bool = True) -> Reals:

@@ -6,6 +6,7 @@ them as they are.
 
 import ast
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ __all__ = [
     "get_tokenizer",
     "submodule",
 ]
+
+_READ = _MODELS, _ALIGNMENT_HEADS = "_MODELS", "_ALIGNMENT_HEADS"
 
 
 def _folders() -> list[str]:
@@ -50,26 +53,30 @@ def asset(name: str) -> Path:
 
 def checkpoints() -> dict[str, str]:
     """Each model's name with the URL of its file."""
-    return dict(_constant("_MODELS"))
+    return dict(_constant(_MODELS))
 
 
 def alignment_heads() -> dict[str, bytes]:
     """Each model's name with the heads that follow the audio word by word, packed."""
-    return dict(_constant("_ALIGNMENT_HEADS"))
+    return dict(_constant(_ALIGNMENT_HEADS))
 
 
 def _constant(name: str) -> Any:
-    """A literal of `whisper`, read from its source where that is not imported."""
-    imported = getattr(sys.modules.get("whisper"), name, None)
-    if imported is not None:
-        return imported
+    """A literal of `whisper`, of its source where that is not imported."""
+    imported = sys.modules.get("whisper")
+    return getattr(imported, name) if hasattr(imported, name) else _literals()[name]
+
+
+@cache
+def _literals() -> dict[str, Any]:
     source = Path(_folders()[0], "__init__.py").read_text(encoding="utf-8")
-    (value,) = (
-        node.value
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
         for node in ast.parse(source).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
-    )
-    return ast.literal_eval(value)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in _READ
+    }
 
 
 _tokenizer = submodule("tokenizer")

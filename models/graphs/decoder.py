@@ -148,11 +148,10 @@ class GraphDecoder:
     @cached_property
     def aligned(self) -> GraphDecoder:
         """See `models.decoder.Decoder`."""
-        if self._heads:
-            return self
         made = copy.copy(self)
         made.__dict__.pop("_decode", None)
         made._heads, made._score = self._model.alignment_heads, self._vocabulary.request()
+        made.__dict__["aligned"] = made
         return made
 
     def attend_to(self, states: npt.NDArray[np.float32]) -> GraphMemory:

@@ -237,8 +237,8 @@ def test_what_became_of_the_speech_is_in_the_json_and_what_is_left_over_is_one_l
     assert coverage["findings"] == []
     assert coverage["speech_seconds"] > coverage["covered_seconds"] - 0.01 > 10
 
-    def mute(recogniser: Any, states: Any, *_: Any, **__: Any) -> list[Hypothesis]:
-        return [Hypothesis((), "", "en", -0.1, 0.0, 0.0, 1.0) for _ in states]
+    def mute(recogniser: Any, memory: Any, *_: Any, **__: Any) -> list[Hypothesis]:
+        return [Hypothesis((), "", "en", -0.1, 0.0, 0.0, 1.0) for _ in range(len(memory))]
 
     monkeypatch.setattr("models.decoding.reader.decode_with_fallback", mute)
     for strict, code in ((True, 1), (False, 0)):

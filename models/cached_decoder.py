@@ -34,11 +34,18 @@ class AudioMemory:
     def __len__(self) -> int:
         return len(self.keys[0])
 
+    @property
+    def positions(self) -> int:
+        """See `models.decoder.Memory`."""
+        return self.keys[0].shape[2]
+
     def select(self, indices: list[int]) -> AudioMemory:
         """See `models.decoder.Memory`."""
         if indices == list(range(len(self))):
             return self
-        return AudioMemory(tuple(k[indices] for k in self.keys), tuple(v[indices] for v in self.values))
+        first, end = indices[0], indices[0] + len(indices)
+        chosen = slice(first, end) if indices == list(range(first, end)) else indices
+        return AudioMemory(tuple(k[chosen] for k in self.keys), tuple(v[chosen] for v in self.values))
 
     def joined(self, others: Sequence[AudioMemory]) -> AudioMemory:
         """See `models.decoder.Memory`."""

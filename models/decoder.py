@@ -8,18 +8,22 @@ fallback temperatures, and windows that have ended are no longer computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, lru_cache, partial
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels.arrays import Reals, Tokens
+from models.weights.building import Dimensions
 
-__all__ = ["Decoder", "Memory", "Sequences"]
+__all__ = ["Decoder", "Memory", "Sequences", "batch_invariant"]
 
 
 _WORTH_DROPPING = 0.75
 """Share of the windows still going on at which the others are dropped: it copies the keys and values of those left."""
+
+_TRIED_TOKENS = 4
 
 
 class Memory(Protocol):
@@ -29,12 +33,17 @@ class Memory(Protocol):
         """How many windows these are."""
         ...
 
+    @property
+    def positions(self) -> int:
+        """How many encoder states each window has."""
+        ...
+
     def select(self, indices: list[int]) -> Self:
-        """The windows at `indices`, in that order; without a copy where these are all of them."""
+        """The windows at `indices`, in that order; without a copy where they follow each other."""
         ...
 
     def joined(self, others: Sequence[Self]) -> Self:
-        """These windows and those of others; without a copy where there are no others."""
+        """These windows and those of others, of as many positions; without a copy where there are no others."""
         ...
 
 
@@ -47,9 +56,11 @@ class Decoder(Protocol):
 
     exact: bool
 
+    def __hash__(self) -> int: ...
+
     @property
     def aligned(self) -> Decoder:
-        """The same decoder, which keeps what its alignment heads attend to; see `attention`."""
+        """The same decoder, on the same memory, which keeps what its alignment heads attend to; see `attention`."""
         ...
 
     def attend_to(self, states: Reals) -> Memory:
@@ -176,3 +187,37 @@ class Sequences:
         if 0 < len(going_on) <= _WORTH_DROPPING * len(self._windows):
             self._memory = self._memory.select(going_on.tolist())
             self._windows = self._windows[going_on]
+
+
+@lru_cache(maxsize=2)
+def batch_invariant(decoder: Decoder, dims: Dimensions, windows: int, rows: int) -> bool:
+    """Whether a window's logits are the same to the bit alone and among up to so many, on this processor.
+
+    Which order a product sums in depends on its kernel, which is chosen by shape and processor and not by what is
+    summed: one window's random numbers, several times over, show it. Tried is a prompt and a token after it. PyTorch's
+    products do not claim it.
+
+    Args:
+        decoder: whose logits these are.
+        dims: of its model.
+        windows: the most that are decoded at once.
+        rows: the most tokens that are read at once, of all windows together.
+    """
+    if decoder.exact:
+        return False
+    generator = np.random.default_rng(0)
+    states = generator.standard_normal((1, dims.n_audio_ctx, dims.n_audio_state), np.float32)
+    one = decoder.attend_to(states)
+    several = one.joined([one] * (min(windows, rows) - 1))
+    tokens = generator.integers(0, dims.n_vocab, (1, rows))
+
+    def logits(n: int, prompt: int) -> Reals:
+        sequences = Sequences(decoder, several.select(list(range(n))), 1, prompt + 1)
+        read = tokens.repeat(n, axis=0)
+        return np.stack(
+            [sequences.prefill(read[:, :prompt], [prompt - 1])[:, 0], sequences.step(read[:, -1])]
+        )
+
+    alone = cache(partial(logits, 1))
+    shapes = ((n, min(_TRIED_TOKENS, rows // n)) for n in range(2, len(several) + 1))
+    return all((logits(n, prompt) == alone(prompt)).all() for n, prompt in shapes)

@@ -18,8 +18,9 @@ from typing import TypeAlias
 
 from app.api import DeviceLost, SegmentStream, Transcriber, Transcript
 from app.serving.limits import ClientLeft
-from app.serving.together import Together
+from app.serving.together import ROWS, Together
 from app.serving.watching import LOG
+from models.decoder import batch_invariant
 from models.decoding.segments import Segment
 
 __all__ = ["Engine", "Event", "Job", "Opened"]
@@ -78,10 +79,15 @@ class Engine:
     def of(self, transcriber: Transcriber) -> Transcriber:
         """The same transcriber, which searches together with others; its streams are for jobs of this engine.
 
-        One that computes in PyTorch stays alone: there sums depend on how many windows are decoded.
+        Where sums depend on how many windows are decoded, as in PyTorch, each is decoded alone.
         """
         sharing = copy.copy(transcriber)
-        self._together.at_once = 1 if transcriber.recogniser.decoder.exact else self._together.at_once
+        decoder, dims = transcriber.recogniser.decoder, transcriber.recogniser.weights.dims
+        if self._together.at_once > 1 and not batch_invariant(decoder, dims, self._together.at_once, ROWS):
+            self._together.at_once = 1
+            LOG.info(
+                "windows are decoded alone", extra={"fields": {"reason": "batches change float sums here"}}
+            )
         sharing.recogniser = replace(transcriber.recogniser, search=self._together.search)
         return sharing
 

@@ -2,7 +2,7 @@
 
 Each recording has a thread, and one of them computes at a time. A thread that has encoded a window and comes to its
 search lets the next encode theirs; when all that wait have done so, or enough, their searches run as one, over the
-windows whose text begins after as many tokens. Then each goes on with its own.
+windows of one length whose text begins after as many tokens. Then each goes on with its own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
 from models.decoding.search import Hypothesis, initial_tokens, search
 
-__all__ = ["Together"]
+__all__ = ["ROWS", "Together"]
 
 Left = Callable[[], bool]
 
-_ROWS = 32
+ROWS = 32
 """Tokens that are read at once at most, where the texts of several windows begin.
 
 On AVX2 OpenVINO's products round their sums otherwise from 81 rows on; from 2 to 80 they are equal to the bit.
@@ -108,7 +108,7 @@ class Together:
             of_search = replace(
                 options, language=None, initial_prompt=None, word_timestamps=False, temperature=0.0
             )
-            key = of_search, tokens
+            key = of_search, tokens, memory.positions
         mine = _Search(memory, languages, prompts, windows, self._mine.left, key)
         self._give(mine)
         with self._changed:
@@ -118,7 +118,7 @@ class Together:
                 self._answered.remove(mine)
             else:
                 same = [one for one in self._asked if one is mine or (key is not None and one.key == key)]
-                group = same[: min(self.at_once, max(1, _ROWS // tokens))]
+                group = same[: min(self.at_once, max(1, ROWS // tokens))]
                 self._asked = [one for one in self._asked if one not in group]
         if not mine.found and mine.error is None:
             self._run(group, recogniser, options, temperature)

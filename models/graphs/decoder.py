@@ -70,11 +70,18 @@ class GraphMemory:
     def __len__(self) -> int:
         return len(self.arrays[0])
 
+    @property
+    def positions(self) -> int:
+        """See `models.decoder.Memory`."""
+        return int(self.arrays[0].shape[3])
+
     def select(self, indices: list[int]) -> GraphMemory:
         """See `models.decoder.Memory`."""
         if indices == list(range(len(self))):
             return self
-        return GraphMemory(tuple(x[indices] for x in self.arrays))
+        first, end = indices[0], indices[0] + len(indices)
+        neighbours = indices == list(range(first, end))
+        return GraphMemory(tuple(x[first:end] if neighbours else x[indices] for x in self.arrays))
 
     def joined(self, others: Sequence[GraphMemory]) -> GraphMemory:
         """See `models.decoder.Memory`."""

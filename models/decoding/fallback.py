@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from models.decoder import Memory, Sequences
 from models.decoding.options import DecodeOptions
@@ -37,20 +36,20 @@ def detect_languages(recogniser: Recogniser, memory: Memory) -> list[dict[str, f
 
 def decode_with_fallback(
     recogniser: Recogniser,
-    states: npt.NDArray[np.float32],
+    memory: Memory,
     options: DecodeOptions,
     *,
     prompt: Sequence[int] = (),
     windows: Sequence[int] | None = None,
 ) -> list[Hypothesis]:
-    """Decode a batch of encoded windows; those that fail are decoded again at the next temperature.
+    """Decode a batch of windows; those that fail are decoded again at the next temperature.
 
     A window fails where its text is too repetitive or too improbable, unless it is silence, as in
-    `whisper.transcribe`. Cross-attention keys and values are computed once for all temperatures.
+    `whisper.transcribe`.
 
     Args:
         recogniser: of the model.
-        states: of its encoder, float32, shape (B, n_audio_ctx, n_audio_state).
+        memory: cross-attention keys and values of the encoded windows, for all temperatures.
         options: without a language each window is decoded in the one that it is detected to be in.
         prompt: tokens of the previous text, the same for every window.
         windows: a number per window from which, with `options.seed`, its samples are drawn, so that they do
@@ -60,7 +59,6 @@ def decode_with_fallback(
         ValueError: the options do not suit the model.
     """
     options = options.for_model(recogniser.weights)
-    memory = recogniser.decoder.attend_to(states)
     numbers = list(range(len(memory))) if windows is None else list(windows)
     if options.language is None:
         languages = [max(p, key=p.__getitem__) for p in detect_languages(recogniser, memory)]

@@ -80,10 +80,10 @@ def window_by_window(
         while not piece.done:
             if told is not None:
                 yield told, False
-            ((window, states, hypothesis),) = reader.decode([piece], previous.prompt())
-            segments = reader.read(piece, window, states, hypothesis)
+            (decoded,) = reader.decode([piece], previous.prompt())
+            segments = reader.read(piece, decoded)
             if segments is not None:
-                previous.add(segments, hypothesis.temperature)
+                previous.add(segments, decoded.hypothesis.temperature)
             checked = reader.checked(features, ledger, segments or [], piece.seek)
             told = [replace(segment, id=next(numbers)) for segment in checked]
             _report(piece, on_progress)

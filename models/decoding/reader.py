@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.compute import Context
+from models.decoder import Memory
 from models.decoding.bounds import in_bounds
 from models.decoding.coverage import Coverage, Ledger
 from models.decoding.fallback import decode_with_fallback, detect_languages, failed
 from models.decoding.options import DecodeOptions
-from models.decoding.pieces import Piece
+from models.decoding.pieces import Piece, spoken
 from models.decoding.recogniser import Recogniser
 from models.decoding.search import Hypothesis, prompt_tokens
 from models.decoding.segments import Segment, Window, is_silent, split
@@ -40,6 +42,22 @@ def padded_frames(frames: int, context: Context) -> int:
     return min(N_FRAMES, -(-(frames + _MARGIN) // _CONTEXT_STEP) * _CONTEXT_STEP)
 
 
+class Decoded(NamedTuple):
+    """A window and its text.
+
+    Attributes:
+        window: of its piece.
+        hypothesis: its text.
+        memory: what the decoder attended to, of a batch of windows, of which this is the one at `row`.
+        row: in `memory`.
+    """
+
+    window: Window
+    hypothesis: Hypothesis
+    memory: Memory
+    row: int
+
+
 class Reader:
     """Reads pieces of recordings with the same options."""
 
@@ -47,39 +65,54 @@ class Reader:
         self.recogniser = recogniser
         self.options = options.for_model(recogniser.weights)
         self.tokenizer = recogniser.tokenizer(self.options.language, self.options.task)
-        self._first_states: npt.NDArray[np.float32] | None = None
+        # Of the window that the language was detected on: its frames as encoded, and what the decoder attends to.
+        self._heard: tuple[Window, int, Memory] | None = None
 
     def detect_language(self, features: LogMelFeatures, on_language: LanguageFound | None) -> None:
-        """Decode in the language of the recording's first 30 s, or from the first speech on where 20 s have none."""
+        """Decode in the language of the recording's first 30 s, or from the first speech on where 20 s have none.
+
+        Of the first window that is read, where it is of 30 s or the only one, and decoding need not be whisper's.
+        """
         if self.options.language is not None:
             return
-        first = features.first_sound()
-        first = first if first >= N_FRAMES * 2 // 3 else 0
-        states = self.recogniser.encode(features.leading_window(first)[None])
-        if first == 0 and features.content_frames >= N_FRAMES:
-            self._first_states = states
-        probabilities = detect_languages(self.recogniser, self.recogniser.decoder.attend_to(states))[0]
+        window, mel = self._telling_window(features)
+        memory = self.recogniser.decoder.attend_to(self.recogniser.encode(mel[None]))
+        if window is not None:
+            self._heard = window, mel.shape[1], memory
+        probabilities = detect_languages(self.recogniser, memory)[0]
         language = max(probabilities, key=probabilities.__getitem__)
         self.options = replace(self.options, language=language)
         self.tokenizer = self.recogniser.tokenizer(language, self.options.task)
         if on_language is not None:
             on_language(language, probabilities[language])
 
+    def _telling_window(self, features: LogMelFeatures) -> tuple[Window | None, npt.NDArray[np.float32]]:
+        """Log-mel (n_mels, frames) that the language is detected on, and the window that reads the same."""
+        spans = spoken(features, self.options)
+        if spans and not self.recogniser.decoder.exact:
+            start, end = spans[0]
+            if end - start >= N_FRAMES or (len(spans) == 1 and end > start):
+                window = Window(start, min(N_FRAMES, end - start))
+                frames = padded_frames(window.size, self.recogniser.context)
+                return window, features.window(start, window.size, pad_to=frames)
+        first = features.first_sound()
+        first = first if first >= N_FRAMES * 2 // 3 else 0
+        read = first == 0 and features.content_frames >= N_FRAMES
+        return Window(0, N_FRAMES) if read else None, features.leading_window(first)
+
     def initial_prompt(self) -> list[int]:
         """Its tokens, if one is given."""
         return prompt_tokens(self.tokenizer, self.options.initial_prompt)
 
-    def decode(
-        self, pieces: Sequence[Piece], prompt: Sequence[int]
-    ) -> list[tuple[Window, npt.NDArray[np.float32], Hypothesis]]:
-        """Encode and decode the next window of each piece; with it come its states and its text."""
+    def decode(self, pieces: Sequence[Piece], prompt: Sequence[int]) -> list[Decoded]:
+        """Encode and decode the next window of each piece."""
         frames = padded_frames(max(piece.window().size for piece in pieces), self.recogniser.context)
         first = self.options.temperatures[0]
         if frames == N_FRAMES or first > 0:
             return self._decode_in(N_FRAMES, pieces, prompt, self.options)
         once = replace(self.options, temperature=first)
         decoded = self._decode_in(frames, pieces, prompt, once)
-        again = [i for i, (_, _, hypothesis) in enumerate(decoded) if self._is_doubtful(hypothesis)]
+        again = [i for i, found in enumerate(decoded) if self._is_doubtful(found.hypothesis)]
         if again:
             whole = self._decode_in(N_FRAMES, [pieces[i] for i in again], prompt, self.options)
             for i, better in zip(again, whole, strict=True):
@@ -88,20 +121,24 @@ class Reader:
 
     def _decode_in(
         self, frames: int, pieces: Sequence[Piece], prompt: Sequence[int], options: DecodeOptions
-    ) -> list[tuple[Window, npt.NDArray[np.float32], Hypothesis]]:
+    ) -> list[Decoded]:
         windows = [piece.window() for piece in pieces]
-        states = self._first_states if windows == [Window(0, N_FRAMES)] else None
-        self._first_states = None
-        if states is None:
+        heard, self._heard = self._heard, None
+        if heard is not None and windows == [heard[0]] and frames == heard[1]:
+            memory = heard[2]
+        else:
             mels = [
                 piece.features.window(window.seek, window.size, pad_to=frames)
                 for piece, window in zip(pieces, windows, strict=True)
             ]
-            states = self.recogniser.encode(np.stack(mels))
+            memory = self.recogniser.decoder.attend_to(self.recogniser.encode(np.stack(mels)))
         hypotheses = decode_with_fallback(
-            self.recogniser, states, options, prompt=prompt, windows=[window.seek for window in windows]
+            self.recogniser, memory, options, prompt=prompt, windows=[window.seek for window in windows]
         )
-        return list(zip(windows, states, hypotheses, strict=True))
+        return [
+            Decoded(window, hypothesis, memory, row)
+            for row, (window, hypothesis) in enumerate(zip(windows, hypotheses, strict=True))
+        ]
 
     def _is_doubtful(self, hypothesis: Hypothesis) -> bool:
         """Whether a text from less than 30 s looks like the loops that too little silence after the audio gives."""
@@ -109,11 +146,9 @@ class Reader:
         unended = len(hypothesis.tokens) >= longest
         return unended or failed(hypothesis, self.options) or is_silent(hypothesis, self.options)
 
-    def read(
-        self, piece: Piece, window: Window, states: npt.NDArray[np.float32], hypothesis: Hypothesis
-    ) -> list[Segment] | None:
+    def read(self, piece: Piece, decoded: Decoded) -> list[Segment] | None:
         """Split a window into segments, and move its piece on; None where the window is skipped."""
-        options = self.options
+        options, window, hypothesis = self.options, decoded.window, decoded.hypothesis
         if piece.ledger is not None:
             self._note(piece.ledger, window, hypothesis)
         if is_silent(hypothesis, options):
@@ -122,8 +157,9 @@ class Reader:
         n_audio_ctx = self.recogniser.weights.dims.n_audio_ctx
         segments, seek, closed = split(window, hypothesis, self.tokenizer, n_audio_ctx)
         if options.word_timestamps:
+            memory = decoded.memory.select([decoded.row])
             segments = with_words(
-                segments, window, states, self.recogniser, self.tokenizer, options, piece.spoken_until
+                segments, window, memory, self.recogniser, self.tokenizer, options, piece.spoken_until
             )
             last_end = last_word_end(segments)
             silence = options.hallucination_silence_threshold
@@ -204,9 +240,9 @@ class Reader:
 
     def continue_pieces(self, pieces: Sequence[Piece], prompt: Sequence[int]) -> None:
         """Read the next window of each piece, and leave only a rest that another window should look at."""
-        for piece, (window, states, hypothesis) in zip(pieces, self.decode(pieces, prompt), strict=True):
-            piece.segments += self.read(piece, window, states, hypothesis) or ()
-            tokens = hypothesis.tokens
+        for piece, decoded in zip(pieces, self.decode(pieces, prompt), strict=True):
+            piece.segments += self.read(piece, decoded) or ()
+            tokens = decoded.hypothesis.tokens
             text_follows = bool(tokens) and tokens[-1] < self.tokenizer.timestamp_begin
             if piece.end - piece.seek < _SHORTEST_REST and not text_follows:
                 piece.seek = piece.end

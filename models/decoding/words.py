@@ -1,7 +1,7 @@
 """When each word of a window was said, and the segments that the model made up in silence, told by that.
 
-The methods, rules and numbers are those of `whisper.timing`, which is PyTorch's and numba's, on states that are encoded
-already and by the decoder in use, and of `whisper.transcribe`.
+The methods, rules and numbers are those of `whisper.timing`, which is PyTorch's and numba's, on what is encoded already
+and by the decoder in use, and of `whisper.transcribe`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from kernels.arrays import Reals
-from models.decoder import Sequences
+from models.decoder import Memory, Sequences
 from models.decoding.alignment import POSITIONS_PER_SECOND, attended, token_positions
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser
@@ -42,7 +41,7 @@ class _Timed:
 def with_words(
     segments: Sequence[Segment],
     window: Window,
-    states: Reals,
+    memory: Memory,
     recogniser: Recogniser,
     tokenizer: Tokenizer,
     options: DecodeOptions,
@@ -50,11 +49,10 @@ def with_words(
 ) -> list[Segment]:
     """Find the words of a window's segments, which then start and end with them.
 
-    `states` are the encoder's, float32, shape (n_audio_ctx, n_audio_state); the last word before the window ended at
-    `spoken_until` seconds.
+    `memory` is what the decoder attends to in it; the last word before the window ended at `spoken_until` seconds.
     """
     texts = [[token for token in segment.tokens if token < tokenizer.eot] for segment in segments]
-    found = _timings([token for text in texts for token in text], window, states, recogniser, tokenizer)
+    found = _timings([token for text in texts for token in text], window, memory, recogniser, tokenizer)
     durations = [word.end - word.start for word in found if word.end > word.start]
     usual = min(0.7, float(np.median(durations))) if durations else 0.0
     for before, word in pairwise(found):
@@ -78,7 +76,7 @@ def with_words(
 
 
 def _timings(
-    text: Sequence[int], window: Window, states: Reals, recogniser: Recogniser, tokenizer: Tokenizer
+    text: Sequence[int], window: Window, memory: Memory, recogniser: Recogniser, tokenizer: Tokenizer
 ) -> list[_Timed]:
     """When the decoder, reading a text, attends to each of its parts: `whisper.timing.find_alignment`."""
     parts, tokens = tokenizer.split_to_word_tokens([*text, tokenizer.eot])
@@ -86,8 +84,7 @@ def _timings(
         return []
     begun = len(tokenizer.sot_sequence)
     read = np.array([[*tokenizer.sot_sequence, tokenizer.no_timestamps, *text, tokenizer.eot]], np.int64)
-    decoder = recogniser.decoder.aligned
-    sequences = Sequences(decoder, decoder.attend_to(states[None]), 1, read.shape[1])
+    sequences = Sequences(recogniser.decoder.aligned, memory, 1, read.shape[1])
     logits = sequences.prefill(read, list(range(begun, begun + len(text))))[0, :, : tokenizer.eot]
     logits = logits - logits.max(1, keepdims=True)
     chosen = logits[np.arange(len(text)), list(text)]

@@ -82,7 +82,7 @@ def cut_text(monkeypatch: pytest.MonkeyPatch, keep: int, calls: int = 1) -> None
         if done > calls:
             return decode(*args, **how)
         if not keep:
-            return [Hypothesis((), "", "en", -0.2, 0.0, 0.0, 1.0) for _ in args[1]]
+            return [Hypothesis((), "", "en", -0.2, 0.0, 0.0, 1.0) for _ in range(len(args[1]))]
         return [replace(h, tokens=h.tokens[:keep], text="") for h in decode(*args, **how)]
 
     monkeypatch.setattr(reader, "decode_with_fallback", early)

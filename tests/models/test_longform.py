@@ -196,6 +196,47 @@ def test_the_language_is_detected_on_speech(silence: int, sentences: Reals) -> N
     np.testing.assert_array_equal(encoder.windows[0], expected)
 
 
+@pytest.mark.parametrize(("clips", "more"), [("0", 0), ("1.5,4", 0), ("0,1,3,4", 1)])
+def test_what_decodes_fast_encodes_a_window_once_for_language_text_and_words(
+    clips: str, more: int, sentences: Reals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = Whisper(ModelDimensions(80, 1500, 64, 1, 1, 51865, 448, 64, 1, 1)).eval()
+    torch.nn.init.normal_(model.decoder.positional_embedding)
+    recogniser = recogniser_of(model_of(model), "int8")
+    attended: list[int] = []
+    attend_to = recogniser.decoder.attend_to
+    monkeypatch.setattr(
+        recogniser.decoder, "attend_to", lambda states: attended.append(len(states)) or attend_to(states)
+    )
+    found: list[str] = []
+
+    def read(language: str | None) -> tuple[list[Segment], int]:
+        encoder = CountingEncoder(recogniser)
+        attended.clear()
+        options = DecodeOptions(
+            temperature=0.0,
+            clip_timestamps=clips,
+            without_timestamps=True,
+            word_timestamps=True,
+            language=language,
+        )
+        segments = transcribe_windows(
+            replace(recogniser, encode=encoder),
+            LogMelFeatures([sentences[: 5 * SECOND]]),
+            options,
+            on_language=lambda language, _: found.append(language),
+        )
+        segments = list(segments)
+        assert sum(attended) == len(encoder.windows)
+        return segments, len(encoder.windows)
+
+    segments, windows = read(None)
+    assert any(segment.words for segment in segments)
+    (language,) = found
+    assert read(language) == (segments, windows - more)
+
+
 def of_any_length(recogniser: Recogniser) -> tuple[Recogniser, CountingEncoder]:
     """With our own encoder, as whisper's takes 30 s alone, and the context `auto`."""
     encoder = encoder_of(recogniser.weights, open_attention("cpu"), context="auto")

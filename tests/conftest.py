@@ -5,9 +5,13 @@ import os
 # Before any library starts its threads: those that wait for work in a loop make a busy machine spend four times the
 # processor's time (tests of the API: 49 s of it and more, where 13 s do).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Tests in several processes are the threads that a machine has.
+# Tests in several processes are the threads that a machine has: each process, and those that it begins, has
+# processors of its own, or they wait for each other's threads.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _number, _count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    _processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, _processors[_number::_count] or _processors)
 
 import signal
 import sys

@@ -30,6 +30,7 @@ __all__ = ["LiveOptions", "LiveText", "LiveTranscriber"]
 
 
 _FRAME_SECONDS = FRAME / SAMPLE_RATE
+_WHOLE = 30.0  # seconds of silence after the audio: a window of 30 s
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class LiveOptions:
     Attributes:
         step: seconds of audio from one decoding to the next.
         held_back: a word is not final while the decoder, saying it, attends to the last so many seconds.
+        held_longer: the same of a word that is less probable than `unsure`.
+        unsure: probability.
+        margin: seconds of silence that are encoded after the audio, where the context is `auto`: less than of windows
+            that are decoded once, since a text that loops is decoded again, at an utterance's end in 30 s.
         threshold: speech begins where its probability reaches this, and ends where it falls 0.15 under it, or under
             half of it where that is more.
         silence: seconds after which an utterance is over.
@@ -48,8 +53,11 @@ class LiveOptions:
         prompted: how many tokens of the text before an utterance it is decoded after.
     """
 
-    step: float = 1.0
+    step: float = 0.8
     held_back: float = 0.5
+    held_longer: float = 1.1
+    unsure: float = 0.7
+    margin: float = 4.0
     threshold: float = 0.5
     silence: float = 0.6
     before: float = 0.5
@@ -205,14 +213,14 @@ class LiveTranscriber:
 
     def _tell(self) -> list[LiveText]:
         """Decode, and tell what has become final."""
-        found = self._decode()
+        live, found = self._live, self._decode()
         content = len(self._frames) * _FRAME_SECONDS * POSITIONS_PER_SECOND
-        until = content - self._live.held_back * POSITIONS_PER_SECOND
         new, count = [], len(self._words)
         if not self._is_looping(found):
             # The last word may go on.
             for word in found.words[count:-1]:
-                if word.attended >= until:
+                held = live.held_back if word.probability >= live.unsure else live.held_longer
+                if word.attended >= content - held * POSITIONS_PER_SECOND:
                     break
                 new.append(word)
         told = self._said(new, "".join(word.text for word in found.words[count + len(new) :]))
@@ -228,7 +236,9 @@ class LiveTranscriber:
             new: list[StreamedWord] = []
             if self._speech * _FRAME_SECONDS >= self._live.shortest:
                 found = self._decode(rest)
-                if not self._is_looping(found) and not is_silent(found, self._options):
+                if self._is_no_text(found) and self._recogniser.context == "auto":
+                    found = self._decode(rest, _WHOLE)
+                if not self._is_no_text(found):
                     new = list(found.words[len(self._words) :])
             told.append(self._said(new, "", closed=True))
             self._keep_prompt([*self._words, *new])
@@ -241,16 +251,16 @@ class LiveTranscriber:
         self._language = self._options.language
         self._wait_for_speech()
 
-    def _decode(self, rest: Reals | None = None) -> Continuation:
+    def _decode(self, rest: Reals | None = None, margin: float | None = None) -> Continuation:
         self._undecoded = 0
         samples = np.concatenate([*self._frames, *([] if rest is None else [rest])])
         with self._turn():
-            return self._continue(samples)
+            return self._continue(samples, self._live.margin if margin is None else margin)
 
-    def _continue(self, samples: Reals) -> Continuation:
+    def _continue(self, samples: Reals, margin: float) -> Continuation:
         recogniser = self._recogniser
         with LogMelFeatures([samples], recogniser.weights.dims.n_mels) as features:
-            frames = padded_frames(features.content_frames, recogniser.context)
+            frames = padded_frames(features.content_frames, recogniser.context, margin)
             mel = features.window(0, features.content_frames, pad_to=frames)
         states = recogniser.encode(mel[None, :, :frames])
         memory = recogniser.decoder.attend_to(states)
@@ -266,6 +276,9 @@ class LiveTranscriber:
             final=[token for word in self._words for token in word.tokens],
             prompt=self._prompt,
         )
+
+    def _is_no_text(self, found: Continuation) -> bool:
+        return self._is_looping(found) or is_silent(found, self._options)
 
     def _is_looping(self, found: Continuation) -> bool:
         limit = self._options.compression_ratio_threshold

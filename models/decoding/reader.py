@@ -27,19 +27,23 @@ from models.voice import Span
 LanguageFound = Callable[[str, float], None]
 CoverageKnown = Callable[[Coverage], None]
 
-# With the context `auto`: the frames of silence after the audio, and what all frames are a multiple of, so that the
+# With the context `auto`: the seconds of silence after the audio, and what all frames are a multiple of, so that the
 # encoder's positions, half as many, fill tiles.
-_MARGIN = 8 * FRAMES_PER_SECOND
+_MARGIN = 8.0
 _CONTEXT_STEP = 256
 # A rest of a piece that is shorter, and that the model put no text into, is not worth a window of its own.
 _SHORTEST_REST = FRAMES_PER_SECOND // 2
 
 
-def padded_frames(frames: int, context: Context) -> int:
-    """How many frames a window of so many is encoded as: with the context `auto` no more than it needs."""
+def padded_frames(frames: int, context: Context, margin: float = _MARGIN) -> int:
+    """How many frames a window of so many is encoded as: with the context `auto` no more than it needs.
+
+    `margin` is the seconds of silence that it needs after the audio.
+    """
     if context == "full":
         return N_FRAMES
-    return min(N_FRAMES, -(-(frames + _MARGIN) // _CONTEXT_STEP) * _CONTEXT_STEP)
+    needed = frames + round(margin * FRAMES_PER_SECOND)
+    return min(N_FRAMES, -(-needed // _CONTEXT_STEP) * _CONTEXT_STEP)
 
 
 class Decoded(NamedTuple):

@@ -296,12 +296,7 @@ def test_speech_is_read_in_other_compute_types(
 def test_a_prompt_is_read_in_int8(tiny: Model, recogniser: Recogniser, states: Any) -> None:
     options = DecodeOptions(temperature=0.0)
     prompt = get_tokenizer(False).encode(" A harbour before sunrise, and the market in the afternoon." * 8)
-    (hypothesis,) = decoded(
-        recogniser_of(tiny, "int8"),
-        states[:1],
-        options,
-        prompt=prompt,
-    )
+    (hypothesis,) = decoded(recogniser_of(tiny, "int8"), states[:1], options, prompt=prompt)
     (exact,) = decoded(recogniser, states[:1], options, prompt=prompt)
     assert hypothesis.text == exact.text
     assert "a lighthouse turns its last slow circle above them" in hypothesis.text
@@ -318,7 +313,8 @@ def test_languages_are_detected_in_int8() -> None:
         assert list(one.values()) == pytest.approx(list(other.values()), rel=0.2, abs=0.01)
 
 
-def test_only_the_window_that_fails_falls_back(recogniser: Recogniser, states: Any) -> None:
+def test_only_the_window_that_fails_falls_back(tiny: Model, states: Any) -> None:
+    recogniser = recogniser_of(tiny, "int8")
     options = DecodeOptions(
         temperature=(0.0, 0.4, 0.8), best_of=2, logprob_threshold=-0.4, no_speech_threshold=None
     )

@@ -12,7 +12,7 @@ from app.audio.reading import load_audio
 from app.live.transcriber import LiveOptions, LiveText, LiveTranscriber
 from datasets.utterance import Utterance
 from models.decoding.options import DecodeOptions, OptionsError
-from models.decoding.streaming import Continuation
+from models.decoding.streaming import Continuation, StreamedWord
 from models.graphs.compiling import Graphs
 from models.voice import FRAME
 
@@ -118,15 +118,15 @@ def test_a_pause_ends_an_utterance_and_times_go_on(live_tiny: Transcriber, sound
 
 
 def test_an_utterance_can_be_committed(live_tiny: Transcriber, sound: np.ndarray) -> None:
-    live = live_tiny.live()
-    said = text_of(live.push(sound[: 2 * SECOND]))
+    live, cut = live_tiny.live(), round(1.72 * SECOND)  # between two words
+    said = text_of(live.push(sound[:cut]))
     (text,) = live.commit()
     assert text.closed
     assert text.partial == ""
     assert live.commit() == []
-    told = live.push(sound[2 * SECOND : 4 * SECOND])
+    told = live.push(sound[cut : 4 * SECOND])
     assert told[0].opened
-    assert told[0].began >= 2 * SECOND // FRAME * FRAME / SECOND
+    assert told[0].began >= cut // FRAME * FRAME / SECOND
     said += text_of([text, *told, *live.commit()])
     assert jiwer.wer("the quiet harbor wakes before the sun", NORMALISE(said[:40])) < 0.3
     live.push(sound[4 * SECOND : 5 * SECOND])
@@ -134,22 +134,70 @@ def test_an_utterance_can_be_committed(live_tiny: Transcriber, sound: np.ndarray
     assert text_of(live.finish()) == ""
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "final"),
+    [((0.9, 0.9, 0.9), 2), ((0.9, 0.5, 0.9), 1), ((0.5, 0.9, 0.9), 2), ((0.9, 0.9), 1)],
+)
+def test_a_word_is_final_where_it_was_heard_long_ago_and_longer_where_it_is_improbable(
+    live_tiny: Transcriber,
+    sound: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    probabilities: tuple[float, ...],
+    final: int,
+) -> None:
+    """The words were heard 1.2, 0.8 and 0.1 s before the end of the audio."""
+    live = live_tiny.live(live=LiveOptions(held_back=0.5, held_longer=1.0, unsure=0.7))
+
+    def found(samples: np.ndarray, margin: float) -> Continuation:
+        content = len(samples) * 50 // SECOND
+        words = [
+            StreamedWord(f" {n}", (n,), 0, 1, content - before, probability)
+            for n, (before, probability) in enumerate(zip((60, 40, 5), probabilities, strict=False))
+        ]
+        return Continuation(tuple(words), 0.0, 0.0, 1.0, True)
+
+    monkeypatch.setattr(live, "_continue", found)
+    told = [text for text in live.push(sound[: 2 * SECOND]) if not text.opened]
+    assert [word.word for word in told[0].words] == [" 0", " 1"][:final]
+    assert told[0].partial == "".join(f" {n}" for n in range(final, len(probabilities)))
+
+
+@pytest.mark.parametrize("last", ["loops", "is silent", "is text"])
+def test_an_end_that_looks_like_no_text_is_decoded_again_in_a_whole_window(
+    last: str, live_tiny: Transcriber, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, margins = live_tiny.live(), list[float]()
+    word = StreamedWord(" said", (1,), 0, 1, 0, 0.9)
+
+    def found(samples: np.ndarray, margin: float) -> Continuation:
+        margins.append(margin)
+        if last == "is text" or margin > 20:
+            return Continuation((word,), 0.0, 0.0, 1.0, True)
+        return Continuation((word,), 1.0, -2.0, 1.0, True) if last == "is silent" else NOTHING
+
+    live.push(sound[:SECOND])
+    monkeypatch.setattr(live, "_continue", found)
+    (text,) = live.commit()
+    assert [word.word for word in text.words] == [" said"]
+    assert margins == ([4.0] if last == "is text" else [4.0, 30.0])
+
+
 def test_speech_that_is_no_text_is_let_go_of(
     live_tiny: Transcriber, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
     live = live_tiny.live(live=LiveOptions(longest=4.0))
-    monkeypatch.setattr(live, "_continue", lambda samples: encoded.append(len(samples)) or NOTHING)
+    monkeypatch.setattr(live, "_continue", lambda samples, margin: encoded.append(len(samples)) or NOTHING)
     live.push(np.tile(sound[: round(2.3 * SECOND)], 6), hurry=True)
     assert len(encoded) > 5
     assert max(encoded) <= 5.1 * SECOND
 
 
 def test_a_prompt_is_read_and_can_be_changed(live_tiny: Transcriber, sound: np.ndarray) -> None:
-    live = live_tiny.live(DecodeOptions(initial_prompt="The quiet harbour, its colour."))
-    assert "harbour" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
-    live.change(DecodeOptions(initial_prompt="the quiet harbor, its color."))
-    assert "harbor" in text_of([*live.push(sound[: 3 * SECOND]), *live.commit()])
+    live = live_tiny.live(DecodeOptions(initial_prompt="the harbour, our favourite colour"))
+    assert text_of([*live.push(sound[: 3 * SECOND]), *live.commit()]).startswith(" the quiet")
+    live.change(DecodeOptions(initial_prompt="It is the Quiet Harbour."))
+    assert text_of([*live.push(sound[: 3 * SECOND]), *live.commit()]).startswith(" The Quiet")
 
 
 def test_only_what_is_needed_is_loaded(

@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ _AHEAD = 2
 _LOADS = 3
 """How often a worker may end while it loads."""
 _RETRIES = 2
+_KEYS = 1000
+"""Of pieces that are done, before the first of them is used again."""
 _CONNECT = 10
 """Seconds for a scheduler to answer."""
 
@@ -172,7 +174,7 @@ class _Run:
         self._ready: set[str] = set()
         self._refused: dict[str, str] = {}
         self._loads: Counter[str] = Counter()
-        self._numbers = count()
+        self._numbers, self._used = count(), deque[int]()
         # Futures that are done; None where the number of workers changed.
         self._done: SimpleQueue[Future | None] = SimpleQueue()
 
@@ -210,12 +212,14 @@ class _Run:
                 yield task, self._result(future)
 
     def _submit(self, task: tuple[Any, ...]) -> Future:
+        # A scheduler remembers the last 100,000 keys that it has met: old ones are used again.
+        number = self._used.popleft() if len(self._used) > _KEYS else next(self._numbers)
         future = self._client.submit(
             work,
             self._name,
             self._place.time_limit,
             pickle.dumps(task),
-            key=(self._name, next(self._numbers)),
+            key=(self._name, number),
             resources={self._name: 1},
             retries=_RETRIES,
         )
@@ -224,12 +228,14 @@ class _Run:
 
     def _result(self, future: Future) -> Any:
         try:
-            return future.result()
+            result = future.result()
         except KilledWorker as error:
             return WorkLostError(
                 f"ended {error.allowed_failures + 1} workers: for want of memory, or in more than "
                 f"{self._place.time_limit:g} s"
             )
+        self._used.append(future.key[1])
+        return result
 
     def _told(self, event: tuple[float, dict[str, str]]) -> None:
         """Note what a worker says of itself, in a thread of Dask's."""

@@ -55,6 +55,26 @@ def test_each_piece_is_done_once_and_all_workers_do_some(cluster: LocalCluster) 
     assert len({process for _, (_, process) in results}) == 2
 
 
+def test_keys_of_pieces_that_are_done_are_used_again(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[Any] = []
+    submit = Client.submit
+
+    def noted(*args: Any, key: Any, **how: Any) -> Any:
+        keys.append(key)
+        return submit(*args, key=key, **how)
+
+    monkeypatch.setattr(Client, "submit", noted)
+    monkeypatch.setattr("app.cluster.engine._KEYS", 10)
+    stub, place = Stub(), Place(None, cluster.scheduler_address, 1, 600.0)
+    done = list(shared_out(place, stub, stub.facts, ((i,) for i in range(60))))
+    assert sorted(task for task, _ in done) == [(i,) for i in range(60)]
+    assert all(result[0] == 2 * task[0] for task, result in done)
+    assert len(keys) == 60
+    assert len(set(keys)) <= 10 + 1 + 2 * 2
+
+
 def test_no_more_work_is_taken_than_keeps_the_workers_busy(cluster: LocalCluster) -> None:
     taken = 0
 

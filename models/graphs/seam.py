@@ -7,6 +7,7 @@ base has 40.
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -65,6 +66,7 @@ class Seam(ov.Op):  # type: ignore[misc]
 
     def __init__(self, inputs: Any = None) -> None:
         super().__init__(self)
+        self._shaped: dict[int, Seam] = {}
         if inputs is not None:
             self.set_arguments(inputs)
             self.constructor_validate_and_infer_types()
@@ -74,8 +76,18 @@ class Seam(ov.Op):  # type: ignore[misc]
         n, tokens, width = self.get_input_partial_shape(0)
         self.set_output_type(0, Type.f32, ov.PartialShape([n, tokens, width.get_length() // 3]))
 
-    def clone_with_new_inputs(self, inputs: Any) -> Seam:  # noqa: D102
-        return Seam(inputs)
+    def clone_with_new_inputs(self, inputs: Any) -> Seam:
+        """A copy, for a copy of the graph, or to learn the output's shape where all inputs are known.
+
+        The latter OpenVINO asks for in each run with inputs of any length, and no copy is ever freed: a thread has one.
+        """
+        if inputs[0].get_node().get_type_name() != "Constant":
+            return Seam(inputs)
+        thread = threading.get_ident()
+        copy = self._shaped.get(thread) or self._shaped.setdefault(thread, Seam())
+        copy.set_arguments(inputs)
+        copy.constructor_validate_and_infer_types()
+        return copy
 
     def visit_attributes(self, visitor: Any) -> bool:  # noqa: D102
         return True

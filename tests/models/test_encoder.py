@@ -1,6 +1,7 @@
 """The encoder with each attention backend, against openai-whisper's own."""
 
 import copy
+import gc
 import hashlib
 import math
 from dataclasses import replace
@@ -26,6 +27,7 @@ from models.decoding.recogniser import encoder_of
 from models.encoder import Encoder
 from models.features import LogMelFeatures
 from models.graphs.encoder import GraphEncoder
+from models.graphs.seam import Seam
 from models.weights.building import Model
 from models.weights.loading import WeightsError, load
 
@@ -180,6 +182,18 @@ def test_windows_of_less_than_30_seconds_take_the_first_positions(tiny: Model, w
         graph = GraphEncoder(tiny, open_attention(backend), context="auto")
         assert relative_error(graph(short), expected) < 0.015
         assert graph(windows[:1]).shape == (1, 1500, 384)
+
+
+def test_windows_of_many_lengths_leave_nothing_behind(small: Model) -> None:
+    encoder = GraphEncoder(small, open_attention("int32"), context="auto")
+
+    def seams() -> int:
+        for frames in (64, 128, 256, 128):
+            encoder(np.zeros((1, small.dims.n_mels, frames), np.float32))
+        gc.collect()
+        return sum(type(one) is Seam for one in gc.get_objects())
+
+    assert seams() == seams()
 
 
 def test_what_attention_raises_at_the_seam_ends_the_run_and_not_the_next(

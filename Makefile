@@ -44,13 +44,13 @@ demo: $(READY)
 	$(BIN)/transcribe datasets/sample/harbour.flac --model tiny.en --backend int32
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not network and not hardware and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not network and not hardware and not browser"
 
 test-lowest:
 	$(PYTHON) -m venv $(VENV)/lowest
 	sed -n 's/^ *"\(.*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(VENV)/lowest/versions
 	$(VENV)/lowest/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/lowest/versions --editable .
-	$(VENV)/lowest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not network and not hardware and not browser"
+	$(VENV)/lowest/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not network and not hardware and not browser"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m "not network and not hardware"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.arrays import Reals, Tokens
+from models.decoder import rows_at
 from models.weights.building import Model
 
 __all__ = ["AudioMemory", "CachedDecoder"]
@@ -43,9 +44,8 @@ class AudioMemory:
         """See `models.decoder.Memory`."""
         if indices == list(range(len(self))):
             return self
-        first, end = indices[0], indices[0] + len(indices)
-        chosen = slice(first, end) if indices == list(range(first, end)) else indices
-        return AudioMemory(tuple(k[chosen] for k in self.keys), tuple(v[chosen] for v in self.values))
+        rows = rows_at(indices)
+        return AudioMemory(tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values))
 
     def joined(self, others: Sequence[AudioMemory]) -> AudioMemory:
         """See `models.decoder.Memory`."""

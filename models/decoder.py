@@ -17,7 +17,7 @@ import numpy.typing as npt
 from kernels.arrays import Reals, Tokens
 from models.weights.building import Dimensions
 
-__all__ = ["Decoder", "Memory", "Sequences", "batch_invariant"]
+__all__ = ["Decoder", "Memory", "Sequences", "batch_invariant", "rows_at"]
 
 
 _WORTH_DROPPING = 0.75
@@ -45,6 +45,12 @@ class Memory(Protocol):
     def joined(self, others: Sequence[Self]) -> Self:
         """These windows and those of others, of as many positions; without a copy where there are no others."""
         ...
+
+
+def rows_at(indices: list[int]) -> slice | list[int]:
+    """What takes these rows of an array, without a copy where they follow each other."""
+    first, end = indices[0], indices[0] + len(indices)
+    return slice(first, end) if indices == list(range(first, end)) else indices
 
 
 class Decoder(Protocol):

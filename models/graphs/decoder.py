@@ -16,6 +16,7 @@ from openvino import opset13 as op
 
 from kernels.contract import HEAD_DIM
 from models.compute import Context, has_bfloat16
+from models.decoder import rows_at
 from models.graphs.compiling import Graph, Graphs
 from models.graphs.operations import (
     Part,
@@ -79,9 +80,8 @@ class GraphMemory:
         """See `models.decoder.Memory`."""
         if indices == list(range(len(self))):
             return self
-        first, end = indices[0], indices[0] + len(indices)
-        neighbours = indices == list(range(first, end))
-        return GraphMemory(tuple(x[first:end] if neighbours else x[indices] for x in self.arrays))
+        rows = rows_at(indices)
+        return GraphMemory(tuple(x[rows] for x in self.arrays))
 
     def joined(self, others: Sequence[GraphMemory]) -> GraphMemory:
         """See `models.decoder.Memory`."""

@@ -84,7 +84,9 @@ class Seam(ov.Op):  # type: ignore[misc]
         if inputs[0].get_node().get_type_name() != "Constant":
             return Seam(inputs)
         thread = threading.get_ident()
-        copy = self._shaped.get(thread) or self._shaped.setdefault(thread, Seam())
+        if thread not in self._shaped:
+            self._shaped[thread] = Seam()
+        copy = self._shaped[thread]
         copy.set_arguments(inputs)
         copy.constructor_validate_and_infer_types()
         return copy

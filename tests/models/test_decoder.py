@@ -313,8 +313,7 @@ def test_languages_are_detected_in_int8() -> None:
         assert list(one.values()) == pytest.approx(list(other.values()), rel=0.2, abs=0.01)
 
 
-def test_only_the_window_that_fails_falls_back(tiny: Model, states: Any) -> None:
-    recogniser = recogniser_of(tiny, "int8")
+def test_only_the_window_that_fails_falls_back(recogniser: Recogniser, states: Any) -> None:
     options = DecodeOptions(
         temperature=(0.0, 0.4, 0.8), best_of=2, logprob_threshold=-0.4, no_speech_threshold=None
     )

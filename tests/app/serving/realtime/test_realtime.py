@@ -106,7 +106,7 @@ def test_what_is_committed_is_an_item_in_any_format(live: Served, pcm: bytes) ->
                     await connection.input_audio_buffer.append(audio=part)
                 await connection.input_audio_buffer.commit()
                 *deltas, _, _, _, completed = events = await until_async(connection, "completed")
-                assert {event.type for event in deltas} <= {f"{TRANSCRIPTION}.delta"}
+                assert {event.type for event in deltas} == {f"{TRANSCRIPTION}.delta"}
                 assert text_of(events) == completed.transcript
                 assert FIRST in completed.transcript
                 assert completed.usage.seconds == pytest.approx(len(pcm) / 48000, abs=0.02)
@@ -209,7 +209,7 @@ def test_sessions_that_can_not_be_had_are_refused_by_name(
 
 def test_ten_at_once_share_nothing(live: Served, spoken: Utterance) -> None:
     samples = (load_audio(spoken.audio) * 32767).astype("<i2")
-    clips = [samples[round(2.4 * i * 16000) :][:40000].tobytes() for i in range(5)]
+    clips = [samples[round(1.2 * i * 16000) :][:40000].tobytes() for i in range(10)]
 
     def said(clip: bytes) -> str:
         with live.client().realtime.connect(**INTENT) as connection:
@@ -222,9 +222,9 @@ def test_ten_at_once_share_nothing(live: Served, spoken: Utterance) -> None:
             return transcript
 
     alone = [said(clip) for clip in clips]
-    assert len(set(alone)) == 5
+    assert len(set(alone)) == 10
     with ThreadPoolExecutor(10) as threads:
-        assert list(threads.map(said, clips * 2)) == alone * 2
+        assert list(threads.map(said, clips)) == alone
 
 
 def test_what_fails_is_told_with_its_item(

@@ -55,15 +55,15 @@ class LiveOptions:
 
     step: float = 0.8
     held_back: float = 0.5
-    held_longer: float = 1.1
+    held_longer: float = 0.9
     unsure: float = 0.7
     margin: float = 4.0
     threshold: float = 0.5
     silence: float = 0.6
     before: float = 0.5
     shortest: float = 0.1
-    longest: float = 20.0
-    prompted: int = 100
+    longest: float = 10.0
+    prompted: int = 50
 
 
 @dataclass(frozen=True)

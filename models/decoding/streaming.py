@@ -34,6 +34,7 @@ class StreamedWord:
     Attributes:
         start: position of the encoder, 50 a second.
         attended: the latest position that one of its tokens attends to.
+        probability: mean of its tokens'; 1 of a word that was final before.
     """
 
     text: str
@@ -88,15 +89,12 @@ def continue_text(
     room = min(dims.n_text_ctx // 2, _SPARE_TOKENS + content * _TOKENS_PER_SECOND // POSITIONS_PER_SECOND)
     tokens = np.array([[*initial, *final]], np.int64)
     sequences = Sequences(recogniser.decoder, memory, 1, dims.n_text_ctx)
-    at = initial.index(tokenizer.sot)
-    known = range(begin - 1, tokens.shape[1])
-    of_prompt = sequences.prefill(tokens, [at, *known])[0]
+    of_prompt = sequences.prefill(tokens, [initial.index(tokenizer.sot), tokens.shape[1] - 1])[0]
     no_speech = _softmax(of_prompt[:1])[0, tokenizer.no_speech]
     rules = TokenRules(tokenizer, plain, begin, dims.n_audio_ctx)
     attention = [sequences.attention[:, :, begin - 1 :]]
-    read = _softmax(of_prompt[1:-1])
-    probabilities = [float(p) for p in read[np.arange(len(final)), list(final)]] if final else []
-    logits, ended = of_prompt[-1:], False
+    probabilities: list[float] = []
+    logits, ended = of_prompt[1:], False
     for _ in range(min(room - len(final), dims.n_text_ctx - tokens.shape[1])):
         rules.apply(logits, tokens)
         chosen = int(logits[0].argmax())
@@ -108,11 +106,10 @@ def continue_text(
         attention.append(sequences.attention)
     text = tokens[0, begin:].tolist()
     matrix = attended(np.concatenate(attention, 2)[0, :, : len(text) + 1], content)
-    new = probabilities[len(final) :]
     return Continuation(
-        words=tuple(_words(tokenizer, text, matrix, probabilities, options)),
+        words=tuple(_words(tokenizer, text, matrix, [1.0] * len(final) + probabilities, options)),
         no_speech_prob=float(no_speech),
-        avg_logprob=float(np.mean(np.log(np.maximum(new, 1e-9)))) if new else 0.0,
+        avg_logprob=float(np.mean(np.log(np.maximum(probabilities, 1e-9)))) if probabilities else 0.0,
         compression_ratio=submodule("utils").compression_ratio(tokenizer.decode(text)),
         ended=ended,
     )

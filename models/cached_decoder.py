@@ -47,7 +47,9 @@ class AudioMemory:
         rows = rows_at(indices)
         return AudioMemory(tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values))
 
-    def joined(self, others: Sequence[AudioMemory]) -> AudioMemory:
+    narrowed = select
+
+    def joined(self, others: Sequence[AudioMemory], over: AudioMemory | None = None) -> AudioMemory:
         """See `models.decoder.Memory`."""
         keys, values = zip(*((m.keys, m.values) for m in (self, *others)), strict=True)
         return AudioMemory(*(tuple(map(torch.cat, zip(*x, strict=True))) for x in (keys, values)))

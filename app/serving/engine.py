@@ -128,6 +128,8 @@ class Engine:
             if job.stream is not None:
                 job.stream.close()
             self._threads.discard(threading.current_thread())
+            if not self._threads:
+                self._together.release()
 
     @contextmanager
     def turn(self, left: Callable[[], bool]) -> Iterator[None]:

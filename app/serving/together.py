@@ -60,10 +60,15 @@ class Together:
         self._asked: list[_Search] = []
         self._answered: deque[_Search] = deque()
         self._mine = threading.local()
+        self._joined: Memory | None = None
 
     def waiting(self) -> int:
         """How many wait for their turn."""
         return len(self._waiting)
+
+    def release(self) -> None:
+        """Give back the place that the windows of a search were joined in, which is kept for the next."""
+        self._joined = None
 
     @contextmanager
     def turn(self, left: Left) -> Iterator[None]:
@@ -135,9 +140,12 @@ class Together:
     ) -> None:
         counts = [len(one.memory) for one in group]
         try:
+            memory = group[0].memory.joined([one.memory for one in group[1:]], self._joined)
+            if len(group) > 1 and (self._joined is None or len(memory) >= len(self._joined)):
+                self._joined = memory
             found = search(
                 recogniser,
-                group[0].memory.joined([one.memory for one in group[1:]]),
+                memory,
                 [language for one in group for language in one.languages],
                 options,
                 prompts=[prompt for one in group for prompt in one.prompts],

@@ -64,9 +64,11 @@ class GraphMemory:
     Attributes:
         arrays: for each layer keys (windows, n_head, 64, n_audio_ctx) and values (windows, n_head, n_audio_ctx, 64),
             float32, or the bits of bfloat16 in int16.
+        copied: whether no other memory has these arrays.
     """
 
     arrays: tuple[npt.NDArray[Any], ...]
+    copied: bool = False
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -81,14 +83,30 @@ class GraphMemory:
         if indices == list(range(len(self))):
             return self
         rows = rows_at(indices)
-        return GraphMemory(tuple(x[rows] for x in self.arrays))
+        return GraphMemory(tuple(x[rows] for x in self.arrays), isinstance(rows, list))
 
-    def joined(self, others: Sequence[GraphMemory]) -> GraphMemory:
+    def narrowed(self, indices: list[int]) -> GraphMemory:
+        """See `models.decoder.Memory`."""
+        if not self.copied:
+            return self.select(indices)
+        for x in self.arrays:
+            for to, window in enumerate(indices):
+                if to != window:
+                    x[to] = x[window]
+        return GraphMemory(tuple(x[: len(indices)] for x in self.arrays), copied=True)
+
+    def joined(self, others: Sequence[GraphMemory], over: GraphMemory | None = None) -> GraphMemory:
         """See `models.decoder.Memory`."""
         if not others:
             return self
-        together = zip(self.arrays, *(other.arrays for other in others), strict=True)
-        return GraphMemory(tuple(map(np.concatenate, together)))
+        memories = self, *others
+        count = sum(map(len, memories))
+        room = over is not None and len(over) >= count and over.positions == self.positions
+        arrays = []
+        for i, windows in enumerate(zip(*(memory.arrays for memory in memories), strict=True)):
+            into = over.arrays[i][:count] if over is not None and room else None
+            arrays.append(np.concatenate(windows, out=into))
+        return GraphMemory(tuple(arrays), copied=True)
 
     def tensors(self) -> list[Any]:
         """The same memory as OpenVINO has it."""

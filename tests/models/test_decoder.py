@@ -11,7 +11,7 @@ from whisper.tokenizer import get_tokenizer
 
 from models.cached_decoder import CachedDecoder
 from models.compute import ComputeType, has_bfloat16, resolve_compute_type
-from models.decoder import Decoder, Sequences, batch_invariant
+from models.decoder import Decoder, Memory, Sequences, batch_invariant
 from models.decoding.fallback import decode_with_fallback, detect_languages
 from models.decoding.options import DecodeOptions
 from models.decoding.recogniser import Recogniser, decoder_of
@@ -190,6 +190,30 @@ def test_windows_do_not_depend_on_their_batch(make: Make) -> None:
     together = last([0, 1, 2])
     for windows in ([0], [1], [2], [2, 0]):
         np.testing.assert_allclose(last(windows), together[windows], rtol=1e-5, atol=1e-4)
+
+
+def test_windows_that_ended_make_room_and_leave_the_others_as_they_were(make: Make) -> None:
+    decoder = make(small_random_model())
+    own = [decoder.attend_to(normal(1, 1500, 128) * (1 + i)) for i in range(6)]
+
+    def step(memory: Memory) -> Any:
+        sequences = Sequences(decoder, memory, 1, capacity=1)
+        return sequences.prefill(np.full((len(memory), 1), 5), [0])[:, 0]
+
+    alone = np.concatenate([step(memory) for memory in own])
+    larger = None
+    for chosen in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0], [2, 4, 0, 1, 5]):
+        memory = own[chosen[0]].joined([own[i] for i in chosen[1:]], larger)
+        larger = larger or memory
+        np.testing.assert_allclose(step(memory), alone[chosen], rtol=1e-5, atol=1e-4)
+        for kept in ([0, 2, 3], [1, 2], [1]):
+            memory, chosen = memory.narrowed(kept), [chosen[i] for i in kept]
+            np.testing.assert_allclose(step(memory), alone[chosen], rtol=1e-5, atol=1e-4)
+    several = decoder.attend_to(normal(3, 1500, 128))
+    before = step(several)
+    several.narrowed([0, 2]).narrowed([1])
+    np.testing.assert_array_equal(step(several), before)  # somebody else may still read it
+    np.testing.assert_array_equal(np.concatenate([step(memory) for memory in own]), alone)
 
 
 def test_texts_that_are_read_in_turn_do_not_meet(make: Make) -> None:

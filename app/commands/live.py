@@ -93,7 +93,6 @@ def transcribe_live(
     from app.api import Transcript
     from app.live.sources import microphone, piped
 
-    give_memory_back()
     piping = source.name == STANDARD_INPUT
     live = transcriber.live(options)
     segments: list[Segment] = []
@@ -116,6 +115,8 @@ def transcribe_live(
                     segments.append(segment)
                     yield segment
                 _redraw((line.begun + text.partial).strip(), shown)
+                if text.closed:
+                    give_memory_back()
 
         try:
             for block in blocks:

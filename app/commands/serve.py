@@ -24,7 +24,7 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import LACKING, USAGE, edge, pass_on, say, stop
-from app.machine import give_memory_back
+from app.machine import share_one_heap
 from models.compute import ComputeType
 
 _PACKAGES = ("starlette", "uvicorn", "websockets", "python_multipart", "prometheus_client")
@@ -91,7 +91,7 @@ def serve(
     if not local and key is None:
         stop(f"--host {host} is reached from elsewhere: set ${_KEY}, or give --api-key-file", USAGE)
     with edge("interrupted"), listening:
-        give_memory_back()
+        share_one_heap()
         if log_format == "text":
             pass_on()
         import logging

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from app.api import DeviceLost, SegmentStream, Transcriber, Transcript
+from app.machine import give_memory_back
 from app.serving.limits import ClientLeft
 from app.serving.together import ROWS, Together
 from app.serving.watching import LOG
@@ -26,6 +27,7 @@ from models.decoding.segments import Segment
 __all__ = ["Engine", "Event", "Job", "Opened"]
 
 _LONGEST_WAIT = 60
+_REST = 10.0  # seconds without a recording until memory is given back
 _USUAL_WINDOW = 1.0  # seconds, until one has been decoded
 
 
@@ -75,6 +77,7 @@ class Engine:
         self._ended = False
         self._window_seconds = _USUAL_WINDOW
         self._last = 0.0
+        self._asked = 0.0
 
     def of(self, transcriber: Transcriber) -> Transcriber:
         """The same transcriber, which searches together with others; its streams are for jobs of this engine.
@@ -95,6 +98,7 @@ class Engine:
         """Read its recording, and decode it in turn with the others."""
         thread = threading.Thread(target=self._run, args=[job], name="recording", daemon=True)
         self._threads.add(thread)
+        self._asked = time.monotonic()
         thread.start()
 
     def waiting(self) -> int:
@@ -129,7 +133,15 @@ class Engine:
                 job.stream.close()
             self._threads.discard(threading.current_thread())
             if not self._threads:
-                self._together.release()
+                rest = threading.Timer(_REST, self._rest)
+                rest.daemon = True
+                rest.start()
+
+    def _rest(self) -> None:
+        """Give memory back where nobody has asked for anything lately."""
+        if not self._threads and time.monotonic() - self._asked >= _REST:
+            self._together.release()
+            give_memory_back()
 
     @contextmanager
     def turn(self, left: Callable[[], bool]) -> Iterator[None]:

@@ -77,6 +77,27 @@ def run(*streams: Windows, left: tuple[str, ...] = ()) -> tuple[Engine, dict[str
     return engine, told
 
 
+def test_memory_is_given_back_where_nobody_has_asked_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = threading.Semaphore(0)
+    monkeypatch.setattr("app.serving.engine._REST", 0.2)
+    monkeypatch.setattr("app.serving.engine.give_memory_back", given.release)
+    go = threading.Event()
+
+    class Held(Windows):
+        def next_window(self) -> list[Any]:
+            go.wait()
+            return super().next_window()
+
+    engine, told = Engine(), list[Event]()
+    for stream in (Windows("short", 1, []), Held("long", 1, [])):
+        engine.start(Job(lambda _, stream=stream: stream, told.append))  # type: ignore[misc]
+        until(lambda: bool(told))
+    assert not given.acquire(timeout=0.5)  # one is being decoded
+    go.set()
+    assert given.acquire(timeout=10)
+    assert engine.close()
+
+
 def test_each_has_a_window_before_any_has_its_second() -> None:
     order: list[str] = []
     run(Windows("long", 4, order), Windows("short", 1, order), Windows("middle", 2, order))

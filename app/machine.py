@@ -33,10 +33,10 @@ def available_threads() -> int:
 
 
 def share_one_heap() -> None:
-    """Let all threads share one heap of glibc's, in a process of hours: call it before there are any.
+    """Let glibc keep what one window took for the next, in one heap of all threads; call it before there are any.
 
-    A thread has one of its own otherwise, which keeps what one window took. This one keeps it until it is given back:
-    memory that the system has to clear anew makes an encoder's run a tenth longer.
+    Otherwise it gives much back at once, and memory that the system has to clear anew takes a tenth of the time of
+    what is computed in it; and each thread has a heap of its own, which keeps what it has.
     """
     with suppress(AttributeError):  # another C library
         for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 128 << 20)):
@@ -44,6 +44,6 @@ def share_one_heap() -> None:
 
 
 def give_memory_back() -> None:
-    """Return to the system what is free in the heap: by itself glibc keeps most of it."""
+    """Return to the system what is free in the heap, in a process of hours."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

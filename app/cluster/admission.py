@@ -59,7 +59,9 @@ class Admission(WorkerPlugin):  # type: ignore[misc]
             if there != here:
                 raise ValueError(f"it has {name} {there}, not {here}")
         from app.cluster import work
+        from app.machine import share_one_heap
 
+        share_one_heap()
         loaded = pickle.loads(self._job).load(threads)
         for name, here in self._facts.items():
             if (there := loaded.facts.get(name)) != here:

@@ -32,6 +32,7 @@ from app.commands.options import (
 )
 from app.configuration import Configuration
 from app.console import FAILED, LACKING, USAGE, edge, pass_on, say, stop
+from app.machine import share_one_heap
 from kernels.backends import BACKEND_NAMES, DEFAULT, REFERENCE, RIVAL, find
 from models.compute import ComputeType
 
@@ -177,6 +178,7 @@ def evaluate(
         place=job.folder,
     ):
         pass_on()
+        share_one_heap()
         say(job.dataset.description)
         evaluation = job.run()
     if not any(backend.rates.utterances for backend in evaluation.backends):

@@ -37,6 +37,7 @@ from app.commands.options import (
 from app.commands.recordings import Job
 from app.configuration import Configuration
 from app.console import FAILED, USAGE, edge, pass_on, say
+from app.machine import share_one_heap
 from app.output.writers import FORMATS, Layout, Output, formats
 from app.transcribing import Transcribing
 from kernels.backends import BACKENDS
@@ -308,6 +309,7 @@ def transcribe(
         raise typer.Exit(FAILED if failed else 0)
     with edge("interrupted before the model was loaded"):
         pass_on(quiet)
+        share_one_heap()
         if live and not audio:
             from app.live.sources import sound_library
 

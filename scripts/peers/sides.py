@@ -21,12 +21,14 @@ from typing import Any
 
 
 class Tilescribe:
-    """Tilescribe through its Python API."""
+    """Tilescribe through its Python API, in a process as its commands have it."""
 
     def __init__(self, model: str, threads: int, backend: str = "cpu", compute_type: Any = "auto") -> None:
         from app import DecodeOptions, Transcriber
         from app.configuration import Configuration
+        from app.machine import share_one_heap
 
+        share_one_heap()  # as the commands do
         self._configuration = Configuration(
             model, backend, "emulator", compute_type=compute_type, threads=threads
         )

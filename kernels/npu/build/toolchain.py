@@ -151,12 +151,6 @@ def headers() -> Path:
     return include
 
 
-def nominal() -> Toolchain:
-    """Tools as the wheels name their folders, to show commands where none is installed."""
-    root, peano = Path("mlir_aie"), Path("llvm-aie")
-    return Toolchain(root / "bin" / "aiecc", root / "include", None, peano, Path("xclbinutil"), {})
-
-
 def _folder(variable: str, needed: str, name: str, remedy: str, candidates: Iterable[Path]) -> Path:
     """Where a tool is installed: the folder that a variable names, else the first candidate with what is needed."""
     chosen = os.environ.get(variable)

@@ -133,12 +133,15 @@ class Engine:
                 job.stream.close()
             self._threads.discard(threading.current_thread())
             if not self._threads:
-                rest = threading.Timer(_REST, self._rest)
-                rest.daemon = True
-                rest.start()
+                self.rest_later()
+
+    def rest_later(self) -> None:
+        """Give memory back in a while, unless a recording comes until then; after the last one, or a session."""
+        rest = threading.Timer(_REST, self._rest)
+        rest.daemon = True
+        rest.start()
 
     def _rest(self) -> None:
-        """Give memory back where nobody has asked for anything lately."""
         if not self._threads and time.monotonic() - self._asked >= _REST:
             self._together.release()
             give_memory_back()

@@ -100,13 +100,12 @@ class GraphMemory:
         if not others:
             return self
         memories = self, *others
-        count = sum(map(len, memories))
-        room = over is not None and len(over) >= count and over.positions == self.positions
-        arrays = []
-        for i, windows in enumerate(zip(*(memory.arrays for memory in memories), strict=True)):
-            into = over.arrays[i][:count] if over is not None and room else None
-            arrays.append(np.concatenate(windows, out=into))
-        return GraphMemory(tuple(arrays), copied=True)
+        count, places = sum(map(len, memories)), list[Any]([None] * len(self.arrays))
+        if over is not None and len(over) >= count and over.positions == self.positions:
+            places = [x[:count] for x in over.arrays]
+        windows = zip(*(memory.arrays for memory in memories), strict=True)
+        pairs = zip(windows, places, strict=True)
+        return GraphMemory(tuple(np.concatenate(parts, out=place) for parts, place in pairs), copied=True)
 
     def tensors(self) -> list[Any]:
         """The same memory as OpenVINO has it."""

@@ -14,7 +14,6 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app.api import DeviceError
-from app.machine import give_memory_back
 from app.serving.errors import RequestError
 from app.serving.limits import ClientLeft
 from app.serving.realtime.events import Append, Asked, Clear, Commit, Update, asked, decoded, merged, parsed
@@ -78,7 +77,7 @@ class Connection:
             for task in (reading, computing):
                 task.cancel()
             found = await asyncio.gather(reading, computing, return_exceptions=True)
-            await asyncio.to_thread(give_memory_back)
+            self._service.engine.rest_later()
             about["audio_seconds"] = round(self._session.seconds, 2)
             about["items"] = self._session.items
         for error in found:

@@ -34,6 +34,7 @@ CODES = {
     "app.cluster.engine.ClusterError": LACKING,
     "app.configuration.ConfigurationError": USAGE,
     "app.evaluation.records.EvidenceError": USAGE,
+    "app.live.sources.MicrophoneError": LACKING,
     "datasets.utterance.DatasetError": LACKING,
     "datasets.utterance.UnknownDatasetError": USAGE,
     "kernels.device.DeviceError": LACKING,

@@ -14,11 +14,18 @@ from app.audio.inputs import MICROPHONE
 from app.audio.resampling import SAMPLE_RATE, Mixer, NotNumbersError, Sound, full_scale, resampled
 from kernels.arrays import Reals
 
-__all__ = ["microphone", "piped"]
+__all__ = ["MicrophoneError", "microphone", "piped"]
 
 
 _BLOCK_SECONDS = 0.1
 _MOST_WAITING = 600  # blocks of a microphone: a minute
+
+
+class MicrophoneError(AudioError):
+    """There is no microphone, or what it is reached through is not here."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(MICROPHONE, reason, remedy)
 
 
 class _Replayed:
@@ -76,16 +83,16 @@ def sound_library() -> Any:
     """`sounddevice`, through which a microphone is reached.
 
     Raises:
-        AudioError: it is not installed, or the system's library below it is not.
+        MicrophoneError: it is not installed, or the system's library below it is not.
     """
     try:
         import sounddevice
     except ImportError as error:
         remedy = "python -m pip install 'tilescribe[live]'"
-        raise AudioError(MICROPHONE, f"it is reached through sounddevice: {remedy}") from error
+        raise MicrophoneError("it is reached through sounddevice, which is not here", remedy) from error
     except OSError as error:  # the library below it
         remedy = "install PortAudio (Debian: apt install libportaudio2)"
-        raise AudioError(MICROPHONE, f"{error}: {remedy}") from error
+        raise MicrophoneError(str(error), remedy) from error
     return sounddevice
 
 
@@ -100,7 +107,7 @@ class Microphone:
         """Open it.
 
         Raises:
-            AudioError: there is none, or what it is reached through is not installed.
+            MicrophoneError: there is none, or what it is reached through is not installed.
         """
         sounddevice = sound_library()
         self.lost = False
@@ -115,7 +122,7 @@ class Microphone:
             )
             self._stream.start()
         except sounddevice.PortAudioError as error:
-            raise AudioError(MICROPHONE, f"it can't be opened: {error}") from error
+            raise MicrophoneError(f"it can't be opened: {error}") from error
 
     def _came(self, samples: Reals, _: int, __: Any, status: Any) -> None:
         if status and status.input_overflow:

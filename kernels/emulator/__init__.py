@@ -1,7 +1,7 @@
 """The contract at the speed of a CPU: the same bits as `reference`.
 
-Heads are shared out among threads, which have nothing in common but the operands. What works on a head is `vector`
-where the processor has integer vector instructions that it is written for, and `portable` anywhere.
+Heads, or parts of their rows, are shared out among threads, which have nothing in common but the operands. What works
+on them is `vector` where the processor has integer vector instructions that it is written for, and `portable` anywhere.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import numpy.typing as npt
 
 from kernels import contract as c
 from kernels.emulator.head import Head
-from kernels.emulator.registers import AVX2, AVX512, AVX_VNNI
+from kernels.emulator.registers import AVX2, AVX512, AVX_VNNI, ROWS
 from kernels.workers import Workers
 
 PORTABLE = "portable"
+_SHARES = 4
+"""Pieces of work a thread, at the least."""
+_FEWEST_ROWS = 256
+"""Of a piece: its head's keys and values are packed for it, which costs as much as 20 rows."""
 _VECTORS = (AVX512, AVX_VNNI, AVX2)
 
 
@@ -68,19 +72,25 @@ class Emulator:
         valid = operands.valid_keys
         out = np.empty((heads, rows, operands.v.shape[2]), np.int16)
 
-        def attend(h: int) -> None:
+        # Of so many rows that no thread waits long for the last one.
+        parts = max(1, min(-(-_SHARES * self.workers.threads // heads), rows // _FEWEST_ROWS))
+        step = -(-rows // (parts * ROWS)) * ROWS
+
+        def attend(part: int) -> None:
+            h, first = part // parts, part % parts * step
+            some = slice(first, min(first + step, rows))
             head = Head(
-                operands.q[h],
+                operands.q[h, some],
                 operands.k[h, :valid],
                 operands.v[h, :valid],
                 operands.key_multiplier[h, :valid],
-                operands.multiplier[h],
+                operands.multiplier[h, some],
                 operands.shift[h],
                 scores == "int8",
                 tile_size,
                 output_bits,
             )
-            self._attend(head, out[h])
+            self._attend(head, out[h, some])
 
-        self.workers.each(attend, heads)
+        self.workers.each(attend, heads * parts)
         return out

@@ -58,13 +58,13 @@ def attention_in(registers: Registers) -> Callable[[Head, npt.NDArray[np.int16]]
 def _make_space(kind: type[_Space512], blocks: int, panels: int) -> Fixed:
     """A space, and the addresses of what is in it."""
     registers = kind.registers
-    key, query, channels = (np.int8, np.uint8, 4) if registers.dot else (np.int16, np.int16, 2)
+    query, channels = (np.uint8, 4) if registers.dot else (np.int16, 2)
     lanes = [np.zeros(registers.lanes, np.int32) for _ in range(7)]
     space = kind(
-        keys=np.empty((blocks, c.HEAD_DIM // channels, BLOCK, channels), key),
+        keys=np.empty((blocks, c.HEAD_DIM // channels, BLOCK), np.int32),
         start=np.zeros((blocks, BLOCK), np.int32),
         of_key=np.empty((blocks, BLOCK), np.int16),
-        values=np.empty((blocks, panels, 32, 64, 2), np.int16),
+        values=np.empty((blocks, panels, BLOCK // 2, 64), np.int32),
         queries=np.zeros((ROWS, c.HEAD_DIM), query),
         scores=np.empty((max(c.TILE_SIZES) // BLOCK, ROWS, BLOCK), np.int16),
         tops=np.empty((ROWS, 2 * registers.lanes), np.int16),
@@ -91,28 +91,44 @@ def _pack(head, space):  # type: ignore[no-untyped-def]
     """Keys and values as the instructions take them, with what their sums start with and are multiplied by."""
     k, v = head.k, head.v
     keys, start, of_key, values = space.keys, space.start, space.of_key, space.values
-    panels, channels = values.shape[1], keys.shape[3]
     offset, half = _offset(space), np.int32(1 << (c.SCORE_SHIFT - 1))
     for block in range(keys.shape[0]):
-        for j in range(BLOCK):
-            key = block * BLOCK + j
-            if key < k.shape[0]:
-                total = np.int32(0)
-                for i in range(keys.shape[1]):
-                    for part in range(channels):
-                        x = k[key, i * channels + part]
-                        keys[block, i, j, part] = x
-                        total += np.int32(x)
-                start[block, j] = half - offset * total
-                of_key[block, j] = np.int16(head.key_multiplier[key]) << np.int16(15 - c.KEY_SHIFT)
-                for panel in range(panels):
-                    for i in range(64):
-                        values[block, panel, j >> 1, i, j & 1] = np.int16(v[key, panel * 64 + i])
+        first = block * BLOCK
+        count = min(BLOCK, k.shape[0] - first)
+        if count < BLOCK:
+            keys[block], start[block], of_key[block], values[block] = 0, half, 0, 0
+        for j in range(count):
+            key = k[first + j]
+            total = np.int32(0)
+            for x in key:
+                total += np.int32(x)
+            start[block, j] = half - offset * total
+            of_key[block, j] = np.int16(head.key_multiplier[first + j]) << np.int16(15 - c.KEY_SHIFT)
+            if offset:
+                for i in range(16):
+                    keys[block, i, j] = _bytes(key[4 * i], key[4 * i + 1], key[4 * i + 2], key[4 * i + 3])
             else:
-                start[block, j] = half
-                of_key[block, j] = np.int16(0)
-                keys[block, :, j, :] = np.int8(0)
-                values[block, :, j >> 1, :, j & 1] = np.int16(0)
+                for i in range(32):
+                    keys[block, i, j] = _words(key[2 * i], key[2 * i + 1])
+        for panel in range(values.shape[1]):
+            for j in range(0, count, 2):
+                for i in range(64):
+                    second = v[first + j + 1, 64 * panel + i] if j + 1 < count else np.int8(0)
+                    values[block, panel, j >> 1, i] = _words(v[first + j, 64 * panel + i], second)
+
+
+@jit
+def _words(low, high):  # type: ignore[no-untyped-def]
+    """Two numbers of 8 bits as the 16-bit halves of a lane."""
+    return np.int32(np.int32(low) & np.int32(0xFFFF)) | np.int32(np.int32(high) << np.int32(16))
+
+
+@jit
+def _bytes(a, b, c, d):  # type: ignore[no-untyped-def]
+    """Four numbers of 8 bits as a lane."""
+    low = np.int32(np.int32(a) & np.int32(0xFF)) | np.int32(np.int32(np.uint8(b)) << np.int32(8))
+    high = np.int32(np.int32(np.uint8(c)) << np.int32(16)) | np.int32(np.int32(d) << np.int32(24))
+    return low | high
 
 
 @jit
@@ -127,7 +143,7 @@ def _attend(head, space, at, out):  # type: ignore[no-untyped-def]
     # The arrays are all the caller's: numba frees one of its own after its last use by name, whoever has its address.
     rows, blocks, panels = head.q.shape[0], space.keys.shape[0], space.values.shape[1]
     blocks_per_tile = head.tile_size // BLOCK
-    key_bytes = 64 * BLOCK * space.keys.itemsize
+    key_bytes = _LANE_BYTES * space.keys.shape[1]
     offset = _offset(space)
     for first in range(0, rows, ROWS):
         count = min(ROWS, rows - first)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from material.operands import (
 from kernels import contract as c
 from kernels import reference
 from kernels.contract import ContractError, Operands, ScoreType
-from kernels.emulator import Emulator, available
+from kernels.emulator import Emulator, available, vector
+from kernels.emulator.head import Head
 from kernels.emulator.registers import AVX2, AVX512, AVX_VNNI
 from kernels.workers import Workers
 
@@ -411,6 +413,39 @@ def test_every_way_to_compute_takes_whole_windows(name: str) -> None:
     np.testing.assert_array_equal(got, expected)
     some = replace(operands, q=operands.q[:, 48:], multiplier=operands.multiplier[:, 48:])
     np.testing.assert_array_equal(got[:, 48:], reference.attention(some))
+
+
+@pytest.mark.parametrize(("threads", "rows"), [(2, 511), (2, 512), (3, 1500), (7, 1501)])
+@pytest.mark.parametrize("name", available())
+def test_a_heads_rows_are_shared_out_among_threads(name: str, threads: int, rows: int) -> None:
+    operands = any_operands(34, rows=rows, keys=70, shift=(9, 12))
+    alone, shared = (Emulator(Workers(n), instructions=name).run(operands) for n in (1, threads))
+    np.testing.assert_array_equal(alone, shared)
+    last = replace(operands, q=operands.q[:, -7:], multiplier=operands.multiplier[:, -7:])
+    np.testing.assert_array_equal(shared[:, -7:], reference.attention(last))
+
+
+@pytest.mark.parametrize("kind", vector._SPACES)
+def test_heads_are_packed_as_instructions_take_them_that_this_processor_may_lack(kind: Any) -> None:
+    operands = any_operands(35, keys=256, width=128)
+    k, v, multiplier = operands.k[0, :139], operands.v[0, :139], operands.key_multiplier[0, :139]
+    head = Head(operands.q[0], k, v, multiplier, operands.multiplier[0], operands.shift[0], False, 64, 16)
+    space = vector._make_space(kind, 3, 2).arguments[0]
+    for array in (space.keys, space.values, space.start, space.of_key):
+        array.fill(77)  # what was there before
+    vector._pack(head, space)
+    keys, values = np.zeros((192, 64), np.int8), np.zeros((192, 128), np.int8)
+    keys[:139], values[:139] = k, v
+    together = 4 if kind.registers.dot else 2
+    packed = keys.reshape(3, 64, 64 // together, together).swapaxes(1, 2)
+    found = space.keys.view(np.int8 if kind.registers.dot else np.int16).reshape(packed.shape)
+    np.testing.assert_array_equal(found, packed)
+    pairs = values.reshape(3, 32, 2, 2, 64).transpose(0, 3, 1, 4, 2)
+    np.testing.assert_array_equal(space.values.view(np.int16).reshape(pairs.shape), pairs)
+    offset = 128 if kind.registers.dot else 0
+    np.testing.assert_array_equal(space.start.ravel(), 16 - offset * keys.sum(1, dtype=np.int32))
+    np.testing.assert_array_equal(space.of_key.ravel()[:139], multiplier.astype(np.int16) * 128)
+    assert not space.of_key.ravel()[139:].any()
 
 
 def test_instructions_that_numba_was_told_to_leave_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

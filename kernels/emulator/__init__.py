@@ -73,7 +73,7 @@ class Emulator:
         out = np.empty((heads, rows, operands.v.shape[2]), np.int16)
 
         # Of so many rows that no thread waits long for the last one.
-        parts = max(1, min(-(-_SHARES * self.workers.threads // heads), rows // _FEWEST_ROWS))
+        parts = max(1, min(-(-_SHARES * self.workers.threads // max(1, heads)), rows // _FEWEST_ROWS))
         step = -(-rows // (parts * ROWS)) * ROWS
 
         def attend(part: int) -> None:

@@ -152,7 +152,8 @@ def test_workers_join_in_the_middle(capsys: Any, tmp_path: Path) -> None:
     assert "has no workers yet; waiting for one" in capsys.readouterr().err
 
 
-def test_where_the_scheduler_is_gone_the_run_ends(tmp_path: Path) -> None:
+def test_where_the_scheduler_is_gone_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cluster.engine._CONNECT", 3)  # for as long it is tried again
     with scheduler() as (address, process):
         one = worker(address, "--no-nanny")
         try:

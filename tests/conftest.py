@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     _processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, _processors[_number::_count] or _processors)
 
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,16 @@ def no_lines_of_progress() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.console._BETWEEN", 3600)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a command does to the packages' loggers ends with its test."""
+    below = [logging.getLogger(name) for name in ("kernels", "models")]
+    before = [(log, log.handlers, log.propagate, log.level) for log in below]
+    yield
+    for log, log.handlers, log.propagate, level in before:
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

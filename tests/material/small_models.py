@@ -49,6 +49,12 @@ def recogniser_of(model: Model, compute_type: ComputeType = "float32") -> Recogn
     return Recogniser(model, encode, decoder_of(model, compute_type))
 
 
+def terse(recogniser: Recogniser) -> Recogniser:
+    """The same, whose texts have up to 64 tokens: noise is read to the last of them."""
+    model = recogniser.weights
+    return replace(recogniser, weights=replace(model, dims=replace(model.dims, n_text_ctx=128)))
+
+
 def once_a_window(recogniser: Recogniser) -> Recogniser:
     """The same, which encodes no window a second time."""
     encode, known = recogniser.encode, dict[int, Reals]()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from material.small_models import recogniser_of, small_random_model
+from material.small_models import recogniser_of, small_random_model, terse
 from whisper.decoding import DecodingOptions, decode
 from whisper.tokenizer import get_tokenizer
 
@@ -307,7 +307,7 @@ def test_speech_is_read_in_other_compute_types(
     if resolve_compute_type(compute_type) != compute_type:
         pytest.skip("this processor has no instructions for bfloat16")
     chosen = DecodeOptions(**{"temperature": 0.0, **options})
-    other = recogniser_of(tiny, compute_type)
+    other = terse(recogniser_of(tiny, compute_type))
     speech, _ = decoded(other, states, chosen)
     (alone,) = decoded(other, states[:1], chosen)
     assert alone.tokens == speech.tokens
@@ -341,6 +341,7 @@ def test_only_the_window_that_fails_falls_back(recogniser: Recogniser, states: A
     options = DecodeOptions(
         temperature=(0.0, 0.4, 0.8), best_of=2, logprob_threshold=-0.4, no_speech_threshold=None
     )
+    recogniser = terse(recogniser)
     speech, noise = decoded(recogniser, states, options)
     assert speech.temperature == 0
     assert speech.tokens == decoded(recogniser, states[:1], DecodeOptions(temperature=0.0))[0].tokens

@@ -201,7 +201,7 @@ def test_what_decodes_fast_encodes_a_window_once_for_language_text_and_words(
     clips: str, more: int, sentences: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model = Whisper(ModelDimensions(80, 1500, 64, 1, 1, 51865, 448, 64, 1, 1)).eval()
+    model = Whisper(ModelDimensions(80, 1500, 64, 1, 1, 51865, 64, 64, 1, 1)).eval()
     torch.nn.init.normal_(model.decoder.positional_embedding)
     recogniser = recogniser_of(model_of(model), "int8")
     attended: list[int] = []

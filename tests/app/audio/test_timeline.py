@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -104,6 +107,24 @@ DAMAGED: dict[
 }
 
 
+@pytest.fixture(scope="module")
+def noisy() -> Callable[[str], bytes]:
+    """By a file's name, 16 s of noise and 4 of sound as its codec has them."""
+    samples = np.random.default_rng(3).integers(-8000, 8000, (RATE * 20, 1), dtype=np.int16)
+    samples[-RATE * 4 :] = SOUND
+
+    @cache
+    def encoded(name: str) -> bytes:
+        codec, options, _ = DAMAGED[name]
+        channels = 2 if codec == "vorbis" else 1
+        with TemporaryDirectory() as folder:
+            return write(
+                Path(folder) / name, np.repeat(samples, channels, axis=1), RATE, codec, **options
+            ).read_bytes()
+
+    return encoded
+
+
 @pytest.mark.parametrize(
     ("name", "how"),
     [
@@ -113,15 +134,13 @@ DAMAGED: dict[
         if (name, how) != ("mp3.flv", "cut")  # whose hole is like any other
     ],
 )
-def test_damage_in_the_middle_is_silence_and_is_told(tmp_path: Path, name: str, how: str) -> None:
-    codec, options, traced = DAMAGED[name]
-    rng = np.random.default_rng(3)
-    noisy = rng.integers(-8000, 8000, (RATE * 20, 1), dtype=np.int16)
-    noisy[-RATE * 4 :] = SOUND
-    noisy = np.repeat(noisy, 2, axis=1) if codec == "vorbis" else noisy
-    data = write(tmp_path / name, noisy, RATE, codec, **options).read_bytes()
+def test_damage_in_the_middle_is_silence_and_is_told(
+    noisy: Callable[[str], bytes], name: str, how: str
+) -> None:
+    data, traced = noisy(name), DAMAGED[name][2]
     first, last = int(len(data) * 0.3), int(len(data) * 0.45)
-    middle = {"zeros": bytes(last - first), "noise": rng.bytes(last - first), "cut": b""}[how]
+    noise = np.random.default_rng(4).bytes(last - first)
+    middle = {"zeros": bytes(last - first), "noise": noise, "cut": b""}[how]
     with open_audio(io.BytesIO(data[:first] + middle + data[last:])) as source:
         samples = heard(source)
         notes = source.findings.notes

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from jiwer import wer
+from material.small_models import once_a_window
 
+from app import Transcriber
 from kernels.arrays import Reals
 from models.decoding import pieces, reader
 from models.decoding.coverage import Coverage, Finding, Ledger
@@ -44,6 +46,12 @@ def transcribed(
     assert all(a.end <= b.start + 1e-6 for a, b in pairwise(told))
     assert len(found) == 1
     return told, found[0]
+
+
+@pytest.fixture(scope="module")
+def recogniser(tiny_en: Transcriber) -> Recogniser:
+    """tiny.en as it is used; what is covered does not depend on what computes it."""
+    return once_a_window(tiny_en.recogniser)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from material.small_models import model_of, recogniser_of
+from material.small_models import model_of, once_a_window, recogniser_of
 from whisper.model import ModelDimensions, Whisper
 
+from app import Transcriber
 from app.audio.reading import load_audio
 from kernels.arrays import Reals
 from models.attention import open_attention
@@ -30,6 +31,12 @@ def long(sentences: Reals) -> Reals:
     """The sentences four times in 64 s, with pauses that put the borders of windows into other words each time."""
     pauses = [np.zeros(round(seconds * SECOND), np.float32) for seconds in (1.3, 4.1, 0.4, 1.8)]
     return np.concatenate([part for pause in pauses for part in (sentences, pause)])
+
+
+@pytest.fixture(scope="module")
+def usual(tiny_en: Transcriber) -> Recogniser:
+    """tiny.en in the compute types that it is used in, for what does not depend on them."""
+    return once_a_window(tiny_en.recogniser)
 
 
 class CountingEncoder:
@@ -287,16 +294,16 @@ def test_a_text_without_an_end_is_doubtful() -> None:
 @pytest.mark.parametrize("batch", [0, 4])
 @pytest.mark.parametrize("words", [False, True])
 def test_segments_and_words_are_within_the_recording(
-    recogniser: Recogniser, sentences: Reals, words: bool, batch: int
+    usual: Recogniser, sentences: Reals, words: bool, batch: int
 ) -> None:
     options = DecodeOptions(temperature=0.0, word_timestamps=words)
     for start, seconds in ((0.0, 0.6), (2.0, 1.15), (4.3, 2.5), (9.0, 4.7)):
         cut = sentences[round(start * SECOND) : round((start + seconds) * SECOND)]
         features = LogMelFeatures([cut])
         if batch:
-            segments = list(transcribe_batched(recogniser, features, options, batch_size=batch))
+            segments = list(transcribe_batched(usual, features, options, batch_size=batch))
         else:
-            segments = list(transcribe_windows(recogniser, features, options))
+            segments = list(transcribe_windows(usual, features, options))
         times = [(segment.start, segment.end) for segment in segments if segment.text]
         assert all(0 <= a < b <= len(cut) / SECOND for a, b in times)
         assert all(one[1] <= other[0] for one, other in pairwise(times))
@@ -340,7 +347,7 @@ def test_pieces_in_batches_lose_and_double_nothing(recogniser: Recogniser, long:
 
 
 def test_a_prompt_goes_to_the_first_piece_only_unless_carried(
-    recogniser: Recogniser, long: Reals, monkeypatch: pytest.MonkeyPatch
+    usual: Recogniser, long: Reals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import models.decoding.reader
 
@@ -352,9 +359,9 @@ def test_a_prompt_goes_to_the_first_piece_only_unless_carried(
         return decode(*args, prompt=prompt, **kwargs)
 
     monkeypatch.setattr(models.decoding.reader, "decode_with_fallback", recording)
-    _batched(recogniser, long[: 32 * SECOND], 8, initial_prompt="A day.")
+    _batched(usual, long[: 32 * SECOND], 8, initial_prompt="A day.")
     assert [bool(prompt) for prompt in prompts][:2] == [True, False]
     prompts.clear()
-    _batched(recogniser, long[: 32 * SECOND], 8, initial_prompt="A day.", carry_initial_prompt=True)
+    _batched(usual, long[: 32 * SECOND], 8, initial_prompt="A day.", carry_initial_prompt=True)
     assert prompts
     assert all(prompts)

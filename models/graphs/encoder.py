@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,9 @@ from models.weights.building import Dimensions, Model
 
 __all__ = ["GraphEncoder"]
 
+_BETWEEN_LOOKS = 100
+"""Milliseconds after which it is looked for a Ctrl-C."""
+
 
 class GraphEncoder:
     """A model's encoder, in bfloat16 where the processor has it; see `models.encoder.Encoder`.
@@ -63,12 +67,27 @@ class GraphEncoder:
         check_windows(mel, self._dims, self._context)
         states = np.empty((len(mel), mel.shape[2] // 2, self._dims.n_audio_state), np.float32)
         for window, into in zip(mel, states, strict=True):
-            inputs = [window[None], self._outside.number] if self._outside else [window[None]]
-            found = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+            self._run([window[None], self._outside.number] if self._outside else [window[None]])
             if self._outside:
                 self._outside.check()
-            into[:] = found[0][0]
+            into[:] = self._request.get_output_tensor(0).data[0]
         return states
+
+    def _run(self, inputs: list[Any]) -> None:
+        """Run the graph in a thread of OpenVINO's, to the end or up to a Ctrl-C.
+
+        In the main thread a Ctrl-C would come up where the graph calls the seam, and OpenVINO, run by one thread, would
+        go on as if all had been computed.
+        """
+        self._request.start_async(inputs, share_inputs=True)
+        try:
+            while not self._request.wait_for(_BETWEEN_LOOKS):
+                pass
+        except KeyboardInterrupt:
+            self._request.cancel()
+            with suppress(RuntimeError):  # which says that it was
+                self._request.wait()
+            raise
 
 
 def _type(part: str, layer: int) -> Any:

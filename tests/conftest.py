@@ -119,6 +119,12 @@ def recogniser(tiny: Model) -> Recogniser:
 
 
 @pytest.fixture(scope="session")
+def usual(tiny_en: Transcriber) -> Recogniser:
+    """tiny.en in the compute types that it is used in, for what does not depend on them."""
+    return once_a_window(tiny_en.recogniser)
+
+
+@pytest.fixture(scope="session")
 def states(tiny: Model, sentences: Reals) -> Any:
     """Encoder states of tiny.en for two windows: speech, and white noise."""
     noise = np.random.default_rng(0).standard_normal(len(sentences)).astype(np.float32) * 0.1

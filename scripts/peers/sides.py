@@ -28,7 +28,7 @@ class Tilescribe:
         from app.configuration import Configuration
         from app.machine import share_one_heap
 
-        share_one_heap()  # as the commands do
+        share_one_heap()
         self._configuration = Configuration(
             model, backend, "emulator", compute_type=compute_type, threads=threads
         )

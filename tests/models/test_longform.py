@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 import whisper
-from material.small_models import model_of, once_a_window, recogniser_of
+from material.small_models import model_of, recogniser_of
 from whisper.model import ModelDimensions, Whisper
 
-from app import Transcriber
 from app.audio.reading import load_audio
 from kernels.arrays import Reals
 from models.attention import open_attention
@@ -31,12 +30,6 @@ def long(sentences: Reals) -> Reals:
     """The sentences four times in 64 s, with pauses that put the borders of windows into other words each time."""
     pauses = [np.zeros(round(seconds * SECOND), np.float32) for seconds in (1.3, 4.1, 0.4, 1.8)]
     return np.concatenate([part for pause in pauses for part in (sentences, pause)])
-
-
-@pytest.fixture(scope="module")
-def usual(tiny_en: Transcriber) -> Recogniser:
-    """tiny.en in the compute types that it is used in, for what does not depend on them."""
-    return once_a_window(tiny_en.recogniser)
 
 
 class CountingEncoder:
